@@ -1,0 +1,278 @@
+"""What users write, and what may be wrapped around it."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Literal, Protocol, TypeVar, overload
+
+from eventbus.event import Command, Event, Rejection, Reply, TypedMessage, Untyped
+from eventbus.message import NO_HEADERS, Message
+from eventbus.storage import Transaction
+from eventbus.storage.sql import Sql
+
+T = TypeVar("T")
+
+
+class UnitOfWork(Protocol):
+    """What bus.transaction() yields, and what a handler's Context is: everything in it commits together."""
+
+    @property
+    def sql(self) -> Sql:
+        """SQL in this transaction; NoTransactionError where there is none."""
+        ...
+
+    @property
+    def storage(self) -> Transaction:
+        """The contract of the adapter; NoTransactionError where there is none."""
+        ...
+
+    async def resource(self, kind: type[T]) -> T:
+        """The transaction's own asyncpg.Connection, AsyncSession: leaves portability knowingly.
+
+        Raises:
+            LookupError: this storage has none of that kind.
+            NoTransactionError: there is no transaction here.
+        """
+        ...
+
+    @overload
+    async def publish(
+        self,
+        what: Event,
+        *,
+        delay: timedelta | None = None,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> str:
+        """Publish an event with this unit of work; the message id. Nothing leaves before the commit.
+
+        Args:
+            what: an event, or the name of an untyped one, with its `data` and `key`.
+            delay: not before so much later, by the database's clock; needs a storage.
+            headers: further CloudEvents attributes: lower-case letters and digits.
+
+        Raises:
+            CodecError: it cannot be encoded, or a header is not allowed.
+            WiringError: `delay` without a storage, or a `key=` that names no field.
+        """
+        ...
+
+    @overload
+    async def publish(
+        self,
+        what: str,
+        data: Mapping[str, Any],
+        *,
+        key: str | None = None,
+        delay: timedelta | None = None,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> str: ...
+    async def send(
+        self,
+        command: Command[Any],
+        *,
+        delay: timedelta | None = None,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> str: ...
+
+
+class Context(UnitOfWork, Protocol):
+    """What a handler may ask for as its second argument."""
+
+    @property
+    def message(self) -> Message: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def attempt(self) -> int:
+        """From 1; attempts in place are not counted."""
+        ...
+
+    @property
+    def replaying(self) -> bool:
+        """True in a replay: side effects are off."""
+        ...
+
+    @property
+    def idempotency_key(self) -> str:
+        """`<group>:<message identity>`, the same on every attempt: for calls outside the database."""
+        ...
+
+
+class Retry(Exception):  # noqa: N818 - an answer of a handler, no error
+    """Raised by a handler: try again after so long, whatever the policy says."""
+
+    def __init__(self, *, after: timedelta, counted: bool = True) -> None:
+        super().__init__(f"again after {after}")
+        self.after = after
+        self.counted = counted
+
+
+class DeadLetter(Exception):  # noqa: N818
+    """Raised by a handler: no further attempt, whatever the policy says."""
+
+
+class Reject(Exception):  # noqa: N818
+    """Raised in `@handles`: what the handler wrote is rolled back, the rejection is the answer."""
+
+    def __init__(self, rejection: Rejection) -> None:
+        super().__init__(type(rejection).__name__)
+        self.rejection = rejection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """Read in this order (B7)."""
+
+    in_place: int = 2  # again at once, transaction open, at most 1 s in all
+    parked: Sequence[timedelta] = (
+        timedelta(seconds=5),
+        timedelta(seconds=30),
+        timedelta(minutes=2),
+        timedelta(minutes=10),
+    )
+    # then parked with its key, each wait +-20 %; after the last: dead letter
+    dead_letter_on: tuple[type[Exception], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The unit of consumption: consumer group, failure domain, order, lanes (B4). Two that differ under one name: WiringError."""
+
+    name: str
+    order: Literal["key", "none"] = "key"
+    transactional: bool = True
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    timeout: timedelta = timedelta(seconds=30)
+    lanes: int = 16
+    max_in_flight: int = 1000
+    batch_messages: int = 100  # this and the next two: transports.md 2.2
+    batch_bytes: int = 1 << 20
+    batch_time: timedelta = timedelta(milliseconds=500)
+    start: Literal["earliest", "latest"] = (
+        "earliest"  # of a group that the broker does not know yet
+    )
+    on_give_up: Literal["dead-letter", "block"] = "dead-letter"  # without a storage
+
+
+M = TypeVar("M", bound=Event)
+N = TypeVar("N", bound=Event)
+W = TypeVar("W")
+R = TypeVar("R", bound=Reply)
+C = TypeVar("C", bound=Command[Any])
+Done = TypeVar(
+    "Done", Awaitable[None], None
+)  # a synchronous handler runs in a bounded thread pool and has no ctx.sql
+
+
+class Subscriber(Protocol[W]):
+    """Marks a function or a method and returns it unchanged (B3)."""
+
+    @overload
+    def __call__(
+        self, handler: Callable[[W, Context], Done], /
+    ) -> Callable[[W, Context], Done]: ...
+    @overload
+    def __call__(self, handler: Callable[[W], Done], /) -> Callable[[W], Done]: ...
+    @overload
+    def __call__(
+        self, handler: Callable[[Any, W, Context], Done], /
+    ) -> Callable[[Any, W, Context], Done]: ...
+    @overload
+    def __call__(self, handler: Callable[[Any, W], Done], /) -> Callable[[Any, W], Done]: ...
+
+
+@overload
+def subscribe(
+    what: type[M], /, *, group: str | Group, filter: Callable[[M], bool] | None = None
+) -> Subscriber[M]: ...
+@overload
+def subscribe(what: type[M], other: type[N], /, *, group: str | Group) -> Subscriber[M | N]: ...
+@overload
+def subscribe(
+    what: type[M], /, *, group: str | Group, batch: Literal[True]
+) -> Subscriber[Sequence[M]]: ...
+@overload
+def subscribe(what: str, /, *, group: str | Group) -> Subscriber[Untyped]: ...
+def subscribe(
+    what: Any, /, *more: Any, group: str | Group, batch: bool = False, filter: Any = None
+) -> Any:
+    """Mark a function or a method as a handler of events; it is returned unchanged (B3).
+
+    Hand the function, the bound method, or the module that holds them to the bus; nothing is registered here.
+
+    Args:
+        what: a message class; a base class without a type: all its known subclasses; a name or a wildcard `topic.*`.
+        more: further classes.
+        group: the unit of consumption; a plain name is a group with the defaults (B4).
+        batch: the handler gets what a lane's batch has of its type, as a sequence in one savepoint.
+        filter: says no: recorded and acknowledged, not run.
+    """
+    return _marker(Mark((what, *more), _group(group), batch=batch, filter=filter))
+
+
+def handles(
+    command: type[Command[R]], /, *, group: str | Group
+) -> Callable[[Callable[[C, Context], Awaitable[R]]], Callable[[C, Context], Awaitable[R]]]:
+    """Mark the one handler of a command; the reply is checked against the command (G5)."""
+    marker: Callable[..., Any] = _marker(Mark((command,), _group(group), kind="command"))
+    return marker
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a decorator left on a function, read when the bus is built."""
+
+    what: tuple[Any, ...]
+    group: Group
+    batch: bool = False
+    filter: Callable[[Any], bool] | None = None
+    kind: Literal["event", "command"] = "event"
+
+
+def marks_of(handler: object) -> tuple[Mark, ...]:
+    """The marks of a function or bound method, in the order in which they read."""
+    marks: tuple[Mark, ...] = getattr(handler, "__eventbus__", ())
+    return marks
+
+
+def _group(group: str | Group) -> Group:
+    return Group(group) if isinstance(group, str) else group
+
+
+def _marker(mark: Mark) -> Any:
+    def apply(function: Any) -> Any:
+        function.__eventbus__ = (mark, *marks_of(function))
+        return function
+
+    return apply
+
+
+class Invocation:
+    """One call of one handler, for middleware and batch handlers."""
+
+    __slots__ = ("context", "handler", "what")
+
+    def __init__(
+        self,
+        handler: Callable[..., Any],
+        what: TypedMessage | Untyped | Sequence[TypedMessage],
+        context: Context,
+    ) -> None:
+        self.handler = handler
+        self.what = what
+        self.context = context
+
+
+Middleware = Callable[[Invocation, Callable[[Invocation], Awaitable[None]]], Awaitable[None]]
+"""Wrapped around each call of a handler: `await call_next(invocation)`, or raise."""
+
+
+class BatchHandler(Protocol):
+    """What the saga engine is: one call for a lane's batch; answers, aligned, None or the failure to park with."""
+
+    async def handle_batch(
+        self, calls: Sequence[Invocation], tx: Transaction
+    ) -> Sequence[Exception | None]: ...
+    async def gave_up(self, call: Invocation, tx: Transaction) -> None:
+        """In the transaction that buries it."""
+        ...

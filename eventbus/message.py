@@ -1,0 +1,93 @@
+"""Message: a typed message, encoded once; bytes and headers."""
+
+import os
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """The same value in store, outbox, broker and inbox."""
+
+    id: str  # UUIDv7 text, or the foreign id as it came
+    type: str  # "shop.order-placed", never a Python path
+    source: str  # CloudEvents source: the service that says so
+    topic: str
+    payload: bytes
+    key: str | None = None  # same key, same order; with a tenant "<tenant>/<key>"
+    headers: Mapping[str, str] = field(
+        default_factory=dict[str, str]
+    )  # further CloudEvents attributes, bare names; "native:<name>" is none
+    _identity: UUID | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def identity(self) -> UUID:
+        """What inbox, event store and idempotency key go by: foreign ids are unique per source only.
+
+        The id itself if it is a UUID, else derived from source and id. Kept after the first call.
+        """
+        known = self._identity
+        if known is None:
+            known = identity_of(self.source, self.id)
+            object.__setattr__(self, "_identity", known)
+        return known
+
+    @property
+    def tenant(self) -> str:
+        """The header `tenant`, or empty."""
+        return self.headers.get("tenant", "")
+
+
+def identity_of(source: str, id: str) -> UUID:
+    """A UUID for an id that is unique per source (CloudEvents 1.0, "id")."""
+    try:
+        return UUID(id)
+    except ValueError:
+        return uuid5(NAMESPACE_URL, f"{source}\0{id}")
+
+
+def own_key(message: Message) -> str:
+    """The parking key of what has no order: chr(1) and the identity."""
+    return f"\x01{message.identity}"
+
+
+class _Ids:
+    """UUIDv7 (RFC 9562 5.7): milliseconds, then a counter from a random start: rising within a process."""
+
+    def __init__(self) -> None:
+        self._reseed()
+        os.register_at_fork(after_in_child=self._reseed) if hasattr(
+            os, "register_at_fork"
+        ) else None
+
+    def _reseed(self) -> None:
+        self._random = random.Random(os.urandom(32))
+        self._last = 0
+        self._counter = 0
+
+    def __call__(self) -> str:
+        now = time.time_ns() // 1_000_000
+        if now > self._last:
+            self._last = now
+            self._counter = self._random.getrandbits(73)  # a bit of 74 is left for counting up
+        else:
+            self._counter += 1 + self._random.getrandbits(16)
+        tail = self._counter
+        value = (
+            self._last << 80
+            | 0x7000_8000_0000_0000_0000
+            | (tail & 0x3FFC_0000_0000_0000_000) << 2
+            | tail & 0x3FFF_FFFF_FFFF_FFFF
+        )
+        text = f"{value:032x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+new_id = _Ids()
+"""A new UUIDv7 as text: rising within a process, so ids sort by their time of making."""

@@ -1,0 +1,119 @@
+"""What a database adapter implements; one file per sub-store, the same names in every adapter."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib.metadata import entry_points
+from typing import Literal, Protocol, TypeVar, cast
+
+from eventbus.errors import ConfigurationError, Finding
+from eventbus.storage.checkpoints import Checkpoints
+from eventbus.storage.inbox import Inbox
+from eventbus.storage.leases import Leases
+from eventbus.storage.outbox import Outbox
+from eventbus.storage.parking import Parking
+from eventbus.storage.sql import Sql
+
+T = TypeVar("T")
+Work = Literal["outbox", "parked", "events", "timers"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageCapabilities:
+    """What is promised; the conformance suite holds the adapter to it."""
+
+    durable: bool
+    shared: bool  # by processes
+
+
+class Transaction(Protocol):
+    """Everything that commits or rolls back together; used by one task at a time.
+
+    Sub-stores join with their rooms (decision 0001): the event log, projections and sagas are not here yet.
+    """
+
+    @property
+    def sql(self) -> Sql: ...
+    @property
+    def outbox(self) -> Outbox: ...
+    @property
+    def inbox(self) -> Inbox: ...
+    @property
+    def parking(self) -> Parking: ...
+    @property
+    def checkpoints(self) -> Checkpoints: ...
+    @property
+    def leases(self) -> Leases: ...
+    def resource(self, kind: type[T]) -> T:
+        """This transaction's own connection of that kind.
+
+        Raises:
+            LookupError: there is none.
+        """
+        ...
+
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        """If the block raises, undo what it wrote, to the outbox too; sent with the block's first statement."""
+        ...
+
+
+class Storage(AbstractAsyncContextManager["Storage"], Protocol):
+    """One database: truth and intent become visible together."""
+
+    @property
+    def capabilities(self) -> StorageCapabilities: ...
+    @property
+    def trouble(self) -> str | None:
+        """Why it can do nothing at the moment; never awaits."""
+        ...
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """A transaction that commits on leaving; a second one inside it is refused.
+
+        Leaving writes the buffered outbox rows last, then commits, then gives hints. A block that does nothing costs nothing.
+
+        Raises:
+            StorageError: nothing is kept.
+            CommitUnknownError: on leaving; perhaps all of it is kept: `resolve()` asks.
+        """
+        ...
+
+    def enlist(self, connection: object) -> AbstractAsyncContextManager[Transaction]:
+        """Join the caller's transaction: flushes on leaving, never commits."""
+        ...
+
+    async def wait(self, work: Work, *, at_most: timedelta) -> None:
+        """Return at a hint that there is work, or after `at_most`: sleeping it out is correct (S3)."""
+        ...
+
+    async def upgrade(self) -> None:
+        """Bring the schema to this code's version (S8)."""
+        ...
+
+    async def examine(self) -> Sequence[Finding]:
+        """What the configuration, and once entered the database, mean for the promises."""
+        ...
+
+
+Factory = Callable[[str, str], Storage]
+"""(url, service) -> Storage: what an entry point of `eventbus.storages` names."""
+
+
+def open_storage(url: str, service: str) -> Storage:
+    """The storage whose entry point is named like the scheme of the URL; connects to nothing.
+
+    Raises:
+        ConfigurationError: EB1004, no such scheme; or what the adapter says of the URL.
+    """
+    scheme, separator, _ = url.partition("://")
+    known = {entry.name: entry for entry in entry_points(group="eventbus.storages")}
+    if not separator or scheme not in known:
+        raise ConfigurationError(
+            "EB1004",
+            f"no storage is installed for {scheme!r}",
+            where=f"storage={scheme}://…" if separator else "storage= without a scheme",
+            why=f"installed are: {', '.join(sorted(known)) or 'none'}",
+            next="mend the URL, or install the extra that brings the adapter",
+        )
+    return cast("Factory", known[scheme].load())(url, service)

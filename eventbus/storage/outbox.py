@@ -1,0 +1,62 @@
+"""Messages that wait for the broker: 64 partitions by hash of key (S2)."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+from zlib import crc32
+
+from eventbus.message import Message
+from eventbus.storage.leases import Lease
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """A row of the outbox, read under a lease."""
+
+    partition: int
+    row: int
+    message: Message
+    attempts: int
+
+
+PARTITIONS = 64
+
+
+def partition_of(key: str) -> int:
+    """crc32 of the key modulo PARTITIONS; what has no key goes by its own_key()."""
+    return crc32(key.encode()) % PARTITIONS
+
+
+class Outbox(Protocol):
+    """What is written with the business rows, and leaves after their commit.
+
+    `settle` and `defer` return how many rows they changed; rows under a lost lease stay.
+    """
+
+    async def add(self, messages: Sequence[Message], *, delay: timedelta | None = None) -> None:
+        """Buffer messages; they are the transaction's last statements, in this order, so ids follow commit order per key."""
+        ...
+
+    async def promote(self, leases: Collection[Lease], *, limit: int) -> int:
+        """Let delayed ones that are due join the queue; how many did."""
+        ...
+
+    async def read(self, leases: Collection[Lease], *, limit: int) -> Sequence[Outgoing]:
+        """What is due, per key in row order; locks nothing. Rows behind a deferred one of their key are left out."""
+        ...
+
+    async def settle(self, leases: Collection[Lease], sent: Sequence[Outgoing]) -> int:
+        """Delete what the broker confirmed."""
+        ...
+
+    async def defer(
+        self,
+        leases: Collection[Lease],
+        rows: Sequence[Outgoing],
+        *,
+        delay: timedelta | None,
+        error: str,
+    ) -> int:
+        """Hold rows back, and with them the later ones of their keys; no delay: failed, until retried by hand."""
+        ...
