@@ -1,4 +1,7 @@
-"""Findings, what became of a publish, and every error: one tree, a code each (`docs/reference/errors.md`)."""
+"""Findings, what became of a publish, and every error.
+
+One tree, a code each (`docs/reference/errors.md`).
+"""
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -7,7 +10,10 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What an adapter says about a configuration: a line of the guarantee report and of `doctor`."""
+    """What an adapter says about a configuration.
+
+    A line of the guarantee report and of `doctor`.
+    """
 
     level: Literal["refuse", "warn", "say"]
     code: str
@@ -30,7 +36,10 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class NotSent:
-    """Certainly not stored, nothing wrong with it: it stands behind a refused or unknown one. No attempt is counted."""
+    """Certainly not stored, nothing wrong with it: it stands behind a refused or unknown one.
+
+    No attempt is counted.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +67,13 @@ class EventBusError(Exception):
         return f"urn:eventbus:error:{self.code}"
 
     def __str__(self) -> str:
-        return f"{self.code} {self.what}\n  where {self.where}\n  why   {self.why}\n  next  {self.next}"
+        lines = (
+            f"{self.code} {self.what}",
+            f"where {self.where}",
+            f"why   {self.why}",
+            f"next  {self.next}",
+        )
+        return "\n  ".join(lines)
 
 
 class ConfigurationError(EventBusError):
@@ -70,7 +85,10 @@ class WiringError(ConfigurationError):
 
 
 class UnsafeConfigurationError(ConfigurationError):
-    """Mend the configuration: it would not keep what the framework promises; with `strict=True` warnings count too."""
+    """Mend the configuration: it would not keep what the framework promises.
+
+    With `strict=True` warnings count too.
+    """
 
 
 class MissingExtraError(ConfigurationError):
@@ -78,11 +96,17 @@ class MissingExtraError(ConfigurationError):
 
 
 class TransportError(EventBusError):
-    """The broker refused, or could not be reached: try again later, nothing acknowledged is lost."""
+    """The broker refused, or could not be reached.
+
+    Try again later, nothing acknowledged is lost.
+    """
 
 
 class PublishError(TransportError):
-    """Look at `results`, aligned with the messages: what is `Rejected` needs another message, what is `NotSent` a repeat."""
+    """Look at `results`, aligned with the messages.
+
+    What is `Rejected` needs another message, what is `NotSent` a repeat.
+    """
 
     def __init__(
         self,
@@ -130,7 +154,10 @@ class CodecError(EventBusError):
 
 
 class UnknownTypeError(CodecError):
-    """Hand the message class to the bus: its type is not in the registry, and types are never guessed."""
+    """Hand the message class to the bus.
+
+    Its type is not in the registry, and types are never guessed.
+    """
 
 
 class DecodeError(CodecError):
@@ -145,6 +172,10 @@ class HandlerTimeoutError(EventBusError):
     """The handler ran longer than its group allows; treated as any failure (B7)."""
 
 
+class HandlerAnswerError(EventBusError):
+    """Mend the handler of the command: it returned something else than the reply it names."""
+
+
 class CircuitOpenError(EventBusError):
     """The dependency failed too often lately; call again after the pause."""
 
@@ -154,7 +185,10 @@ class UnitOfWorkError(EventBusError):
 
 
 class NoTransactionError(UnitOfWorkError):
-    """There is no transaction here: take a transactional group with a storage, or `bus.transaction()`."""
+    """There is no transaction here.
+
+    Take a transactional group with a storage, or `bus.transaction()`.
+    """
 
 
 class StorageError(EventBusError):

@@ -1,4 +1,7 @@
-"""What users declare: events, commands, replies. A command is not an event: one verb publishes, another sends."""
+"""What users declare: events, commands, replies.
+
+A command is not an event: one verb publishes, another sends.
+"""
 
 import re
 from collections.abc import Callable, Mapping
@@ -23,12 +26,17 @@ class Wire:
 
 
 class TypedMessage(BaseModel):
-    """Frozen. Class keywords name it on the wire; `topic` defaults to the context, the part before the first dot.
+    """Frozen.
 
-    A class without `type` is no wire type: a base class to subscribe to, or a parametrised generic (`Command[CardCharged]`).
+    Class keywords name it on the wire; `topic` defaults to the context, the part before the first
+    dot.
+
+    A class without `type` is no wire type: a base class to subscribe to, or a parametrised generic
+    (`Command[CardCharged]`).
 
     Raises:
-        WiringError: EB1201, the type is not of the form `context.fact`, or another keyword comes without it.
+        WiringError: EB1201, the type is not of the form `context.fact`, or another keyword comes
+            without it.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, allow_inf_nan=False)
@@ -88,7 +96,10 @@ Raw = TypeVar("Raw", bound=Callable[[dict[str, Any]], dict[str, Any]])
 
 
 class Command(TypedMessage, Generic[R]):
-    """A request that names its reply. Exactly one group handles it, checked when the bus is built."""
+    """A request that names its reply.
+
+    Exactly one group handles it, checked when the bus is built.
+    """
 
     __rejects__: ClassVar[tuple[type[Rejection], ...]] = ()
 
@@ -111,7 +122,8 @@ def reply_of(command: type[Command[Any]]) -> type[Reply] | None:
 def upcast(version: int) -> Callable[[Raw], Raw]:
     """Mark a static method of a message class: that version's dict -> the next one's.
 
-    Chained until the current version is reached; it must not change its argument's meaning elsewhere (pure).
+    Chained until the current version is reached; it must not change its argument's meaning
+    elsewhere (pure).
     """
 
     def mark(function: Raw) -> Raw:

@@ -14,7 +14,17 @@ T = TypeVar("T")
 
 
 class UnitOfWork(Protocol):
-    """What bus.transaction() yields, and what a handler's Context is: everything in it commits together."""
+    """What bus.transaction() yields, and what a handler's Context is.
+
+    Everything in it commits together; nothing leaves before the commit. `publish` and `send`
+    return the message id. `delay`: not before so much later, by the database's clock; it needs a
+    storage. `headers`: further CloudEvents attributes, lower-case letters and digits.
+
+    Raises:
+        CodecError: a message cannot be encoded, or a header is not allowed.
+        WiringError: `delay` without a storage, or a `key=` of the class that names no field.
+        UnitOfWorkError: EB4106, its block was left already.
+    """
 
     @property
     def sql(self) -> Sql:
@@ -42,20 +52,7 @@ class UnitOfWork(Protocol):
         *,
         delay: timedelta | None = None,
         headers: Mapping[str, str] = NO_HEADERS,
-    ) -> str:
-        """Publish an event with this unit of work; the message id. Nothing leaves before the commit.
-
-        Args:
-            what: an event, or the name of an untyped one, with its `data` and `key`.
-            delay: not before so much later, by the database's clock; needs a storage.
-            headers: further CloudEvents attributes: lower-case letters and digits.
-
-        Raises:
-            CodecError: it cannot be encoded, or a header is not allowed.
-            WiringError: `delay` without a storage, or a `key=` that names no field.
-        """
-        ...
-
+    ) -> str: ...
     @overload
     async def publish(
         self,
@@ -94,7 +91,10 @@ class Context(UnitOfWork, Protocol):
 
     @property
     def idempotency_key(self) -> str:
-        """`<group>:<message identity>`, the same on every attempt: for calls outside the database."""
+        """`<group>:<message identity>`, the same on every attempt.
+
+        For calls outside the database.
+        """
         ...
 
 
@@ -136,7 +136,10 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The unit of consumption: consumer group, failure domain, order, lanes (B4). Two that differ under one name: WiringError."""
+    """The unit of consumption: consumer group, failure domain, order, lanes (B4).
+
+    Two that differ under one name: WiringError.
+    """
 
     name: str
     order: Literal["key", "none"] = "key"
@@ -198,10 +201,12 @@ def subscribe(
 ) -> Any:
     """Mark a function or a method as a handler of events; it is returned unchanged (B3).
 
-    Hand the function, the bound method, or the module that holds them to the bus; nothing is registered here.
+    Hand the function, the bound method, or the module that holds them to the bus; nothing is
+    registered here.
 
     Args:
-        what: a message class; a base class without a type: all its known subclasses; a name or a wildcard `topic.*`.
+        what: a message class; a base class without a type: all its known subclasses; a name or a
+            wildcard `topic.*`.
         more: further classes.
         group: the unit of consumption; a plain name is a group with the defaults (B4).
         batch: the handler gets what a lane's batch has of its type, as a sequence in one savepoint.
@@ -268,7 +273,10 @@ Middleware = Callable[[Invocation, Callable[[Invocation], Awaitable[None]]], Awa
 
 
 class BatchHandler(Protocol):
-    """What the saga engine is: one call for a lane's batch; answers, aligned, None or the failure to park with."""
+    """What the saga engine is: one call for a lane's batch.
+
+    Answers, aligned, None or the failure to park with.
+    """
 
     async def handle_batch(
         self, calls: Sequence[Invocation], tx: Transaction

@@ -31,11 +31,17 @@ class Inspection(Protocol):
     """Figures, rows, and changes that leave an audit row."""
 
     async def figures(self) -> Mapping[str, float]:
-        """The database gauges of `docs/reference/metrics.md`; per group as `name{group}`; counts stop at 10,000."""
+        """The database gauges of `docs/reference/metrics.md`; per group as `name{group}`.
+
+        Counts stop at 10,000.
+        """
         ...
 
     async def find(self, what: Selection, *, limit: int) -> Sequence[Mapping[str, Any]]:
-        """Rows as an operator reads them: ids, keys, failures, ages in seconds; `payload` and `headers` as bytes and dict."""
+        """Rows as an operator reads them: ids, keys, failures, ages in seconds.
+
+        `payload` and `headers` as bytes and dict.
+        """
         ...
 
     async def verify(self, *, sample: int = 0) -> Sequence[Finding]:
@@ -77,7 +83,10 @@ class Inspected(Storage, Protocol):
 
 
 class Place:
-    """What `bus.outbox`, `bus.parked` and `bus.dead_letters` are: an operator's view of one place."""
+    """What `bus.outbox`, `bus.parked` and `bus.dead_letters` are.
+
+    An operator's view of one place.
+    """
 
     def __init__(self, inspection: Inspection, kind: Kind) -> None:
         self._inspection = inspection

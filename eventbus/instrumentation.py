@@ -1,4 +1,7 @@
-"""What the framework reports about itself: names and labels of `docs/reference/metrics.md`; per batch where it can be."""
+"""What the framework reports about itself: names and labels of `docs/reference/metrics.md`.
+
+Per batch where it can be.
+"""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext

@@ -28,7 +28,7 @@ class Message:
 
     @property
     def identity(self) -> UUID:
-        """What inbox, event store and idempotency key go by: foreign ids are unique per source only.
+        """What inbox and idempotency key go by, for foreign ids are unique per source only.
 
         The id itself if it is a UUID, else derived from source and id. Kept after the first call.
         """
@@ -58,7 +58,10 @@ def own_key(message: Message) -> str:
 
 
 class _Ids:
-    """UUIDv7 (RFC 9562 5.7): milliseconds, then a counter from a random start: rising within a process."""
+    """UUIDv7 (RFC 9562 5.7): milliseconds, then a counter from a random start.
+
+    Rising within a process.
+    """
 
     def __init__(self) -> None:
         self._reseed()
@@ -67,7 +70,7 @@ class _Ids:
         ) else None
 
     def _reseed(self) -> None:
-        self._random = random.Random(os.urandom(32))
+        self._random = random.Random(os.urandom(32))  # noqa: S311 - ids are no secrets
         self._last = 0
         self._counter = 0
 

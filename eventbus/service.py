@@ -2,8 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
-from typing import Protocol
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
 
 log = logging.getLogger("eventbus.service")
 
@@ -11,15 +14,18 @@ log = logging.getLogger("eventbus.service")
 class Service(Protocol):
     """Until `stopping` is set, then finish what is in flight; cancelling is the hard stop."""
 
-    async def run(self, stopping: asyncio.Event) -> None: ...
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Work until then."""
+        ...
 
 
 async def supervise(
     services: Mapping[str, Service], stopping: asyncio.Event, *, wait_seconds: float = 1.0
 ) -> None:
-    """Run services until all have stopped; one that fails is logged and started again, with growing waits (B8).
+    """Run services until all have stopped; one that fails starts again, with growing waits (B8).
 
-    Each runs in a task named like its key. A service that ends by itself before `stopping` is done and stays down.
+    Each runs in a task named like its key. A service that ends by itself before `stopping` is done
+    and stays down.
     """
     async with asyncio.TaskGroup() as tasks:
         for name, service in services.items():
@@ -32,11 +38,47 @@ async def _keep_up(
     failures = 0
     while not stopping.is_set():
         try:
-            return await service.run(stopping)
+            await service.run(stopping)
         except Exception:  # whatever it was: it is logged whole, and the service starts again
             log.exception("service %s failed and starts again", name)
+        else:
+            return
         failures += 1
         await pause(stopping, min(30.0, wait_seconds * 2 ** min(failures - 1, 5)))
+
+
+@asynccontextmanager
+async def until_signal() -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """Yield a function that waits for SIGTERM or SIGINT; a second one ends the process at once.
+
+    Where the loop takes no signal handlers (Windows), the plain ones of the interpreter serve.
+    """
+    loop = asyncio.get_running_loop()
+    received = asyncio.Event()
+
+    def take(number: int) -> None:
+        if received.is_set():
+            os._exit(128 + number)  # the second one: no clean-up may keep the process alive
+        log.info("signal %s: draining", signal.Signals(number).name)
+        received.set()
+
+    def take_plainly(number: int, frame: object) -> None:
+        loop.call_soon_threadsafe(take, number)
+
+    before: dict[int, Any] = {}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        try:
+            loop.add_signal_handler(number, take, number)
+        except (NotImplementedError, RuntimeError, ValueError):
+            before[number] = signal.signal(number, take_plainly)
+    try:
+        yield received.wait
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if number in before:
+                signal.signal(number, before[number])
+            else:
+                loop.remove_signal_handler(number)
 
 
 async def pause(stopping: asyncio.Event, seconds: float) -> bool:
@@ -57,3 +99,19 @@ async def end(tasks: Iterable[asyncio.Task[object]]) -> None:
     for result in await asyncio.gather(*ended, return_exceptions=True):
         if isinstance(result, Exception):
             log.error("a task failed while it was ended", exc_info=result)
+
+
+async def first_of(*waits: Awaitable[object], name: str) -> None:
+    """Return when one of them does; the others are cancelled. What the first raises is raised."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    for task in tasks:
+        if isinstance(task, asyncio.Task):
+            task.set_name(name)
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -62,11 +62,17 @@ OnLost = Callable[[Sequence[Delivery], float], Awaitable[None]]
 
 
 class Subscription(Protocol):
-    """Yields what is there, never an empty batch; not asking is back-pressure, and membership goes on meanwhile."""
+    """Yields what is there, never an empty batch.
+
+    Not asking is back-pressure, and membership goes on meanwhile.
+    """
 
     def __aiter__(self) -> AsyncIterator[Sequence[Delivery]]: ...
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Record the verdict; it is sent in batches. Twice, or of lost ones: counted, never sent."""
+        """Record the verdict; it is sent in batches.
+
+        Twice, or of lost ones: counted, never sent.
+        """
         ...
 
     def nack(self, deliveries: Sequence[Delivery]) -> None:
@@ -111,11 +117,13 @@ class Transport(AbstractAsyncContextManager["Transport"], Protocol):
     async def publish(self, messages: Sequence[Message]) -> None:
         """Return once the broker holds all of them, in the order given.
 
-        Bounded in time. Concurrent calls are allowed; order holds inside a call and between calls that follow each other.
+        Bounded in time. Concurrent calls are allowed; order holds inside a call and between calls
+        that follow each other.
         Cancelled in mid-call means unknown. Never repeats under a new message id.
 
         Raises:
-            PublishError: `results` says what became of each; `PublishUnknownError` if at least one is unknown.
+            PublishError: `results` says what became of each; `PublishUnknownError` if at least one
+                is unknown.
         """
         ...
 
@@ -134,11 +142,15 @@ class Transport(AbstractAsyncContextManager["Transport"], Protocol):
 class Volatile(Protocol):
     """A transport that is not durable says when every group is done with a message.
 
-    Until then its outbox row stays: a process that dies finds there what the broker inside it forgot.
+    Until then its outbox row stays: a process that dies finds there what the broker inside it
+    forgot.
     """
 
     def on_handled(self, tell: Callable[[Sequence[Message]], None]) -> None:
-        """Call `tell` with messages that every known group has acknowledged, in partition order; once each."""
+        """Call `tell` with messages that every known group has acknowledged, in partition order.
+
+        Once each.
+        """
         ...
 
 

@@ -30,7 +30,8 @@ class StorageCapabilities:
 class Transaction(Protocol):
     """Everything that commits or rolls back together; used by one task at a time.
 
-    Sub-stores join with their rooms (decision 0001): the event log, projections and sagas are not here yet.
+    Sub-stores join with their rooms (decision 0001): the event log, projections and sagas are not
+    here yet.
     """
 
     @property
@@ -54,7 +55,10 @@ class Transaction(Protocol):
         ...
 
     def savepoint(self) -> AbstractAsyncContextManager[None]:
-        """If the block raises, undo what it wrote, to the outbox too; sent with the block's first statement."""
+        """If the block raises, undo what it wrote, to the outbox too.
+
+        Sent with the block's first statement.
+        """
         ...
 
 
@@ -71,7 +75,8 @@ class Storage(AbstractAsyncContextManager["Storage"], Protocol):
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """A transaction that commits on leaving; a second one inside it is refused.
 
-        Leaving writes the buffered outbox rows last, then commits, then gives hints. A block that does nothing costs nothing.
+        Leaving writes the buffered outbox rows last, then commits, then gives hints. A block that
+        does nothing costs nothing.
 
         Raises:
             StorageError: nothing is kept.
@@ -84,11 +89,23 @@ class Storage(AbstractAsyncContextManager["Storage"], Protocol):
         ...
 
     async def wait(self, work: Work, *, at_most: timedelta) -> None:
-        """Return at a hint that there is work, or after `at_most`: sleeping it out is correct (S3)."""
+        """Return at a hint that there is work, or after `at_most`.
+
+        Sleeping it out is correct (S3).
+        """
         ...
 
     async def upgrade(self) -> None:
         """Bring the schema to this code's version (S8)."""
+        ...
+
+    async def prune(self, *, inbox: timedelta, limit: int) -> int:
+        """Delete at most `limit` rows of each kind that nobody needs any more; how many went.
+
+        Args:
+            inbox: how long identities are kept after handling.
+            limit: rows per kind and call, so that no call holds the database for long.
+        """
         ...
 
     async def examine(self) -> Sequence[Finding]:

@@ -16,7 +16,8 @@ class Checkpoints(Protocol):
         """The position; creates it at `start`.
 
         Raises:
-            StorageError: another fingerprint, another incarnation of the database, or a position above its head.
+            StorageError: another fingerprint, another incarnation of the database, or a position
+                above its head.
         """
         ...
 

@@ -22,10 +22,12 @@ class Inbox(Protocol):
     async def receive(
         self, messages: Sequence[Message], *, keys: Sequence[str], group: str
     ) -> Received:
-        """Record the identities of a batch; return those that are new, and which of its keys are held.
+        """Record the identities of a batch; return the new ones, and which keys are held.
 
-        Waits, up to the lock timeout, while another transaction receives one of these messages, so none
-        runs twice at once. A key told as held stays held until this transaction ends. Called again in the
+        Waits, up to the lock timeout, while another transaction receives one of these messages, so
+        none
+        runs twice at once. A key told as held stays held until this transaction ends. Called again
+        in the
         same transaction, it finds nothing new.
 
         Args:

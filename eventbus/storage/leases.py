@@ -33,5 +33,8 @@ class Leases(Protocol):
         ...
 
     async def owners(self, prefix: str) -> int:
-        """How many leases of names with this prefix are held: for the fair share, and for what is paused."""
+        """How many leases of names with this prefix are held.
+
+        For the fair share, and for what is paused.
+        """
         ...

@@ -35,7 +35,11 @@ class Outbox(Protocol):
     """
 
     async def add(self, messages: Sequence[Message], *, delay: timedelta | None = None) -> None:
-        """Buffer messages; they are the transaction's last statements, in this order, so ids follow commit order per key."""
+        """Buffer messages.
+
+        They are the transaction's last statements, in this order, so ids follow commit order per
+        key.
+        """
         ...
 
     async def promote(self, leases: Collection[Lease], *, limit: int) -> int:
@@ -43,7 +47,10 @@ class Outbox(Protocol):
         ...
 
     async def read(self, leases: Collection[Lease], *, limit: int) -> Sequence[Outgoing]:
-        """What is due, per key in row order; locks nothing. Rows behind a deferred one of their key are left out."""
+        """What is due, per key in row order; locks nothing.
+
+        Rows behind a deferred one of their key are left out.
+        """
         ...
 
     async def settle(self, leases: Collection[Lease], sent: Sequence[Outgoing]) -> int:
@@ -58,5 +65,8 @@ class Outbox(Protocol):
         delay: timedelta | None,
         error: str,
     ) -> int:
-        """Hold rows back, and with them the later ones of their keys; no delay: failed, until retried by hand."""
+        """Hold rows back, and with them the later ones of their keys.
+
+        No delay: failed, until retried by hand.
+        """
         ...

@@ -44,7 +44,8 @@ class Parking(Protocol):
     ) -> None:
         """Put messages at the end of their keys' queues; what is parked already keeps its place.
 
-        Without a lease a lane parks: a key that is held keeps its state and due time. Under a lease the redelivery
+        Without a lease a lane parks: a key that is held keeps its state and due time. Under a lease
+        the redelivery
         speaks for the key: a failure with a delay makes it due later, without one it is dead.
 
         Raises:
@@ -57,7 +58,7 @@ class Parking(Protocol):
         ...
 
     async def due(self, lease: Lease, *, group: str, limit: int) -> Sequence[Parked]:
-        """Free keys that are empty; then the heads that are due and what queues behind them, in key order.
+        """Free keys that are empty; then the heads that are due, and what queues behind them.
 
         Commit before one of them runs.
         """
@@ -68,13 +69,14 @@ class Parking(Protocol):
     ) -> Sequence[Parked] | None:
         """What waits for a key, in order.
 
-        `closing`: the first statement of its transaction; locks the key against lanes until the transaction ends.
+        `closing`: the first statement of its transaction; locks the key against lanes until the
+        transaction ends.
         None: somebody is at work on the key, it is gone or dead: not now.
         """
         ...
 
     async def settle(self, lease: Lease, parked: Sequence[Parked], *, group: str) -> None:
-        """Forget messages, by identity; frees the key that `behind(closing=True)` locked and that is empty now.
+        """Forget messages, by identity; free the key that `behind(closing=True)` locked, if empty.
 
         Raises:
             LeaseLostError: the lease is stale, or somebody settled one of them: roll back.

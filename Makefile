@@ -1,0 +1,59 @@
+# make demo and make test work on a fresh clone with Python 3.11 or newer, and nothing else.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+PYTHONS := python3 .ci/pythons.py
+VENV := .venv
+BIN := $(VENV)/bin
+NEWEST := .venv-newest
+STAMP := installed.stamp
+
+.PHONY: help demo test check house bench faults docs outside clean
+
+help:  ## what there is
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 10
+
+$(VENV)/$(STAMP): pyproject.toml
+	$$($(PYTHONS) oldest) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --group dev --editable '.[cli,otel,prometheus,testing]'
+	touch $@
+
+$(NEWEST)/$(STAMP): pyproject.toml
+	$$($(PYTHONS) newest) -m venv $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade pip
+	$(NEWEST)/bin/python -m pip install --quiet --group dev --editable '.[cli,otel,prometheus,testing]'
+	touch $@
+
+demo: $(VENV)/$(STAMP)  ## the order book on SQLite: no service needed
+	$(BIN)/python -m examples.order_book $(CSV)
+
+test: check $(NEWEST)/$(STAMP)  ## everything, on the oldest and the newest Python found
+	$(BIN)/python -m pytest
+	$(NEWEST)/bin/python -m pytest tests/unit tests/conformance tests/integration tests/examples
+
+check: $(VENV)/$(STAMP)  ## format, lint, types, imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+	$(BIN)/deptry eventbus
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+house: $(VENV)/$(STAMP)  ## proportion: the longest files and functions
+	$(BIN)/python .ci/proportion.py
+
+bench: $(VENV)/$(STAMP)  ## speed and memory, beside peers and raw loops
+	$(BIN)/python -m benchmarks
+
+faults: $(VENV)/$(STAMP)  ## the full tier: every crash point, every mutant, many schedules
+	EVENTBUS_FAULTS=full $(BIN)/python -m pytest tests/faults --timeout=3600
+
+outside: $(VENV)/$(STAMP)  ## independent programs judge what we claim
+	$(BIN)/python -m pytest tests/outside
+
+docs: $(VENV)/$(STAMP)  ## links and code blocks of the documentation
+	$(BIN)/python -m pytest tests/docs
+
+clean:
+	rm -rf $(VENV) $(NEWEST) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,447 @@
+"""Typed messages to bytes and back: the only room that knows both (B1, B2)."""
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+from eventbus.errors import DecodeError, LimitError, UnknownTypeError, WiringError
+from eventbus.event import TypedMessage, Untyped, Wire, upcasters
+from eventbus.message import Message, new_id
+
+MAX_HEADERS, MAX_HEADER_BYTES, MAX_DEPTH = 64, 8 << 10, 64
+_SCHEMA = "urn:eventbus:schema:"
+_HEADER = re.compile(r"[a-z0-9]{1,20}")
+_OURS = frozenset(
+    [
+        "id",
+        "source",
+        "specversion",
+        "type",
+        "time",
+        "datacontenttype",
+        "dataschema",
+        "subject",
+        "sequence",
+        "partitionkey",
+        "correlationid",
+        "causationid",
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is worked out once per class: how it is written, read and named."""
+
+    cls: type[TypedMessage]
+    wire: Wire
+    schema: str
+    write: Callable[[Any], bytes]
+    read: Callable[[bytes], TypedMessage]
+    upcasters: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]
+
+
+class Registry:
+    """The message classes that reading knows, by wire type; closed once the bus is built (B1)."""
+
+    def __init__(self, classes: Iterable[type[TypedMessage]] = ()) -> None:
+        self._plans: dict[str, _Plan] = {}
+        for cls in classes:
+            self.add(cls)
+
+    def add(self, cls: type[TypedMessage]) -> None:
+        """Know a class; one without a wire type is passed over.
+
+        Raises:
+            WiringError: EB1202, `key=` names no field; EB1203, another class claims the type.
+        """
+        if cls.__wire__ is None:
+            return
+        plan = plan_of(cls)
+        known = self._plans.setdefault(plan.wire.type, plan)
+        if known.cls is not cls:
+            raise WiringError(
+                "EB1203",
+                f"two message classes claim the type {plan.wire.type!r}",
+                where=f"{_path(known.cls)}, {_path(cls)}",
+                why="a type name on the wire must mean one class",
+                next="rename one, or delete it and add an upcaster",
+            )
+
+    def get(self, type: str) -> type[TypedMessage] | None:
+        """The class of a wire type, if it is known."""
+        plan = self._plans.get(type)
+        return None if plan is None else plan.cls
+
+    def __contains__(self, type: str) -> bool:
+        return type in self._plans
+
+    @property
+    def classes(self) -> tuple[type[TypedMessage], ...]:
+        """All known classes, in the order in which they became known."""
+        return tuple(plan.cls for plan in self._plans.values())
+
+    def decode(self, message: Message) -> TypedMessage:
+        """The typed message of the current version; older ones go through the upcasters.
+
+        Raises:
+            UnknownTypeError: EB3103, no class of this registry has the type.
+            DecodeError: EB3101, no way leads from its version; EB3102, it does not validate.
+        """
+        plan = self._plans.get(message.type)
+        if plan is None:
+            raise UnknownTypeError(
+                "EB3103",
+                f"unknown type {message.type!r}",
+                where=_where(message),
+                why="no class that was handed to the bus has it; types are never guessed",
+                next="hand the class or its module to the bus, then redrive",
+            )
+        schema = message.headers.get("dataschema")
+        try:
+            if schema == plan.schema or (version := _version_of(schema)) == plan.wire.version:
+                return plan.read(message.payload)
+            return plan.read(_upcasted(plan, version, message))
+        except ValidationError as error:
+            raise _does_not_validate(message, error) from None
+
+    def validate(self, message: Message) -> None:
+        """Raise what `decode` would raise; of a type that nobody knows only whether it is JSON."""
+        if message.type in self:
+            self.decode(message)
+        else:
+            decode_untyped(message)
+
+
+def plan_of(cls: type[TypedMessage]) -> _Plan:
+    """How a class goes over the wire; worked out once.
+
+    Raises:
+        WiringError: EB1201, the class has no wire type; EB1202, `key=` names no field.
+    """
+    plan: _Plan | None = cls.__dict__.get("__plan__")
+    if plan is None:
+        plan = _plan(cls)
+        cls.__plan__ = plan  # type: ignore[attr-defined]  # a class attribute that pydantic does not see
+    return plan
+
+
+def _plan(cls: type[TypedMessage]) -> _Plan:
+    wire = cls.__wire__
+    if wire is None:
+        raise WiringError(
+            "EB1201",
+            f"{cls.__qualname__} has no wire type",
+            where=_path(cls),
+            why="a class without type= is a base class and cannot travel",
+            next=f'class {cls.__name__}(…, type="context.fact")',
+        )
+    if wire.key is not None and wire.key not in cls.model_fields:
+        raise WiringError(
+            "EB1202",
+            f"key={wire.key!r} of {wire.type!r} names no field",
+            where=_path(cls),
+            why=f"its fields are: {', '.join(cls.model_fields) or 'none'}",
+            next="name a field, or leave key= out if order does not matter",
+        )
+    adapter = TypeAdapter(cls)
+    serializer = adapter.serializer
+    return _Plan(
+        cls=cls,
+        wire=wire,
+        schema=f"{_SCHEMA}{wire.type}:{wire.version}",
+        write=serializer.to_json,
+        read=adapter.validator.validate_json,
+        upcasters=upcasters(cls),
+    )
+
+
+class Encoder:
+    """Gives a message everything it carries: id, time, key, flow. One per bus."""
+
+    def __init__(self, source: str, *, max_body: int, registry: Registry | None = None) -> None:
+        self.source = source
+        self.max_body = max_body
+        self._registry = registry  # with strict=True: what may be published
+
+    def typed(
+        self, what: TypedMessage, headers: Mapping[str, str], cause: Message | None
+    ) -> Message:
+        """Encode a typed message, once.
+
+        Raises:
+            WiringError: EB1201, EB1202; EB1211 under strict: the bus does not know the class.
+            LimitError: EB3001, the body is too large; EB3002, a header is not allowed.
+        """
+        plan: _Plan = type(what).__dict__.get("__plan__") or plan_of(type(what))
+        wire = plan.wire
+        if self._registry is not None and wire.type not in self._registry:
+            raise _unregistered(wire.type)
+        key = None if wire.key is None else _text(getattr(what, wire.key))
+        payload = plan.write(what)
+        return self._message(wire.type, wire.topic, payload, key, headers, cause, plan.schema)
+
+    def untyped(
+        self,
+        type: str,
+        data: Mapping[str, Any],
+        key: str | None,
+        headers: Mapping[str, str],
+        cause: Message | None,
+    ) -> Message:
+        """Encode a dict under a name; the topic is the part before the first dot.
+
+        Raises:
+            WiringError: EB1210, the name has no dot.
+            LimitError: as `typed`; also EB3004, the data are no JSON.
+        """
+        topic, dot, fact = type.partition(".")
+        if not (topic and dot and fact) or "*" in type:
+            raise WiringError(
+                "EB1210",
+                f"{type!r} is no message name",
+                where="publish of an untyped message",
+                why="a name reads topic.fact",
+                next='name it like "user.created"',
+            )
+        try:
+            payload = orjson.dumps(data)
+        except TypeError as error:
+            raise LimitError(
+                "EB3004",
+                f"the data of {type!r} cannot be written as JSON",
+                where="publish of an untyped message",
+                why=str(error),
+                next="hand over text, numbers, lists and dicts, or declare an event class",
+            ) from None
+        return self._message(type, topic, payload, key, headers, cause, None)
+
+    def _message(
+        self,
+        type: str,
+        topic: str,
+        payload: bytes,
+        key: str | None,
+        headers: Mapping[str, str],
+        cause: Message | None,
+        schema: str | None,
+    ) -> Message:
+        if len(payload) > self.max_body:
+            raise LimitError(
+                "EB3001",
+                f"{type!r} has a body of {len(payload):,} bytes",
+                where=f"publish to topic {topic}",
+                why=f"at most {self.max_body:,} bytes travel",
+                next="store the data elsewhere and publish a reference (claim check)",
+            )
+        message_id = new_id()
+        attributes: dict[str, str] = {"time": _now()}
+        if schema is not None:
+            attributes["dataschema"] = schema
+        if cause is None:
+            attributes["correlationid"] = message_id
+        else:
+            _inherit(attributes, cause)
+        if headers:
+            _add_headers(attributes, headers)
+        tenant = attributes.get("tenant")
+        if tenant is not None and key is not None:
+            key = f"{tenant}/{key}"
+        return Message(
+            id=message_id,
+            type=type,
+            source=self.source,
+            topic=topic,
+            payload=payload,
+            key=key,
+            headers=attributes,
+        )
+
+
+def decode_untyped(message: Message) -> Untyped:
+    """The data of a message as a dict, whatever its type.
+
+    Raises:
+        DecodeError: EB3102, no JSON object.
+        LimitError: EB3003, nested deeper than 64.
+    """
+    try:
+        data = orjson.loads(message.payload)
+    except orjson.JSONDecodeError as error:
+        raise _no_object(message, str(error)) from None
+    if not isinstance(data, dict):
+        raise _no_object(message, f"the body is a JSON {type(data).__name__}, not an object")
+    if _depth(data) > MAX_DEPTH:
+        raise LimitError(
+            "EB3003",
+            f"the data of {message.type!r} are nested deeper than {MAX_DEPTH}",
+            where=_where(message),
+            why="hostile or broken input of this kind exhausts readers",
+            next="it is quarantined: look at it with `eventbus dead-letter show`",
+        )
+    return Untyped(message.type, data)
+
+
+def own_attributes(message: Message) -> dict[str, str]:
+    """All CloudEvents attributes but the data, by bare name (CloudEvents 1.0, binary mode)."""
+    attributes = {
+        "specversion": "1.0",
+        "id": message.id,
+        "source": message.source,
+        "type": message.type,
+        **{name: value for name, value in message.headers.items() if ":" not in name},
+    }
+    if message.key is not None:
+        attributes["partitionkey"] = message.key
+    return attributes
+
+
+def _inherit(attributes: dict[str, str], cause: Message) -> None:
+    attributes["causationid"] = cause.id
+    attributes["correlationid"] = cause.headers.get("correlationid", cause.id)
+    tenant = cause.headers.get("tenant")
+    if tenant is not None:
+        attributes["tenant"] = tenant
+
+
+def _add_headers(attributes: dict[str, str], headers: Mapping[str, str]) -> None:
+    for name, value in headers.items():
+        reserved = name in _OURS or name.startswith(("eventbus", "saga"))
+        if reserved or not _HEADER.fullmatch(name):
+            raise _header(name, "names are 1 to 20 lower-case letters and digits, not ours")
+        if not isinstance(value, str) or "\0" in value or not _is_unicode(value):
+            raise _header(name, "values are text without NUL and lone surrogates")
+        if name == "tenant" and attributes.get("tenant", value) != value:
+            raise _header(name, f"the flow belongs to tenant {attributes['tenant']!r}")
+        attributes[name] = value
+    if len(attributes) > MAX_HEADERS or _size(attributes) > MAX_HEADER_BYTES:
+        raise _header("", f"at most {MAX_HEADERS} headers of {MAX_HEADER_BYTES:,} bytes in all")
+
+
+def _size(attributes: Mapping[str, str]) -> int:
+    return sum(len(name) + len(value.encode()) for name, value in attributes.items())
+
+
+def _is_unicode(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _header(name: str, why: str) -> LimitError:
+    return LimitError(
+        "EB3002",
+        f"header {name!r} is not allowed" if name else "too many headers",
+        where="headers= of publish or send",
+        why=why,
+        next="mend the header, or put the value into the event",
+    )
+
+
+def _unregistered(type: str) -> WiringError:
+    return WiringError(
+        "EB1211",
+        f"the bus does not know {type!r}",
+        where="publish under strict=True",
+        why="with strict=True only classes that were handed to the bus are published",
+        next="hand the class's module to the bus",
+    )
+
+
+def _text(key: object) -> str | None:
+    if key is None or (isinstance(key, str) and not isinstance(key, Enum)):
+        return key
+    return str(key.value if isinstance(key, Enum) else key)
+
+
+_second = -1
+_prefix = ""
+
+
+def _now() -> str:
+    """RFC 3339, UTC, microseconds; the text of a second is kept."""
+    global _second, _prefix  # noqa: PLW0603 - a cache of one value, 1 µs saved on each message
+    nanoseconds = time.time_ns()
+    second, rest = divmod(nanoseconds, 1_000_000_000)
+    if second != _second:
+        _second = second
+        _prefix = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
+    return f"{_prefix}{rest // 1000:06d}Z"
+
+
+def _version_of(schema: str | None) -> int:
+    if schema is None or not schema.startswith(_SCHEMA):
+        return 1
+    last = schema.rpartition(":")[2]
+    return int(last) if last.isascii() and last.isdigit() and len(last) < 10 else 1
+
+
+def _upcasted(plan: _Plan, version: int, message: Message) -> bytes:
+    data: dict[str, Any] = dict(decode_untyped(message).data)
+    while version < plan.wire.version and version in plan.upcasters:
+        data = plan.upcasters[version](data)
+        version += 1
+    if version != plan.wire.version:
+        raise DecodeError(
+            "EB3101",
+            f"cannot decode {message.type} v{version} (this code knows v{plan.wire.version})",
+            where=_where(message),
+            why=f"no upcaster leads from v{version}",
+            next=f"it is quarantined, nothing is lost: deploy v{version} or an upcaster, redrive",
+        )
+    return orjson.dumps(data)
+
+
+def _does_not_validate(message: Message, error: ValidationError) -> DecodeError:
+    """Paths and rules only: never a value (faults.md, security)."""
+    found = [
+        f"{'.'.join(str(part) for part in line['loc']) or 'body'}: {line['type']}"
+        for line in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+    return DecodeError(
+        "EB3102",
+        f"{message.type} does not validate",
+        where=_where(message),
+        why="; ".join(found[:5]) + ("; …" if len(found) > 5 else ""),
+        next="it is quarantined, nothing is lost: mend the class or the message, then redrive",
+    )
+
+
+def _no_object(message: Message, why: str) -> DecodeError:
+    return DecodeError(
+        "EB3102",
+        f"the body of {message.type!r} is no JSON object",
+        where=_where(message),
+        why=why,
+        next="it is quarantined: look at it with `eventbus dead-letter show`",
+    )
+
+
+def _depth(data: object) -> int:
+    depth, level = 0, [data]
+    while level and depth <= MAX_DEPTH:
+        depth += 1
+        level = [
+            inner
+            for value in level
+            if isinstance(value, dict | list)
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+    return depth
+
+
+def _where(message: Message) -> str:
+    return f"topic {message.topic}  key {message.key}  id {message.id}  source {message.source}"
+
+
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"

@@ -1,0 +1,317 @@
+"""Leased partitions -> transport, whole or in waves; settle, defer (S2)."""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from datetime import timedelta
+from random import Random
+from uuid import uuid4
+
+from eventbus.errors import Confirmed as ConfirmedResult
+from eventbus.errors import PublishError, StorageError, TransportError
+from eventbus.errors import Rejected as RejectedResult
+from eventbus.errors import Unknown as UnknownResult
+from eventbus.instrumentation import Instrumentation
+from eventbus.message import Message
+from eventbus.outbox.partitions import fair_share, surplus, wanted
+from eventbus.service import first_of, pause
+from eventbus.storage import Storage
+from eventbus.storage.leases import Lease
+from eventbus.storage.outbox import Outgoing
+from eventbus.transport import Transport, Volatile
+
+log = logging.getLogger("eventbus.outbox")
+
+TTL = timedelta(seconds=10)
+BATCH = 500
+SHORTEST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.02, 1.0
+MAX_ATTEMPTS = 10
+MAX_UNHANDLED = 10_000  # rows that a volatile transport holds and their groups have not finished
+
+
+class Relay:
+    """Moves committed rows to the broker.
+
+    At least once, each key in order, with no transaction open.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        transport: Transport,
+        *,
+        scheme: str,
+        random: Random,
+        batch: int = BATCH,
+        longest_poll_seconds: float = LONGEST_POLL_SECONDS,
+        instrumentation: Instrumentation | None = None,
+    ) -> None:
+        self.relayed = 0  # rows confirmed, ever: progress
+        self.leases: Sequence[Lease] = ()
+        self.trouble: str | None = None
+        self.paused = False
+        self._storage = storage
+        self._transport = transport
+        self._scheme = scheme
+        self._random = random
+        self._batch = batch
+        self._longest = longest_poll_seconds
+        self._instrumentation = instrumentation
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self._renew_at = 0.0
+        self._presence: Sequence[Lease] = ()
+        self._nudged = asyncio.Event()
+        self._busy = False
+        # Rows that the transport holds only in this process: settled once their groups are done.
+        self._volatile = not transport.capabilities.durable and isinstance(transport, Volatile)
+        self._unhandled: dict[tuple[str, str], Outgoing] = {}
+        self._handled: list[Outgoing] = []
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Relay until stopping.
+
+        Then end the batch, settle what is confirmed, release the leases.
+        """
+        if self._volatile and isinstance(self._transport, Volatile):
+            self._transport.on_handled(self._take_handled)
+        idle = SHORTEST_POLL_SECONDS
+        try:
+            while not stopping.is_set():
+                moved = await self._turn(stopping)
+                idle = SHORTEST_POLL_SECONDS if moved else min(self._longest, idle * 2)
+                if not moved:
+                    await self._rest(stopping, idle)
+        finally:
+            await self._give_back()
+
+    async def idle(self) -> bool:
+        """Whether nothing that is due waits here or in the database; if something does, go on."""
+        if self._busy or self._unhandled or self._handled:
+            self._nudged.set()
+            return False
+        if self.paused or not self.leases:
+            return self.paused
+        async with self._storage.transaction() as tx:
+            due = await tx.outbox.promote(self.leases, limit=100)
+            rows = await tx.outbox.read(self.leases, limit=1)
+        if due or rows:
+            self._nudged.set()
+        return not due and not rows
+
+    async def _turn(self, stopping: asyncio.Event) -> int:
+        """One round; how many rows moved."""
+        self._nudged.clear()
+        self._busy = True
+        try:
+            await self._hold_leases()
+            if not self.leases or self.paused:
+                return 0
+            rows = await self._read()
+            return await self._publish(rows) if rows else 0
+        except StorageError as error:
+            self.trouble = error.what
+            log.warning("the relay waits for the database: %s", error)
+            await pause(stopping, 1.0)
+            return 0
+        finally:
+            self._busy = False
+
+    async def _read(self) -> list[Outgoing]:
+        """Settle what is handled, let join what is due, read what may go: one transaction."""
+        if len(self._unhandled) >= MAX_UNHANDLED:
+            return []
+        handled, self._handled = self._handled, []
+        try:
+            async with self._storage.transaction() as tx:
+                if handled:
+                    await tx.outbox.settle(self.leases, handled)
+                await tx.outbox.promote(self.leases, limit=100)
+                limit = self._batch + len(self._unhandled)
+                rows = await tx.outbox.read(self.leases, limit=limit)
+        except StorageError:
+            self._handled = [*handled, *self._handled]
+            raise
+        if not self._unhandled:
+            return list(rows)
+        return [row for row in rows if _identity(row.message) not in self._unhandled][: self._batch]
+
+    async def _publish(self, rows: list[Outgoing]) -> int:
+        """Whole where the transport stops at a refusal, else in waves of one row per key."""
+        until = asyncio.get_running_loop().time() + TTL.total_seconds() - 1.0
+        confirmed: list[Outgoing] = []
+        rejected: list[tuple[Outgoing, str]] = []
+        waves = [rows] if self._transport.capabilities.stops_at_refusal else waves_of(rows)
+        out: set[str] = set()
+        down = False
+        for wave in waves:
+            going = [row for row in wave if row.message.key not in out]
+            if not going or down or asyncio.get_running_loop().time() >= until:
+                break
+            down = await self._wave(going, confirmed, rejected, out, until)
+        await self._note(confirmed, rejected)
+        if down and not confirmed:
+            await asyncio.sleep(self._back_off())
+        return len(confirmed) + len(rejected)
+
+    async def _wave(
+        self,
+        rows: list[Outgoing],
+        confirmed: list[Outgoing],
+        rejected: list[tuple[Outgoing, str]],
+        out: set[str],
+        until: float,
+    ) -> bool:
+        """One call; True: the transport is down, or its answer is unknown."""
+        messages = [row.message for row in rows]
+        if self._volatile:
+            self._unhandled.update((_identity(row.message), row) for row in rows)
+        spans = self._instrumentation
+        try:
+            with nullcontext() if spans is None else spans.sending(messages):
+                async with asyncio.timeout_at(until):
+                    await self._transport.publish(messages)
+        except PublishError as error:
+            down = False
+            for row, result in zip(rows, error.results, strict=True):
+                match result:
+                    case ConfirmedResult():
+                        confirmed.append(row)
+                        continue
+                    case RejectedResult(reason):
+                        rejected.append((row, reason))
+                    case UnknownResult():
+                        down = True
+                self._unhandled.pop(_identity(row.message), None)
+                out.add(row.message.key or "")
+            out.discard("")
+            self.trouble = error.what if down else None
+            return down
+        except (TransportError, TimeoutError) as error:
+            self.trouble = getattr(error, "what", None) or f"no answer within {TTL}"
+            log.warning("the relay waits for the broker: %s", self.trouble)
+            for row in rows:
+                self._unhandled.pop(_identity(row.message), None)
+            return True
+        self.trouble = None
+        self._failures = 0
+        confirmed.extend(rows)
+        return False
+
+    _failures = 0
+
+    def _back_off(self) -> float:
+        """0.1 s doubling to 30 s; the leases are kept: nobody else reaches that broker either."""
+        self._failures += 1
+        return float(min(30.0, 0.1 * 2 ** (self._failures - 1)))
+
+    async def _note(
+        self, confirmed: list[Outgoing], rejected: Sequence[tuple[Outgoing, str]]
+    ) -> None:
+        """Settle and defer, in one transaction."""
+        self.relayed += len(confirmed)
+        if self._instrumentation is not None:
+            for outcome, amount in (("confirmed", len(confirmed)), ("rejected", len(rejected))):
+                if amount:
+                    self._instrumentation.count(
+                        "outbox_relayed_total", amount, transport=self._scheme, outcome=outcome
+                    )
+        settled = [] if self._volatile else confirmed
+        if not settled and not rejected:
+            return
+        async with self._storage.transaction() as tx:
+            if settled:
+                await tx.outbox.settle(self.leases, settled)
+            for row, reason in rejected:
+                log.warning("the broker refused message %s: %s", row.message.id, reason)
+                delay = delay_after(row.attempts + 1, self._random)
+                await tx.outbox.defer(self.leases, [row], delay=delay, error=reason)
+
+    def _take_handled(self, messages: Sequence[Message]) -> None:
+        """Every group is done with these: their rows may go."""
+        for message in messages:
+            row = self._unhandled.pop(_identity(message), None)
+            if row is not None:
+                self._handled.append(row)
+        if self._handled and not self._busy:
+            self._nudged.set()
+
+    async def _hold_leases(self) -> None:
+        """Renew at a third of the ttl; take up to the fair share, give back what is above it."""
+        now = asyncio.get_running_loop().time()
+        if now < self._renew_at:
+            return
+        async with self._storage.transaction() as tx:
+            self._presence = await tx.leases.renew(self._presence, ttl=TTL)
+            if not self._presence:
+                self._presence = await tx.leases.acquire(
+                    [f"relay/{self._owner}"], owner=self._owner, ttl=TTL, limit=1
+                )
+            relays = await tx.leases.owners("relay/")
+            self.paused = await tx.leases.owners("paused/outbox/") > 0
+            held = await tx.leases.renew(self.leases, ttl=TTL) if self.leases else ()
+            extra = surplus(held, relays)
+            if extra:
+                await tx.leases.release(extra)
+                held = held[: fair_share(relays)]
+            names, more = wanted(held, relays)
+            if more:
+                taken = await tx.leases.acquire(names, owner=self._owner, ttl=TTL, limit=more)
+                held = [*held, *taken]
+        self.leases = held
+        self._renew_at = now + TTL.total_seconds() / 3
+
+    async def _rest(self, stopping: asyncio.Event, seconds: float) -> None:
+        """Until a hint, a nudge, the stop, or the next poll.
+
+        Each is only a reason to look again.
+        """
+        await first_of(
+            self._storage.wait("outbox", at_most=timedelta(seconds=seconds)),
+            self._nudged.wait(),
+            stopping.wait(),
+            name="relay:rest",
+        )
+
+    async def _give_back(self) -> None:
+        leases = [*self.leases, *self._presence]
+        handled, self._handled = self._handled, []
+        if not leases:
+            return
+        async with asyncio.timeout(5), self._storage.transaction() as tx:
+            if handled:
+                await tx.outbox.settle(self.leases, handled)
+            await tx.leases.release(leases)
+        self.leases = self._presence = ()
+        self._renew_at = 0.0
+
+
+def waves_of(rows: Iterable[Outgoing]) -> list[list[Outgoing]]:
+    """Calls of which each holds at most one row of a key, in row order.
+
+    What has no key goes first.
+    """
+    waves: list[list[Outgoing]] = []
+    depth: dict[str, int] = {}
+    for row in rows:
+        key = row.message.key
+        level = 0 if key is None else depth.get(key, 0)
+        if key is not None:
+            depth[key] = level + 1
+        if level == len(waves):
+            waves.append([])
+        waves[level].append(row)
+    return waves
+
+
+def delay_after(attempts: int, random: Random) -> timedelta | None:
+    """1 s doubling to 5 min, 20 % more or less; None: failed, an operator's turn."""
+    if attempts >= MAX_ATTEMPTS:
+        return None
+    return timedelta(seconds=min(300.0, 2.0 ** (attempts - 1)) * random.uniform(0.8, 1.2))
+
+
+def _identity(message: Message) -> tuple[str, str]:
+    return message.source, message.id

@@ -1,0 +1,1 @@
+"""Publishing and consuming: from an event to its effect."""

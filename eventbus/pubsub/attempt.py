@@ -1,0 +1,152 @@
+"""One attempt of a group at one message: decode, filter, call its handlers, time them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
+from typing import Any, cast
+
+from eventbus.codec import Registry, decode_untyped
+from eventbus.errors import HandlerAnswerError
+from eventbus.event import Command, TypedMessage, Untyped, reply_of
+from eventbus.handler import Context, Invocation, Middleware
+from eventbus.instrumentation import Instrumentation
+from eventbus.message import Message
+from eventbus.pubsub.routes import Handler, Route, Routes
+from eventbus.pubsub.watchdog import Run, Watchdog
+
+Decoded = TypedMessage | Untyped
+_Chain = Callable[[Invocation], Awaitable[None]]
+
+
+class Attempts:
+    """Runs the handlers of a group; raises what they raise."""
+
+    def __init__(
+        self,
+        routes: Routes,
+        registry: Registry,
+        watchdog: Watchdog,
+        *,
+        middleware: Sequence[Middleware] = (),
+        instrumentation: Instrumentation | None = None,
+    ) -> None:
+        self.watchdog = watchdog
+        self._routes = routes
+        self._registry = registry
+        self._instrumentation = instrumentation
+        self._middleware = tuple(middleware)
+        self._chains: dict[Handler, _Chain] = {}
+        self._threads: ThreadPoolExecutor | None = None
+
+    def needs_context(self, route: Route) -> bool:
+        """Whether anybody will look at the context of a message."""
+        return route.needs_context or bool(self._middleware)
+
+    def decode(self, message: Message, route: Route) -> Decoded:
+        """The typed message if a handler wants its class, else its data.
+
+        Raises:
+            CodecError: quarantine it.
+        """
+        return self._registry.decode(message) if route.by_class else decode_untyped(message)
+
+    async def handle(
+        self, route: Route, what: Decoded, message: Message, context: Context | None, run: Run
+    ) -> None:
+        """Call the handlers one after another: one verdict for all of them."""
+        for handler in route.handlers:
+            seen = what
+            if isinstance(handler.what[0], str) and not isinstance(what, Untyped):
+                seen = decode_untyped(message)  # by name a handler gets data, known or not
+            if handler.batch:
+                await self.call(handler, [seen], context, run)
+            elif handler.filter is None or handler.filter(seen):
+                await self.call(handler, seen, context, run)
+
+    async def call(self, handler: Handler, what: Any, context: Context | None, run: Run) -> None:
+        """Call one handler, under the eyes of the watchdog.
+
+        Raises:
+            HandlerTimeoutError: EB4103, it ran longer than its group allows.
+        """
+        began = run.began = asyncio.get_running_loop().time()
+        run.what = handler.name
+        try:
+            if self._middleware or handler.synchronous or handler.kind == "command":
+                invocation = Invocation(handler.call, what, cast("Context", context))
+                await self._chain(handler)(invocation)
+            elif handler.takes_context:
+                await handler.call(what, context)
+            else:
+                await handler.call(what)
+        except asyncio.CancelledError:
+            timed_out = self.watchdog.timed_out(run)
+            if timed_out is None:
+                raise
+            raise timed_out from None
+        finally:
+            run.began = run.cancelled_at = None
+        if self._instrumentation is not None:
+            self._observe(handler, began)
+
+    def close(self) -> None:
+        """Let go of the threads; what runs in one ends by itself."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = None
+
+    def _chain(self, handler: Handler) -> _Chain:
+        chain = self._chains.get(handler)
+        if chain is None:
+            chain = partial(self._innermost, handler)
+            for wrapper in reversed(self._middleware):
+                chain = partial(_wrapped, wrapper, chain)
+            self._chains[handler] = chain
+        return chain
+
+    async def _innermost(self, handler: Handler, invocation: Invocation) -> None:
+        what, context = invocation.what, invocation.context
+        arguments = (what, context) if handler.takes_context else (what,)
+        if handler.synchronous:
+            await self._in_thread(invocation.handler, arguments)
+            return
+        answer = await invocation.handler(*arguments)
+        if handler.kind == "command":
+            _check_answer(handler, answer)
+
+    async def _in_thread(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        group = self._routes.group
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(group.lanes, f"eventbus-{group.name}")
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._threads, copy_context().run, function, *arguments)
+
+    def _observe(self, handler: Handler, began: float) -> None:
+        assert self._instrumentation is not None  # noqa: S101 - asked by the only caller
+        self._instrumentation.observe(
+            "handler_duration_seconds",
+            asyncio.get_running_loop().time() - began,
+            group=handler.group.name,
+            handler=handler.name,
+        )
+
+
+async def _wrapped(wrapper: Middleware, inner: _Chain, invocation: Invocation) -> None:
+    await wrapper(invocation, inner)
+
+
+def _check_answer(handler: Handler, answer: object) -> None:
+    """Outside a saga nothing is answered, but the answer is checked against the command."""
+    command = cast("type[Command[Any]]", handler.what[0])  # @handles takes one class
+    expected = reply_of(command)
+    if expected is None or isinstance(answer, expected):
+        return
+    raise HandlerAnswerError(
+        "EB4109",
+        f"{handler.name} answered with {type(answer).__name__}",
+        where=handler.where,
+        why=f"{command.__name__} names {expected.__name__} as its reply",
+        next=f"return a {expected.__name__}, or raise Reject(…)",
+    )

@@ -1,0 +1,180 @@
+"""One group's deliveries: intake, back-pressure, progress, drain."""
+
+import asyncio
+from collections.abc import Sequence
+from math import isinf
+
+from eventbus.handler import Group
+from eventbus.instrumentation import Instrumentation
+from eventbus.pubsub.gate import Gate
+from eventbus.pubsub.lanes import Lane, RunBatch, lane_for
+from eventbus.pubsub.watchdog import Watchdog
+from eventbus.transport import Delivery, Interest, Subscription, Transport
+
+MAX_HELD_BYTES = 64 << 20
+
+
+class Consumer:
+    """subscription -> lanes by key -> batches -> ack."""
+
+    def __init__(
+        self,
+        group: Group,
+        interest: Interest,
+        transport: Transport,
+        batches: RunBatch,
+        gate: Gate,
+        watchdog: Watchdog,
+        *,
+        scheme: str,
+        instrumentation: Instrumentation | None = None,
+    ) -> None:
+        self.group = group
+        self.gate = gate
+        self.watchdog = watchdog
+        self.subscribed = asyncio.Event()
+        self.handled = 0  # deliveries with a verdict, ever: progress
+        self._interest = interest
+        self._transport = transport
+        self._batches = batches
+        self._scheme = scheme
+        self._instrumentation = instrumentation
+        self._lanes: list[Lane] = []
+        self._subscription: Subscription | None = None
+        self._held = 0
+        self._held_bytes = 0
+        self._room = asyncio.Event()
+        self._progress = asyncio.Event()
+        self._joined: dict[int, list[Delivery]] = {}
+
+    @property
+    def is_subscribed(self) -> bool:
+        """Whether it is a member of its group now."""
+        return self._subscription is not None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it makes no progress, if it should."""
+        blocked = getattr(self._batches, "blocked", 0)
+        name = self.group.name
+        return f"group {name!r}: {blocked} messages are retried for ever" if blocked else None
+
+    async def backlog(self) -> int | None:
+        """What waits here and at the broker; None: unknown."""
+        if self._subscription is None:
+            return None
+        waiting = await self._subscription.backlog()
+        return None if waiting is None else waiting + self._held
+
+    async def idle(self) -> bool:
+        """Whether nothing is held here and nothing waits at the broker."""
+        return self._held == 0 and await self.backlog() == 0
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Consume until stopping; then let running handlers end, commit, ack, leave (B10)."""
+        name = f"consumer:{self.group.name}"
+        async with self._transport.subscribe(self._interest, on_lost=self._on_lost) as subscription:
+            self._subscription = subscription
+            self.subscribed.set()
+            self._held = self._held_bytes = 0
+            self._lanes = [
+                Lane(self.group, self._batches, self.gate, self._done)
+                for _ in range(self.group.lanes)
+            ]
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    watch = tasks.create_task(self.watchdog.run(stopping), name=f"watchdog:{name}")
+                    intake = tasks.create_task(self._intake(subscription), name=name)
+                    running = [
+                        tasks.create_task(lane.run(self.watchdog), name=name)
+                        for lane in self._lanes
+                    ]
+                    await stopping.wait()
+                    intake.cancel()
+                    for lane in self._lanes:
+                        lane.stop()
+                    await asyncio.wait(running)
+                    watch.cancel()
+                await subscription.flush()
+            finally:
+                self._subscription = None
+                self.subscribed.clear()
+
+    async def _intake(self, subscription: Subscription) -> None:
+        """Not asking is back-pressure: recomputed on every turn, never latched."""
+        async for batch in subscription:
+            for delivery in batch:
+                self._take(delivery)
+            if self._instrumentation is not None:
+                self._observe(batch)
+            while self._is_full():
+                self._room.clear()
+                await self._room.wait()
+
+    def _take(self, delivery: Delivery) -> None:
+        self._held += 1
+        self._held_bytes += len(delivery.message.payload)
+        if delivery.redelivered and self._join(delivery):
+            return
+        lane_for(delivery, self._lanes, self.group).put(delivery)
+
+    def _join(self, delivery: Delivery) -> bool:
+        """A redelivery that meets its first run here takes that run's verdict."""
+        message = delivery.message
+        for lane in self._lanes:
+            for one in (*lane.running, *lane.waiting):
+                if one.message.id == message.id and one.message.source == message.source:
+                    self._joined.setdefault(id(one), []).append(delivery)
+                    return True
+        return False
+
+    def _done(self, deliveries: Sequence[Delivery]) -> None:
+        if self._joined:
+            deliveries = [each for one in deliveries for each in self._with_joined(one)]
+        if self._subscription is not None:
+            self._subscription.ack(deliveries)
+        self._release(deliveries)
+        self.handled += len(deliveries)
+        asyncio.get_running_loop().call_soon(self._progress.set)  # once the lane let go of them
+
+    def _with_joined(self, delivery: Delivery) -> list[Delivery]:
+        return [delivery, *self._joined.pop(id(delivery), ())]
+
+    def _release(self, deliveries: Sequence[Delivery]) -> None:
+        self._held -= len(deliveries)
+        self._held_bytes -= sum(len(one.message.payload) for one in deliveries)
+        if not self._is_full():
+            self._room.set()
+
+    def _is_full(self) -> bool:
+        return self._held >= self.group.max_in_flight or self._held_bytes >= MAX_HELD_BYTES
+
+    async def _on_lost(self, lost: Sequence[Delivery], deadline: float) -> None:
+        """Drop what waits; wait for what runs, until the deadline."""
+        waiting = [one for one in lost if any(one in lane.waiting for lane in self._lanes)]
+        for lane in self._lanes:
+            lane.drop(lost)
+        self._release([each for one in waiting for each in self._with_joined(one)])
+        try:
+            async with asyncio.timeout_at(None if isinf(deadline) else deadline):
+                while self._run_any(lost):
+                    self._progress.clear()
+                    await self._progress.wait()
+        except TimeoutError:
+            return
+
+    def _run_any(self, lost: Sequence[Delivery]) -> bool:
+        gone = {id(one) for one in lost}
+        return any(id(one) in gone for lane in self._lanes for one in lane.running)
+
+    def _observe(self, batch: Sequence[Delivery]) -> None:
+        assert self._instrumentation is not None  # noqa: S101 - asked by the only caller
+        group = self.group.name
+        counts: dict[str, int] = {}
+        for delivery in batch:
+            counts[delivery.message.topic] = counts.get(delivery.message.topic, 0) + 1
+        for topic, amount in counts.items():
+            self._instrumentation.count(
+                "consumed_total", amount, transport=self._scheme, topic=topic, group=group
+            )
+        self._instrumentation.gauge("handlers_in_progress", float(self._held), group=group)

@@ -1,0 +1,208 @@
+"""One lane's batch, from bytes to verdicts, in one transaction (B6). Read `run` first."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from eventbus.instrumentation import Instrumentation
+from eventbus.pubsub.call import Call, Calls, behind
+from eventbus.pubsub.outside import Outside
+from eventbus.pubsub.unit_of_work import Holding, held
+from eventbus.pubsub.verdict import Verdicts, raise_if_not_its_own
+from eventbus.pubsub.watchdog import Run
+from eventbus.storage import Storage, Transaction
+from eventbus.storage.parking import Parked
+from eventbus.transport import Delivery
+
+
+@dataclass(slots=True)
+class Batch:
+    """What is known and decided while a batch runs."""
+
+    new: set[UUID]
+    held: set[str]
+    parked: list[Parked] = field(default_factory=list)
+
+
+class Dispatcher:
+    """The handlers of a group over a storage: recorded, run, parked and committed together."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        verdicts: Verdicts,
+        storage: Storage,
+        instrumentation: Instrumentation | None = None,
+    ) -> None:
+        self.group = calls.group
+        self._calls = calls
+        self._verdicts = verdicts
+        self._storage = storage
+        self._outside = Outside(verdicts, storage)
+        self._instrumentation = instrumentation
+
+    async def run(self, batch: Sequence[Delivery], run: Run, stop: asyncio.Event) -> int:
+        """Handle a lane's batch; how many deliveries, from the first, now have their verdict.
+
+        They may be acknowledged: their effects, or their places in the parking, are committed.
+
+        Raises:
+            StorageError: nothing of the batch is kept; run it again later.
+            CommitUnknownError: perhaps all of it is kept; run it again, the inbox knows.
+        """
+        calls = [self._calls.delivered(delivery) for delivery in batch]
+        if not any(call.ours for call in calls):
+            return len(batch)
+        holding = Holding()
+        token = held.set(holding)
+        try:
+            if batch[0].redelivered:
+                return await self._one_by_one(calls, run, stop)
+            return await self._handle(calls, run, stop)
+        finally:
+            holding.open = False
+            held.reset(token)
+            self._report(len(calls))
+
+    async def _handle(self, calls: Sequence[Call], run: Run, stop: asyncio.Event) -> int:
+        if not self.group.transactional:
+            return await self._outside.run(calls)
+        ours = [call for call in calls if call.ours]
+        async with self._storage.transaction() as tx:
+            batch = await self._receive(ours, tx)
+            started = await self._each(calls, batch, tx, run, stop)
+            await self._forget(calls[started:], batch, tx)
+            if batch.parked:
+                await tx.parking.park(batch.parked, group=self.group.name)
+        return started
+
+    async def _receive(self, ours: Sequence[Call], tx: Transaction) -> Batch:
+        received = await tx.inbox.receive(
+            [call.message for call in ours],
+            keys=[call.key for call in ours],
+            group=self.group.name,
+        )
+        return Batch(set(received.new), set(received.held))
+
+    async def _each(
+        self, calls: Sequence[Call], batch: Batch, tx: Transaction, run: Run, stop: asyncio.Event
+    ) -> int:
+        """Run what may run, in order; how many have their verdict."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self.group.batch_time.total_seconds()
+        started = 0
+        while started < len(calls):
+            call = calls[started]
+            if call.lost or (started and (stop.is_set() or loop.time() >= until)):
+                break
+            if not self._may_run(call, batch):
+                started += 1
+                continue
+            together = _together(calls, started, batch)
+            if len(together) > 1 and await self._sequence(together, tx, run):
+                batch.new.difference_update(one.identity for one in together)
+                started += len(together)
+                continue
+            batch.new.discard(call.identity)
+            parked = await self._verdicts.attempt(call, tx, run)
+            if parked is not None:
+                batch.parked.append(parked)
+                if self.group.order == "key":
+                    batch.held.add(call.key)
+            started += 1
+        return started
+
+    def _may_run(self, call: Call, batch: Batch) -> bool:
+        """Not ours, done before, or behind a parked message of its key: no."""
+        if not call.ours:
+            return False
+        if call.identity not in batch.new:
+            self._verdicts.count(call, "duplicate")
+            return False
+        if call.key in batch.held:
+            batch.new.discard(call.identity)
+            batch.parked.append(behind(call))
+            return False
+        return True
+
+    async def _forget(self, rest: Sequence[Call], batch: Batch, tx: Transaction) -> None:
+        """An id that stays in the inbox without its effect is a lost message."""
+        not_run = [call.message for call in rest if call.ours and call.identity in batch.new]
+        if not_run:
+            await tx.inbox.forget(not_run, group=self.group.name)
+
+    async def _sequence(self, calls: Sequence[Call], tx: Transaction, run: Run) -> bool:
+        """All of them in one savepoint; if it fails, one by one finds the guilty one."""
+        context = self._verdicts.context(calls[-1], tx)
+        handler = calls[0].route.handlers[0]
+        try:
+            whats = [self._verdicts.decoded(call) for call in calls]
+            async with tx.savepoint():
+                await self._verdicts.attempts.call(handler, whats, context, run)
+        except Exception as error:  # the border where the user's code may fail in any way
+            raise_if_not_its_own(error)
+            return False
+        finally:
+            context.open = False
+        for call in calls:
+            self._verdicts.count(call, "done")
+        return True
+
+    async def _one_by_one(self, calls: Sequence[Call], run: Run, stop: asyncio.Event) -> int:
+        """Redelivered ones, each alone, its attempt committed before it starts (B7).
+
+        So one that kills its process is found out, and its neighbours are not punished.
+        """
+        async with self._storage.transaction() as tx:
+            found = await tx.inbox.look(
+                [call.message for call in calls],
+                keys=[call.key for call in calls],
+                group=self.group.name,
+            )
+        for started, call in enumerate(calls):
+            if call.lost or (started and stop.is_set()):
+                return started
+            if call.identity not in found.new or not call.ours:
+                continue
+            if call.key not in found.held and not await self._count(call):
+                await self._bury(call)
+            elif await self._handle([call], run, stop) == 0:
+                return started
+        return len(calls)
+
+    async def _count(self, call: Call) -> bool:
+        """Count the attempt, in a transaction of its own; False: none is left."""
+        async with self._storage.transaction() as tx:
+            counts = await tx.inbox.count([call.message], group=self.group.name)
+        call.attempt = counts[call.identity]
+        return call.attempt <= self._verdicts.last_attempt
+
+    async def _bury(self, call: Call) -> None:
+        async with self._storage.transaction() as tx:
+            batch = await self._receive([call], tx)
+            if call.identity in batch.new:
+                await tx.parking.park([self._verdicts.killed(call)], group=self.group.name)
+
+    def _report(self, messages: int) -> None:
+        self._verdicts.report()
+        if self._instrumentation is not None:
+            self._instrumentation.observe("batch_messages", float(messages), group=self.group.name)
+
+
+def _together(calls: Sequence[Call], first: int, batch: Batch) -> Sequence[Call]:
+    """Neighbours that one batch handler may get as one sequence."""
+    head = calls[first]
+    if len(head.route.handlers) != 1 or not head.route.handlers[0].batch:
+        return calls[first : first + 1]
+    end = first
+    seen: set[UUID] = set()
+    while end < len(calls):
+        call = calls[end]
+        same = call.route is head.route and call.wrong is None and not call.lost
+        may_run = call.identity in batch.new and call.key not in batch.held
+        if not same or not may_run or call.identity in seen:
+            break
+        seen.add(call.identity)
+        end += 1
+    return calls[first : max(end, first + 1)]

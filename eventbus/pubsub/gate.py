@@ -1,0 +1,62 @@
+"""Whether a group may start work: an operator's pause, an open circuit, or nothing in the way."""
+
+import asyncio
+from typing import Protocol
+
+PROBE_SECONDS = 0.25
+UNLIMITED = 1 << 30
+
+
+class Circuit(Protocol):
+    """What a group's gate asks of its circuit breaker (B9)."""
+
+    def ready(self) -> bool:
+        """Whether a call may start; half-open only one may."""
+        ...
+
+    def record(self, ok: bool, calls: int = 1) -> None:
+        """What became of calls."""
+        ...
+
+    def release(self) -> None:
+        """A call that `ready` allowed ended without a verdict."""
+        ...
+
+    @property
+    def state(self) -> str:
+        """closed, open or half-open."""
+        ...
+
+
+class Gate:
+    """Lanes ask before they take; nothing here gives up membership or a message."""
+
+    def __init__(self, circuit: Circuit) -> None:
+        self.paused_by_operator = False
+        self._circuit = circuit
+
+    def permit(self) -> int:
+        """How many messages may start now: 0 while paused, 1 as a probe."""
+        if self.paused_by_operator:
+            return 0
+        if self._circuit.state == "closed":
+            return UNLIMITED
+        return 1 if self._circuit.ready() else 0
+
+    def probed(self) -> None:
+        """The probe's batch is over: if it said nothing, the next message probes."""
+        if self._circuit.state == "half-open":
+            self._circuit.release()
+
+    async def wait(self) -> None:
+        """A little while; ask again after it."""
+        await asyncio.sleep(PROBE_SECONDS)
+
+    @property
+    def reason(self) -> str | None:
+        """Why nothing starts, for health; None: it may."""
+        if self.paused_by_operator:
+            return "paused by an operator"
+        if self._circuit.state != "closed":
+            return f"paused: circuit {self._circuit.state}"
+        return None

@@ -1,0 +1,150 @@
+"""Same key in order, different keys at once (B5): where a delivery goes, and what one lane does."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+from zlib import crc32
+
+from eventbus.errors import CommitUnknownError, StorageError, TransportError
+from eventbus.handler import Group
+from eventbus.message import own_key
+from eventbus.pubsub.gate import Gate
+from eventbus.pubsub.watchdog import Run, Watchdog
+from eventbus.service import pause
+from eventbus.transport import Delivery
+
+log = logging.getLogger("eventbus.pubsub")
+
+
+class RunBatch(Protocol):
+    """What a lane hands its batches to: how many, from the first, have their verdict."""
+
+    async def run(self, batch: Sequence[Delivery], run: Run, stop: asyncio.Event) -> int:
+        """Handle a batch."""
+        ...
+
+
+class Lane:
+    """A deque and one task; takes what is ready and never waits for a batch to fill."""
+
+    def __init__(
+        self,
+        group: Group,
+        batches: RunBatch,
+        gate: Gate,
+        done: Callable[[Sequence[Delivery]], None],
+    ) -> None:
+        self.waiting: deque[Delivery] = deque()
+        self.running: Sequence[Delivery] = ()
+        self._group = group
+        self._batches = batches
+        self._gate = gate
+        self._done = done
+        self._stopping = asyncio.Event()
+        self._wake: asyncio.Future[None] | None = None
+
+    def put(self, delivery: Delivery) -> None:
+        """At the end."""
+        self.waiting.append(delivery)
+        self._nudge()
+
+    def stop(self) -> None:
+        """End after the handler that runs; what has not started stays without a verdict."""
+        self._stopping.set()
+        self._nudge()
+
+    def drop(self, lost: Sequence[Delivery]) -> None:
+        """What somebody else may get does not start here."""
+        gone = {id(delivery) for delivery in lost}
+        self.waiting = deque(one for one in self.waiting if id(one) not in gone)
+
+    async def run(self, watchdog: Watchdog) -> None:
+        """Work until stopped."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in a task
+        run = watchdog.watch(task)
+        try:
+            while not self._stopping.is_set():
+                if not self.waiting:
+                    await self._sleep()
+                    continue
+                permit = self._gate.permit()
+                if permit == 0:
+                    await self._gate.wait()
+                    continue
+                await self._batch(permit, run)
+                if permit == 1:
+                    self._gate.probed()
+        finally:
+            watchdog.forget(run)
+
+    async def _batch(self, permit: int, run: Run) -> None:
+        batch = self.running = self._take(permit)
+        failures = 0
+        while batch and not (failures and self._stopping.is_set()):
+            try:
+                started = await self._batches.run(batch, run, self._stopping)
+            except (StorageError, TransportError) as error:
+                failures += 1
+                await self._back_off(error, failures)
+                continue
+            if started:
+                self._done(batch[:started])
+            batch = batch[started:]
+            break
+        self.waiting.extendleft(reversed([one for one in batch if not one.lost]))
+        self.running = ()
+
+    def _take(self, permit: int) -> list[Delivery]:
+        """What is ready, within the limits; redelivered ones apart, for they run alone."""
+        batch: list[Delivery] = []
+        waiting, most = self.waiting, min(permit, self._group.batch_messages)
+        left = self._group.batch_bytes
+        redelivered = waiting[0].redelivered
+        while waiting and len(batch) < most and waiting[0].redelivered == redelivered:
+            left -= len(waiting[0].message.payload)
+            if left < 0 and batch:
+                break
+            batch.append(waiting.popleft())
+        return batch
+
+    async def _back_off(self, error: Exception, failures: int) -> None:
+        """Our database or broker is away: the lane keeps its batch, and parks nothing."""
+        unknown = isinstance(error, CommitUnknownError)
+        log.log(
+            logging.INFO if unknown else logging.WARNING,
+            "group %s: batch runs again: %s",
+            self._group.name,
+            error,
+        )
+        await pause(self._stopping, min(5.0, 0.1 * 2 ** (failures - 1)))
+
+    async def _sleep(self) -> None:
+        self._wake = asyncio.get_running_loop().create_future()
+        try:
+            await self._wake
+        finally:
+            self._wake = None
+
+    def _nudge(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+
+def lane_for(delivery: Delivery, lanes: Sequence[Lane], group: Group) -> Lane:
+    """By crc32 of the key, the same in every process; what has no order goes where least waits.
+
+    A redelivered one always goes by its key or identity, so that it meets its first run.
+    """
+    message = delivery.message
+    ordered = message.key is not None and group.order == "key"
+    if ordered or delivery.redelivered:
+        key = message.key if ordered and message.key is not None else own_key(message)
+        return lanes[crc32(key.encode()) % len(lanes)]
+    return min(lanes, key=_load)
+
+
+def _load(lane: Lane) -> int:
+    return len(lane.waiting) + len(lane.running)

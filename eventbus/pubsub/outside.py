@@ -1,0 +1,76 @@
+"""`transactional=False`: no transaction is open while handlers run, keys run at once."""
+
+import asyncio
+from collections.abc import Sequence
+
+from eventbus.errors import StorageError
+from eventbus.pubsub.call import Call, behind
+from eventbus.pubsub.unit_of_work import HandlerContext
+from eventbus.pubsub.verdict import Verdicts
+from eventbus.storage import Storage
+from eventbus.storage.parking import Parked
+
+
+class Outside:
+    """Looks before, runs, records after: at least once, with a stable idempotency key."""
+
+    def __init__(self, verdicts: Verdicts, storage: Storage) -> None:
+        self.group = verdicts.group
+        self._verdicts = verdicts
+        self._storage = storage
+
+    async def run(self, calls: Sequence[Call]) -> int:
+        """Handle a lane's batch; all of it has its verdict."""
+        ours = [call for call in calls if call.ours]
+        async with self._storage.transaction() as tx:
+            found = await tx.inbox.look(
+                [call.message for call in ours],
+                keys=[call.key for call in ours],
+                group=self.group.name,
+            )
+        new = set(found.new)
+        chains: dict[str, list[Call]] = {}
+        for call in ours:
+            if call.identity in new:
+                new.discard(call.identity)
+                chains.setdefault(call.key, []).append(call)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for key, chain in chains.items():
+                    work = self._chain(chain, is_held=key in found.held)
+                    tasks.create_task(work, name=f"consumer:{self.group.name}")
+        except* StorageError as errors:  # our database is away: the lane keeps the batch
+            raise errors.exceptions[0] from None
+        return len(calls)
+
+    async def _chain(self, calls: Sequence[Call], *, is_held: bool) -> None:
+        """The messages of one key, in order; after a failure the rest queues behind it."""
+        watchdog = self._verdicts.attempts.watchdog
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in a task
+        run = watchdog.watch(task)
+        try:
+            for call in calls:
+                context = self._verdicts.context(call, None)
+                if is_held:
+                    parked: Parked | None = behind(call)
+                else:
+                    parked = await self._verdicts.attempt_outside(call, context, run)
+                is_held = is_held or (parked is not None and self.group.order == "key")
+                await self._record(call, context, parked)
+        finally:
+            watchdog.forget(run)
+
+    async def _record(self, call: Call, context: HandlerContext, parked: Parked | None) -> None:
+        """Inbox row and what was published, together; a run that was not the first adds nothing."""
+        async with self._storage.transaction() as tx:
+            received = await tx.inbox.receive(
+                [call.message], keys=[call.key], group=self.group.name
+            )
+            if call.identity not in received.new:
+                self._verdicts.count(call, "duplicate")
+                return
+            for message, delay in context.messages:
+                await tx.outbox.add([message], delay=delay)
+            if parked is not None:
+                await tx.parking.park([parked], group=self.group.name)

@@ -1,0 +1,116 @@
+"""What is parked of one key, in order: the tried one alone, what only queued as a batch."""
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from eventbus.pubsub.call import Call, Calls
+from eventbus.pubsub.unit_of_work import Holding, held
+from eventbus.pubsub.verdict import Verdicts
+from eventbus.pubsub.watchdog import Run
+from eventbus.storage import Storage, Transaction
+from eventbus.storage.leases import Lease
+from eventbus.storage.parking import Parked
+
+MOST = 100
+
+
+class ParkedKeys:
+    """Runs parked messages of a key, up to the first that fails."""
+
+    def __init__(self, calls: Calls, verdicts: Verdicts, storage: Storage) -> None:
+        self.group = calls.group
+        self.watchdog = verdicts.attempts.watchdog
+        self._calls = calls
+        self._verdicts = verdicts
+        self._storage = storage
+
+    async def run(
+        self,
+        lease: Lease,
+        key: str,
+        parked: Sequence[Parked],
+        run: Run,
+        *,
+        alone: bool = False,
+        closing: bool = False,
+    ) -> int:
+        """How many are done and gone.
+
+        The attempts of those given are counted and committed before any of them starts. Not
+        `alone`, what waits behind them runs too; `closing` locks the key, and frees it once empty.
+
+        Raises:
+            LeaseLostError: somebody else owns the group's parking now; nothing is kept.
+            StorageError: nothing is kept.
+        """
+        holding = Holding()
+        token = held.set(holding)
+        try:
+            attempts = await self._count(parked)
+            if not self.group.transactional:
+                return await self._outside(lease, parked, attempts, run)
+            async with self._storage.transaction() as tx:
+                waiting: Sequence[Parked] | None = parked
+                if not alone:
+                    waiting = await tx.parking.behind(
+                        lease, key, group=self.group.name, limit=MOST, closing=closing
+                    )
+                return await self._in_order(lease, waiting or (), attempts, tx, run)
+        finally:
+            holding.open = False
+            held.reset(token)
+            self._verdicts.report()
+
+    async def _count(self, parked: Sequence[Parked]) -> Mapping[UUID, int]:
+        if not parked:
+            return {}
+        messages = [one.message for one in parked]
+        async with self._storage.transaction() as tx:
+            return await tx.inbox.count(messages, group=self.group.name)
+
+    async def _in_order(
+        self,
+        lease: Lease,
+        waiting: Sequence[Parked],
+        attempts: Mapping[UUID, int],
+        tx: Transaction,
+        run: Run,
+    ) -> int:
+        done: list[Parked] = []
+        for one in waiting:
+            call = self._call(one, attempts)
+            failed = await self._attempt(call, tx, run)
+            if failed is not None:
+                await tx.parking.park([failed], group=self.group.name, lease=lease)
+                break
+            done.append(one)
+        await tx.parking.settle(lease, done, group=self.group.name)
+        return len(done)
+
+    async def _attempt(self, call: Call, tx: Transaction, run: Run) -> Parked | None:
+        if call.attempt > self._verdicts.last_attempt:
+            return self._verdicts.killed(call)
+        return await self._verdicts.attempt(call, tx, run)
+
+    async def _outside(
+        self, lease: Lease, parked: Sequence[Parked], attempts: Mapping[UUID, int], run: Run
+    ) -> int:
+        for done, one in enumerate(parked):
+            call = self._call(one, attempts)
+            context = self._verdicts.context(call, None)
+            if call.attempt > self._verdicts.last_attempt:
+                failed: Parked | None = self._verdicts.killed(call)
+            else:
+                failed = await self._verdicts.attempt_outside(call, context, run)
+            async with self._storage.transaction() as tx:
+                if failed is not None:
+                    await tx.parking.park([failed], group=self.group.name, lease=lease)
+                    return done
+                for message, delay in context.messages:
+                    await tx.outbox.add([message], delay=delay)
+                await tx.parking.settle(lease, [one], group=self.group.name)
+        return len(parked)
+
+    def _call(self, parked: Parked, attempts: Mapping[UUID, int]) -> Call:
+        attempt = attempts.get(parked.message.identity, parked.attempts + 1)
+        return self._calls.parked(parked, attempt)

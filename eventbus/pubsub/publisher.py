@@ -1,0 +1,133 @@
+"""bus.publish and bus.send: calls that wait share one commit; or the broker's confirm."""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from datetime import timedelta
+
+from eventbus.errors import EventBusError
+from eventbus.instrumentation import Instrumentation
+from eventbus.message import Message
+from eventbus.storage import Storage
+from eventbus.transport import Transport
+
+MOST_ROWS = 500
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    message: Message
+    delay: timedelta | None
+    done: "asyncio.Future[None]"
+
+
+class OutboxPublisher:
+    """A transaction with one row for each call; those that wait while one is in flight go together.
+
+    In call order, one commit, no timer: so a lone call pays nothing for the others.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._waiting: deque[_Waiting] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call is on its way."""
+        return self._task is None
+
+    async def publish(self, message: Message, delay: timedelta | None) -> None:
+        """Return after the commit of the outbox row.
+
+        Cancelled while waiting, the row may be committed nevertheless.
+
+        Raises:
+            StorageError: the row is not kept.
+            CommitUnknownError: perhaps it is; `resolve()` asks.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(message, delay, done))
+        if self._task is None:
+            self._task = asyncio.create_task(self._work(), name="publish:outbox")
+        await done
+
+    async def drain(self) -> None:
+        """Return when every accepted call has its answer."""
+        while self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                most = min(MOST_ROWS, len(self._waiting))
+                batch = [self._waiting.popleft() for _ in range(most)]
+                await self._commit(batch)
+        finally:
+            self._task = None
+
+    async def _commit(self, batch: list[_Waiting]) -> None:
+        try:
+            async with self._storage.transaction() as tx:
+                for delay in dict.fromkeys(one.delay for one in batch):
+                    rows = [one.message for one in batch if one.delay == delay]
+                    await tx.outbox.add(rows, delay=delay)
+        except EventBusError as error:
+            if len(batch) == 1:
+                _answer(batch[0], error)
+                return
+            for one in batch:  # only the guilty one pays
+                await self._commit([one])
+        except BaseException as error:
+            for one in batch:
+                _answer(one, error)
+            raise
+        else:
+            for one in batch:
+                _answer(one, None)
+
+
+class DirectPublisher:
+    """Without a storage: returns once the broker confirmed."""
+
+    def __init__(
+        self, transport: Transport, *, scheme: str, instrumentation: Instrumentation | None
+    ) -> None:
+        self._transport = transport
+        self._scheme = scheme
+        self._instrumentation = instrumentation
+
+    async def publish(self, message: Message) -> None:
+        """Hand a message to the broker.
+
+        Raises:
+            PublishError: what became of it.
+        """
+        instrumentation = self._instrumentation
+        if instrumentation is None:
+            await self._transport.publish([message])
+            return
+        outcome = "failed"
+        try:
+            with instrumentation.sending([message]):
+                await self._transport.publish([message])
+            outcome = "confirmed"
+        finally:
+            instrumentation.count(
+                "published_total",
+                transport=self._scheme,
+                topic=message.topic,
+                event_type=message.type,
+                outcome=outcome,
+            )
+
+
+def _answer(waiting: _Waiting, error: BaseException | None) -> None:
+    if waiting.done.done():  # its caller was cancelled
+        return
+    if error is None:
+        waiting.done.set_result(None)
+    elif isinstance(error, asyncio.CancelledError):
+        waiting.done.cancel()
+    else:
+        waiting.done.set_exception(error)

@@ -1,0 +1,160 @@
+"""Parked messages back through the same dispatcher, in order per key; the closing round (B7)."""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import uuid4
+
+from eventbus.errors import CommitUnknownError, LeaseLostError, StorageError
+from eventbus.pubsub.gate import Gate
+from eventbus.pubsub.parked_key import ParkedKeys
+from eventbus.service import first_of
+from eventbus.storage import Storage
+from eventbus.storage.leases import Lease
+from eventbus.storage.parking import Parked
+
+log = logging.getLogger("eventbus.pubsub")
+
+TTL = timedelta(seconds=10)
+CLOSING_BELOW = 20  # a key with fewer than so many behind it, none tried, may leave
+SHORTEST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.05, 1.0
+
+
+class Redelivery:
+    """Holds lease `parked/<group>`; runs keys that are due at once, each key in order."""
+
+    def __init__(self, parked_keys: ParkedKeys, storage: Storage, gate: Gate) -> None:
+        self.group = parked_keys.group
+        self.redelivered = 0  # messages settled, ever: progress
+        self.trouble: str | None = None
+        self._parked_keys = parked_keys
+        self._storage = storage
+        self._gate = gate
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self._lease: Lease | None = None
+        self._renew_at = 0.0
+        self._nudged = asyncio.Event()
+        self._busy = False
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Redeliver until stopping; then end the messages that run and release the lease."""
+        idle = SHORTEST_POLL_SECONDS
+        try:
+            while not stopping.is_set():
+                moved = await self._turn()
+                idle = SHORTEST_POLL_SECONDS if moved else min(LONGEST_POLL_SECONDS, idle * 2)
+                if not moved:
+                    await self._rest(stopping, idle)
+        finally:
+            await self._give_back()
+
+    async def idle(self) -> bool:
+        """Whether nothing is due; if something is, go on."""
+        if self._busy:
+            return False
+        if self._lease is None or self._gate.paused_by_operator:
+            return True
+        async with self._storage.transaction() as tx:
+            due = await tx.parking.due(self._lease, group=self.group.name, limit=1)
+        if due:
+            self._nudged.set()
+        return not due
+
+    async def _turn(self) -> int:
+        """One round; how many messages were settled or parked again."""
+        self._nudged.clear()
+        self._busy = True
+        try:
+            await self._hold_lease()
+            if self._lease is None or self._gate.permit() == 0:
+                return 0
+            async with self._storage.transaction() as tx:
+                due = await tx.parking.due(self._lease, group=self.group.name, limit=100)
+            if due:
+                await self._keys(self._lease, due)
+            self.trouble = None
+            return len(due)
+        except LeaseLostError as error:
+            log.info("redelivery of %s stops: %s", self.group.name, error.what)
+            self._lease = None
+            self._renew_at = 0.0
+            return 0
+        except StorageError as error:
+            self.trouble = None if isinstance(error, CommitUnknownError) else error.what
+            log.warning("redelivery of %s waits for the database: %s", self.group.name, error)
+            return 0
+        finally:
+            self._busy = False
+
+    async def _keys(self, lease: Lease, due: Sequence[Parked]) -> None:
+        keys: dict[str, list[Parked]] = {}
+        for parked in due:
+            keys.setdefault(parked.key, []).append(parked)
+        at_once = asyncio.Semaphore(self.group.lanes)
+        failures: list[StorageError] = []
+
+        async def one(key: str, waiting: list[Parked]) -> None:
+            async with at_once:
+                try:
+                    await self._key(lease, key, waiting)
+                except StorageError as error:  # the others go on; the round ends with it
+                    failures.append(error)
+
+        async with asyncio.TaskGroup() as tasks:
+            for key, waiting in keys.items():
+                tasks.create_task(one(key, waiting), name=f"redelivery:{self.group.name}")
+        if failures:
+            raise failures[0]
+
+    async def _key(self, lease: Lease, key: str, waiting: Sequence[Parked]) -> None:
+        """What was tried runs alone; what only queued runs as a batch, then the key closes."""
+        watchdog = self._parked_keys.watchdog
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in a task
+        run = watchdog.watch(task)
+        try:
+            head = waiting[0]
+            if head.failure is not None or head.attempts:
+                self.redelivered += await self._parked_keys.run(lease, key, [head], run, alone=True)
+                if len(waiting) > 1 or not self.group.transactional:
+                    return  # it is due still: the next round goes on
+                waiting = ()
+            closing = len(waiting) < CLOSING_BELOW
+            self.redelivered += await self._parked_keys.run(
+                lease, key, waiting, run, closing=closing
+            )
+        finally:
+            watchdog.forget(run)
+
+    async def _hold_lease(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now < self._renew_at:
+            return
+        name = f"parked/{self.group.name}"
+        async with self._storage.transaction() as tx:
+            held = await tx.leases.renew([self._lease], ttl=TTL) if self._lease else ()
+            if not held:
+                held = await tx.leases.acquire([name], owner=self._owner, ttl=TTL, limit=1)
+            paused = await tx.leases.owners(f"paused/group/{self.group.name}/")
+        self._lease = held[0] if held else None
+        self._gate.paused_by_operator = paused > 0
+        self._renew_at = now + TTL.total_seconds() / 3
+
+    async def _rest(self, stopping: asyncio.Event, seconds: float) -> None:
+        await first_of(
+            self._storage.wait("parked", at_most=timedelta(seconds=seconds)),
+            self._nudged.wait(),
+            stopping.wait(),
+            name=f"redelivery:{self.group.name}",
+        )
+
+    async def _give_back(self) -> None:
+        if self._lease is None:
+            return
+        async with asyncio.timeout(5), self._storage.transaction() as tx:
+            await tx.leases.release([self._lease])
+        self._lease = None
+        self._renew_at = 0.0

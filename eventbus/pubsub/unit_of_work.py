@@ -1,0 +1,262 @@
+"""UnitOfWork and Context over a transaction or a buffer; the ContextVar behind EB4104."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
+from datetime import timedelta
+from typing import Any, Protocol, TypeVar
+
+from eventbus.codec import Encoder
+from eventbus.errors import NoTransactionError, UnitOfWorkError, WiringError
+from eventbus.event import Command, Event, TypedMessage
+from eventbus.instrumentation import Instrumentation
+from eventbus.message import NO_HEADERS, Message
+from eventbus.storage import Transaction
+from eventbus.storage.sql import Sql
+
+T = TypeVar("T")
+
+
+class Open(Protocol):
+    """Something that is held: a unit of work, or a batch of a group."""
+
+    @property
+    def open(self) -> bool:
+        """False once the block was left."""
+        ...
+
+
+class Holding:
+    """What a lane holds while handlers run: the reason for EB4104."""
+
+    __slots__ = ("open",)
+
+    def __init__(self) -> None:
+        self.open = True
+
+
+held: ContextVar[Open | None] = ContextVar("eventbus_held", default=None)
+
+
+def refuse_if_held(verb: str) -> None:
+    """Raise EB4104 in a task that holds a unit of work, or that was started by one inside it."""
+    unit = held.get()
+    if unit is None or not unit.open:
+        return
+    frame = sys._getframe(2)  # the line that called bus.publish
+    code = frame.f_code
+    raise UnitOfWorkError(
+        "EB4104",
+        f"bus.{verb} in a task that holds a unit of work",
+        where=f"{code.co_filename}:{frame.f_lineno} in {code.co_name}",
+        why="it would be a transaction of its own: published though yours rolls back, and a second"
+        " connection while yours is held",
+        next=f"await tx.{verb}(…); in a handler: await ctx.{verb}(…)",
+    )
+
+
+class Publishing:
+    """How a unit of work makes messages: shared by all units of a bus."""
+
+    def __init__(self, encoder: Encoder, instrumentation: Instrumentation | None) -> None:
+        self._encoder = encoder
+        self._instrumentation = instrumentation
+
+    def message(
+        self,
+        what: TypedMessage | str,
+        data: Mapping[str, Any] | None,
+        key: str | None,
+        headers: Mapping[str, str],
+        cause: Message | None,
+    ) -> Message:
+        """Encode, once; raises what `Encoder` raises."""
+        if self._instrumentation is None:
+            return self._encode(what, data, key, headers, cause)
+        with self._creating(what) as extra:
+            return self._encode(what, data, key, {**headers, **extra}, cause)
+
+    def _encode(
+        self,
+        what: TypedMessage | str,
+        data: Mapping[str, Any] | None,
+        key: str | None,
+        headers: Mapping[str, str],
+        cause: Message | None,
+    ) -> Message:
+        if isinstance(what, str):
+            return self._encoder.untyped(what, data or {}, key, headers, cause)
+        return self._encoder.typed(what, headers, cause)
+
+    def _creating(self, what: TypedMessage | str) -> AbstractContextManager[Mapping[str, str]]:
+        assert self._instrumentation is not None  # noqa: S101 - asked by the only caller
+        if isinstance(what, str):
+            return self._instrumentation.creating(what, what.partition(".")[0])
+        wire = type(what).__wire__
+        if wire is None:
+            return nullcontext(NO_HEADERS)
+        return self._instrumentation.creating(wire.type, wire.topic)
+
+
+class Unit:
+    """Everything in it commits together: over a transaction, or, without one, a buffer."""
+
+    __slots__ = ("_cause", "_delays", "_publishing", "_tx", "messages", "open")
+
+    def __init__(
+        self,
+        publishing: Publishing,
+        tx: Transaction | None,
+        *,
+        cause: Message | None = None,
+        delays: bool = True,
+    ) -> None:
+        self._publishing = publishing
+        self._tx = tx
+        self._cause = cause
+        self._delays = delays
+        self.messages: list[tuple[Message, timedelta | None]] = []
+        self.open = True
+
+    @property
+    def sql(self) -> Sql:
+        """SQL in this transaction."""
+        return self.storage.sql
+
+    @property
+    def storage(self) -> Transaction:
+        """The transaction itself."""
+        self._refuse_if_over()
+        if self._tx is None:
+            raise NoTransactionError(
+                "EB4105",
+                "there is no transaction here",
+                where=self._place(),
+                why="the bus has no storage, or the group says transactional=False",
+                next='EventBus(…, storage="sqlite:///app.db"), and transactional=True',
+            )
+        return self._tx
+
+    async def resource(self, kind: type[T]) -> T:
+        """The transaction's own connection of that kind."""
+        return self.storage.resource(kind)
+
+    async def publish(
+        self,
+        what: Any,
+        data: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        delay: timedelta | None = None,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> str:
+        """Publish an event, or data under a name, with this unit of work."""
+        if isinstance(what, str) == (data is None) or not isinstance(what, str | Event):
+            raise wrong_verb(what, data)
+        return await self._add(
+            self._publishing.message(what, data, key, headers, self._cause), delay
+        )
+
+    async def send(
+        self,
+        command: Command[Any],
+        *,
+        delay: timedelta | None = None,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> str:
+        """Send a command with this unit of work."""
+        if not isinstance(command, Command):
+            raise wrong_verb(command, None)
+        return await self._add(
+            self._publishing.message(command, None, None, headers, self._cause), delay
+        )
+
+    async def _add(self, message: Message, delay: timedelta | None) -> str:
+        self._refuse_if_over()
+        if delay is not None:
+            check_delay(delay, allowed=self._delays)
+        if self._tx is None:
+            self.messages.append((message, delay))
+        else:
+            await self._tx.outbox.add([message], delay=delay)
+        return message.id
+
+    def _refuse_if_over(self) -> None:
+        if not self.open:
+            raise UnitOfWorkError(
+                "EB4106",
+                "the unit of work is over",
+                where=self._place(),
+                why="its block was left: what is added now would be lost",
+                next="await everything inside the block",
+            )
+
+    def _place(self) -> str:
+        return "bus.transaction()"
+
+
+class HandlerContext(Unit):
+    """The Context of one message in one group."""
+
+    __slots__ = ("attempt", "group", "message", "replaying")
+
+    def __init__(
+        self,
+        publishing: Publishing,
+        tx: Transaction | None,
+        message: Message,
+        *,
+        group: str,
+        attempt: int = 1,
+        delays: bool = True,
+    ) -> None:
+        super().__init__(publishing, tx, cause=message, delays=delays)
+        self.message = message
+        self.group = group
+        self.attempt = attempt
+        self.replaying = False
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same on every attempt."""
+        return f"{self.group}:{self.message.identity}"
+
+    def _place(self) -> str:
+        return f"a handler of group {self.group!r}, message {self.message.id}"
+
+
+def check_delay(delay: timedelta, *, allowed: bool) -> None:
+    """Raise EB1105 for a delay that cannot be kept."""
+    if allowed and delay >= timedelta():
+        return
+    raise WiringError(
+        "EB1105",
+        f"delay={delay} cannot be kept",
+        where="publish or send",
+        why="a delay is a duration from now"
+        if allowed
+        else "delayed messages wait in the outbox, and this bus has no storage",
+        next="give a positive timedelta" if allowed else "EventBus(…, storage=…)",
+    )
+
+
+def wrong_verb(what: object, data: object) -> WiringError:
+    """EB1204: what was given is not what the verb takes."""
+    name = what if isinstance(what, str) else type(what).__name__
+    if isinstance(what, Command):
+        why, what_next = "a command has one handler and a reply; an event has many", "send(command)"
+    elif isinstance(what, Event):
+        why, what_next = "an event is published, and its data are its fields", "publish(event)"
+    elif isinstance(what, str) and data is None:
+        why, what_next = "an untyped message needs its data", f"publish({what!r}, {{…}}, key=…)"
+    else:
+        why, what_next = (
+            "only events are published, only commands are sent",
+            "declare an Event class",
+        )
+    return WiringError(
+        "EB1204", f"{name!r} cannot go this way", where="publish or send", why=why, next=what_next
+    )

@@ -1,0 +1,193 @@
+"""One message in its savepoint, and what becomes of it: done, parked, a dead letter."""
+
+from collections import Counter
+from functools import partial
+from random import Random
+
+from eventbus.errors import CodecError, LimitError, StorageError
+from eventbus.handler import Group, Reject, Retry
+from eventbus.instrumentation import Instrumentation
+from eventbus.pubsub.attempt import Attempts, Decoded
+from eventbus.pubsub.call import Call, cut
+from eventbus.pubsub.gate import Circuit
+from eventbus.pubsub.unit_of_work import HandlerContext, Publishing
+from eventbus.pubsub.watchdog import Run
+from eventbus.resilience.retry import attempts_in_place, failure_of, verdict_of
+from eventbus.storage import Transaction
+from eventbus.storage.parking import Parked
+
+_ITS_OWN = frozenset({"EB5003", "EB5005", "EB5009"})  # storage errors that a message causes
+
+
+class ProcessKilledError(Exception):
+    """A message whose attempts began and never ended: it may kill its process."""
+
+
+class Verdicts:
+    """Attempts a message of a group and says what becomes of it."""
+
+    def __init__(
+        self,
+        group: Group,
+        attempts: Attempts,
+        publishing: Publishing,
+        circuit: Circuit,
+        *,
+        random: Random,
+        instrumentation: Instrumentation | None,
+    ) -> None:
+        self.group = group
+        self.attempts = attempts
+        self.last_attempt = len(group.retry.parked) + 1  # the next one is not made
+        self._publishing = publishing
+        self._circuit = circuit
+        self._random = random
+        self._instrumentation = instrumentation
+        self._done = 0
+        self._outcomes: Counter[tuple[str, str, str]] = Counter()
+
+    async def attempt(self, call: Call, tx: Transaction, run: Run) -> Parked | None:
+        """All handlers of the message in one savepoint, again in place; None: done.
+
+        Raises:
+            StorageError: our database is in trouble: that is no verdict on the message.
+        """
+        context = self.context(call, tx)
+        try:
+            once = partial(self._in_savepoint, call, self.decoded(call), context, tx, run)
+            await attempts_in_place(once, self.group.retry, may_retry=is_its_own)
+        except Reject:
+            pass  # rolled back; outside a saga nobody waits for the answer
+        except Exception as error:  # the border where the user's code may fail in any way
+            raise_if_not_its_own(error)
+            return self.parked(call, error)
+        finally:
+            context.open = False
+        self.count(call, "done")
+        return None
+
+    async def _in_savepoint(
+        self, call: Call, what: Decoded, context: HandlerContext, tx: Transaction, run: Run
+    ) -> None:
+        async with tx.savepoint():
+            await self.attempts.handle(call.route, what, call.message, context, run)
+
+    async def attempt_outside(self, call: Call, context: HandlerContext, run: Run) -> Parked | None:
+        """With no transaction open; what it published stands in the context, for the one after."""
+
+        async def once() -> None:
+            context.messages.clear()
+            await self.attempts.handle(call.route, what, call.message, context, run)
+
+        try:
+            what = self.decoded(call)
+            await attempts_in_place(once, self.group.retry, may_retry=is_its_own)
+        except Reject:
+            context.messages.clear()
+        except Exception as error:  # the border where the user's code may fail in any way
+            context.messages.clear()
+            return self.parked(call, error)
+        finally:
+            context.open = False
+        self.count(call, "done")
+        return None
+
+    def decoded(self, call: Call) -> Decoded:
+        """What the handlers get.
+
+        Raises:
+            CodecError: quarantine it.
+        """
+        if call.wrong is not None:
+            raise call.wrong
+        return self.attempts.decode(call.message, call.route)
+
+    def context(self, call: Call, tx: Transaction | None) -> HandlerContext:
+        """The context of a message, over a transaction or a buffer."""
+        return HandlerContext(
+            self._publishing, tx, call.message, group=self.group.name, attempt=call.attempt
+        )
+
+    def parked(self, call: Call, error: Exception) -> Parked:
+        """Where a failed message goes, by the policy of the group."""
+        verdict = verdict_of(error, self.group.retry, call.attempt, self._random)
+        self._note_failure(call, error, verdict.reason, verdict.code, dead=verdict.delay is None)
+        return Parked(
+            message=cut(call.message) if isinstance(error, LimitError) else call.message,
+            key=call.key,
+            attempts=call.attempt,
+            delay=verdict.delay,
+            origin=call.origin,
+            failure=failure_of(error, verdict),
+        )
+
+    def killed(self, call: Call) -> Parked:
+        """A dead letter, not started: its attempts are used up by processes that died in them."""
+        return self.parked(
+            call,
+            ProcessKilledError(
+                f"{call.attempt - 1} attempts began and did not end: it may kill its process"
+            ),
+        )
+
+    def count(self, call: Call, outcome: str) -> None:
+        """One more of an outcome; reported with the batch."""
+        if outcome == "done":
+            self._done += 1
+        if self._instrumentation is not None:
+            for handler in call.route.handlers:
+                self._outcomes[handler.name, _type_label(call), outcome] += 1
+
+    def report(self) -> None:
+        """Tell circuit and instrumentation what the batch came to."""
+        if self._done:
+            self._circuit.record(ok=True, calls=self._done)
+            self._done = 0
+        if self._instrumentation is not None:
+            report_outcomes(self._instrumentation, self.group, self._outcomes)
+
+    def _note_failure(
+        self, call: Call, error: Exception, reason: str, code: str, *, dead: bool
+    ) -> None:
+        outcome = "quarantined" if isinstance(error, CodecError) else "dead" if dead else "parked"
+        self.count(call, outcome)
+        if reason in {"failed", "exhausted"} and not isinstance(error, Retry):
+            self._circuit.record(ok=False)
+        if dead and self._instrumentation is not None:
+            self._instrumentation.count(
+                "dead_lettered_total",
+                group=self.group.name,
+                event_type=_type_label(call),
+                error=code,
+            )
+
+
+def report_outcomes(
+    instrumentation: Instrumentation, group: Group, outcomes: Counter[tuple[str, str, str]]
+) -> None:
+    """Tell how often handler, type and outcome met, and start anew."""
+    for (handler, event_type, outcome), amount in outcomes.items():
+        instrumentation.count(
+            "handled_total",
+            amount,
+            group=group.name,
+            handler=handler,
+            event_type=event_type,
+            outcome=outcome,
+        )
+    outcomes.clear()
+
+
+def is_its_own(error: Exception) -> bool:
+    """Whether a message is to blame for an error: never for our database being away."""
+    return not isinstance(error, StorageError) or error.code in _ITS_OWN
+
+
+def raise_if_not_its_own(error: Exception) -> None:
+    """Let through what is no verdict on a message."""
+    if not is_its_own(error):
+        raise error
+
+
+def _type_label(call: Call) -> str:
+    return call.message.type if call.route.handlers else "unregistered"

@@ -1,0 +1,23 @@
+"""Tools against failure: retries, a circuit breaker, a token bucket."""
+
+from eventbus.resilience.circuit_breaker import CircuitBreaker
+from eventbus.resilience.rate_limit import RateLimit
+from eventbus.resilience.retry import (
+    Verdict,
+    attempts_in_place,
+    failure_of,
+    redact,
+    verdict_of,
+    wait_after,
+)
+
+__all__ = [
+    "CircuitBreaker",
+    "RateLimit",
+    "Verdict",
+    "attempts_in_place",
+    "failure_of",
+    "redact",
+    "verdict_of",
+    "wait_after",
+]

@@ -1,0 +1,129 @@
+"""Which rows a selection means, and how an operator reads them."""
+
+# ruff: noqa: S608 - statements are built from this room's constants only; values are bound
+
+import sqlite3
+from typing import Any
+
+import orjson
+
+from eventbus.errors import ConfigurationError
+from eventbus.inspection import Selection
+from eventbus.sqlite.rows import NEVER, Row, json_list
+
+COUNT_UP_TO = 10_000
+
+HEAD = """(
+  SELECT min(h.seq) FROM eventbus_parked h WHERE h.group_name = p.group_name AND h.key = p.key)"""
+# A dead letter is the head of a dead key; what waits behind it is only parked.
+DEAD_LETTERS = (
+    """
+ FROM eventbus_parked_keys k CROSS JOIN eventbus_parked p
+  ON p.group_name = k.group_name AND p.key = k.key
+ WHERE k.state = 1 AND p.seq = """
+    + HEAD
+)
+PARKED_ROWS = f"""
+ FROM eventbus_parked p LEFT JOIN eventbus_parked_keys k
+  ON k.group_name = p.group_name AND k.key = p.key
+ WHERE NOT (coalesce(k.state, 0) = 1 AND p.seq = {HEAD})"""
+OUTBOX_ROWS = """
+ FROM (SELECT id, message_id, type, source, topic, key, headers, payload, created_at, attempts,
+              due_at, error, 0 AS scheduled FROM eventbus_outbox
+       UNION ALL
+       SELECT id, message_id, type, source, topic, key, headers, payload, created_at, 0,
+              due_at, NULL, 1 FROM eventbus_outbox_scheduled) p
+ WHERE 1"""
+SOURCES = {"outbox": OUTBOX_ROWS, "parked": PARKED_ROWS, "dead-letter": DEAD_LETTERS}
+
+_PARKED_FIELDS = """
+SELECT p.message_id AS id, p.type,
+  CASE WHEN substr(p.key, 1, 1) = char(1) THEN p.message_key ELSE p.key END AS key,
+  p.group_name AS "group", p.topic, p.source, p.attempts,
+  (eventbus_now() - p.parked_at) / 1000.0 AS age_seconds,
+  CASE WHEN k.state = 0 THEN max(0.0, (k.due_at - eventbus_now()) / 1000.0) END AS due_in_seconds,
+  CASE WHEN p.reason IS NULL THEN 'queued' WHEN k.state = 1 THEN 'dead' ELSE 'retrying' END
+    AS state,
+  p.reason, p.code, p.error_type, p.error, p.fingerprint, p.origin,
+  (SELECT count(*) FROM eventbus_parked w
+    WHERE w.group_name = p.group_name AND w.key = p.key AND w.seq > p.seq) AS waiting,
+  p.payload, p.headers"""
+_OUTBOX_FIELDS = f"""
+SELECT p.message_id AS id, p.type, p.key, NULL AS "group", p.topic, p.source, p.attempts,
+  (eventbus_now() - p.created_at) / 1000.0 AS age_seconds,
+  CASE WHEN p.due_at IS NULL THEN 0.0
+       WHEN p.due_at < {NEVER} THEN max(0.0, (p.due_at - eventbus_now()) / 1000.0) END
+    AS due_in_seconds,
+  CASE WHEN p.scheduled THEN 'scheduled' WHEN p.due_at IS NULL THEN 'pending'
+       WHEN p.due_at < {NEVER} THEN 'deferred' ELSE 'failed' END AS state,
+  NULL AS reason, NULL AS code, NULL AS error_type, p.error, NULL AS fingerprint, NULL AS origin,
+  CASE WHEN p.due_at IS NULL OR p.scheduled THEN 0 ELSE
+    (SELECT count(*) FROM eventbus_outbox w WHERE w.key = p.key AND w.id > p.id) END AS waiting,
+  p.payload, p.headers"""
+_ORDER = {"outbox": "p.scheduled, p.id", "parked": "p.seq", "dead-letter": "p.seq"}
+# a group with order="none" parks under keys of its own: the message's key is meant then
+_CONDITIONS = {
+    "group": "p.group_name = ?1",
+    "key": "(p.key = ?1 OR p.message_key = ?1)",
+    "type": "p.type = ?1",
+    "fingerprint": "p.fingerprint = ?1",
+}
+
+
+def find(connection: sqlite3.Connection, what: Selection, *, limit: int) -> list[dict[str, Any]]:
+    """Rows by the names that the command line shows, oldest first."""
+    conditions, values = narrowed(what)
+    fields = _OUTBOX_FIELDS if what.place == "outbox" else _PARKED_FIELDS
+    query = f"{fields} {SOURCES[what.place]} {conditions} ORDER BY {_ORDER[what.place]} LIMIT ?"
+    cursor = connection.execute(query, (*values, limit))
+    names = [column[0] for column in cursor.description]
+    return [_readable(dict(zip(names, row, strict=True))) for row in cursor]
+
+
+def _readable(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"headers": orjson.loads(row["headers"])}
+
+
+def picked(connection: sqlite3.Connection, what: Selection, *, limit: int | None) -> list[Row]:
+    """`(seq, group, key)` of parked messages or dead letters, oldest first."""
+    conditions, values = narrowed(what)
+    query = (
+        f"SELECT p.seq, p.group_name, p.key {SOURCES[what.place]} {conditions}"
+        " ORDER BY p.seq LIMIT ?"
+    )
+    return connection.execute(query, (*values, -1 if limit is None else limit)).fetchall()
+
+
+def narrowed(what: Selection) -> tuple[str, list[Any]]:
+    """Further conditions, to stand behind a WHERE whose rows are called `p`.
+
+    Raises:
+        ConfigurationError: EB8001, the place does not exist here, or has no such field.
+    """
+    if what.place not in SOURCES:
+        raise unusable(f"{what.place!r} is no place of this storage", "choose outbox or parked")
+    conditions, values = "", []
+    if what.ids:
+        conditions += " AND p.message_id IN (SELECT value FROM json_each(?))"
+        values.append(json_list(sorted(what.ids)))
+    for name, of_parked in _CONDITIONS.items():
+        value = getattr(what, name)
+        if value is None:
+            continue
+        condition = _of_the_outbox(name) if what.place == "outbox" else of_parked
+        conditions += f" AND {condition.replace('?1', '?')}"
+        values += [value] * condition.count("?1")
+    return conditions, values
+
+
+def _of_the_outbox(name: str) -> str:
+    if name not in {"key", "type"}:
+        raise unusable(f"rows of the outbox have no {name}", "select by ids, key or type")
+    return f"p.{name} = ?1"
+
+
+def unusable(what: str, next: str) -> ConfigurationError:
+    """A question that this storage cannot answer."""
+    return ConfigurationError(
+        "EB8001", what, where="a selection of rows", why="it would select nothing", next=next
+    )

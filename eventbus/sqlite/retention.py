@@ -1,0 +1,49 @@
+"""What is deleted after its time, in batches: the statements behind `SqliteStorage.prune`."""
+
+import sqlite3
+from datetime import timedelta
+
+from eventbus.sqlite.rows import milliseconds
+from eventbus.sqlite.session import Session
+
+ATTEMPTS = timedelta(days=7)
+LETTERS = timedelta(days=30)
+AUDIT = timedelta(days=400)
+RELAYS = timedelta(hours=1)
+
+# Leases of shared names stay for ever: their epoch must not start again.
+_OLD = (
+    """
+DELETE FROM eventbus_inbox WHERE (group_name, message) IN (
+  SELECT group_name, message FROM eventbus_inbox WHERE seen < eventbus_now() - ?
+   ORDER BY seen LIMIT ?)""",
+    """
+DELETE FROM eventbus_attempts WHERE (group_name, message) IN (
+  SELECT group_name, message FROM eventbus_attempts WHERE at < eventbus_now() - ?
+   ORDER BY at LIMIT ?)""",
+    """
+DELETE FROM eventbus_discarded WHERE rowid IN (
+  SELECT rowid FROM eventbus_discarded WHERE discarded_at < eventbus_now() - ?
+   ORDER BY discarded_at LIMIT ?)""",
+    """
+DELETE FROM eventbus_audit WHERE id IN (
+  SELECT id FROM eventbus_audit WHERE at < eventbus_now() - ? ORDER BY at LIMIT ?)""",
+    """
+DELETE FROM eventbus_leases WHERE name IN (
+  SELECT name FROM eventbus_leases
+   WHERE name >= 'relay/' AND name < 'relay0' AND until < eventbus_now() - ? LIMIT ?)""",
+)
+
+
+async def prune(session: Session, *, inbox: timedelta, limit: int) -> int:
+    """Delete at most `limit` rows in all; how many it were."""
+    ages = [milliseconds(age) for age in (inbox, ATTEMPTS, LETTERS, AUDIT, RELAYS)]
+
+    def delete(connection: sqlite3.Connection) -> int:
+        deleted = 0
+        for statement, age in zip(_OLD, ages, strict=True):
+            if deleted < limit:
+                deleted += connection.execute(statement, (age, limit - deleted)).rowcount
+        return deleted
+
+    return await session.run("prune", delete)

@@ -1,0 +1,325 @@
+"""One transaction: what is sent with which call, what a failure dooms, how it ends."""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Literal, TypeVar
+
+from eventbus.errors import CommitUnknownError, StorageError
+from eventbus.sqlite.failures import SQLITE_FAILURES, translated
+from eventbus.sqlite.rows import Row
+from eventbus.sqlite.wakeups import Wakeups
+from eventbus.sqlite.worker import Worker
+from eventbus.storage import Work
+
+log = logging.getLogger("eventbus.sqlite")
+T = TypeVar("T")
+Verdict = Literal["committed", "rolled_back", "unknown"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Desk:
+    """What the transactions of one storage share."""
+
+    worker: Worker
+    turn: asyncio.Lock  # one transaction at a time, first come first served
+    wakeups: Wakeups
+    stepwise: bool = False
+    trouble: str | None = None
+
+
+@dataclass(slots=True)
+class Buffer:
+    """Rows of the outbox that are written last; the second of a pair is the delay in ms."""
+
+    now: list[Row] = field(default_factory=list)
+    later: list[tuple[Row, int]] = field(default_factory=list)
+
+    def lengths(self) -> tuple[int, int]:
+        """Where a savepoint starts."""
+        return len(self.now), len(self.later)
+
+    def cut(self, lengths: tuple[int, int]) -> None:
+        """Forget what came after."""
+        del self.now[lengths[0] :], self.later[lengths[1] :]
+
+    def message_ids(self) -> list[str]:
+        """For who asks what became of the commit."""
+        return [row[1] for row in self.now] + [row[1] for row, _ in self.later]
+
+
+class Session:
+    """The first statement takes the turn and begins; until then nothing is sent.
+
+    Savepoints are sent with the first statement of their block, releases and rollbacks of
+    savepoints with the next statement: each contract call is one call of the worker.
+    """
+
+    def __init__(self, desk: Desk, flush: "Callable[[sqlite3.Connection, Session], None]") -> None:
+        self.desk = desk
+        self.buffer = Buffer()
+        self.hints: set[Work] = set()
+        self.closing_keys: set[tuple[str, str]] = set()
+        self.witness: tuple[str, Row] | None = None  # a query that finds a row if it was committed
+        self.open = True
+        self._flush = flush
+        self._began = False
+        self._lost = False  # SQLite rolled back by itself
+        self._pending: list[str] = []
+        self._blocks: list[_Block] = []
+        self._doom: tuple[int, BaseException] | None = None  # depth, first error
+
+    async def run(self, where: str, call: Callable[[sqlite3.Connection], T]) -> T:
+        """One call of the contract: all its statements, with what is due before them.
+
+        Raises:
+            StorageError: it failed; outside a savepoint nothing else can be done here.
+        """
+        await self.step()
+        if self._began:
+            begin = False
+        else:
+            await self.desk.turn.acquire()
+            self._began = begin = True
+        try:
+            return await self.desk.worker.do(self._act, begin, self._due(), call)
+        except asyncio.CancelledError as error:  # it runs, or ran: nobody knows how far
+            self._doom = self._doom or (len(self._blocks), error)
+            raise
+        except SQLITE_FAILURES as error:
+            failure = translated(error, where)
+            self._fail(failure)
+            raise failure from error
+
+    async def step(self) -> None:
+        """What every call of the contract does first: a point of the seeded loop, and a check."""
+        if self.desk.stepwise:
+            await asyncio.sleep(0)
+        self.check()
+
+    def check(self) -> None:
+        """Refuse what cannot be kept any more."""
+        if not self.open:
+            raise StorageError(
+                "EB5010",
+                "the transaction is over",
+                where="a statement after the block of its transaction",
+                why="it was committed or rolled back when the block was left",
+                next="do it inside `async with storage.transaction()`",
+            )
+        if self._doom is not None:
+            raise _doomed(self._doom[1])
+
+    def _due(self) -> list[str]:
+        due, self._pending = self._pending, []
+        for depth, block in enumerate(self._blocks):
+            if not block.sent:
+                block.sent = True
+                due.append(f"SAVEPOINT s{depth}")
+        return due
+
+    def _act(self, begin: bool, due: Sequence[str], call: Callable[[sqlite3.Connection], T]) -> T:
+        connection = self.desk.worker.connection
+        try:
+            self._prepare(connection, begin, due)
+            return call(connection)
+        except BaseException:
+            self._lost = not connection.in_transaction
+            raise
+
+    def _prepare(self, connection: sqlite3.Connection, begin: bool, due: Sequence[str]) -> None:
+        if begin:
+            if connection.in_transaction:  # somebody's rollback failed
+                connection.execute("ROLLBACK")
+            connection.execute("BEGIN IMMEDIATE")  # never deferred: BUSY_SNAPSHOT does not wait
+        elif not connection.in_transaction:
+            raise sqlite3.OperationalError("the transaction was rolled back by SQLite")
+        for statement in due:
+            connection.execute(statement)
+
+    def _fail(self, failure: StorageError) -> None:
+        depth = 0 if self._lost else len(self._blocks)
+        self._doom = self._doom or (depth, failure)
+        if failure.code in {"EB5001", "EB5006"}:
+            self.desk.trouble = f"{failure.what}: {failure.why}"
+
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        """A block that can be undone alone; leaving it never awaits."""
+        return _Block(self)
+
+    def enter(self, block: "_Block") -> None:
+        """The block is the innermost one now."""
+        self.check()
+        self._blocks.append(block)
+
+    def leave(self, block: "_Block", *, keep: bool) -> None:
+        """Keep or undo what the block wrote.
+
+        Raises:
+            StorageError: EB5004, it should be kept, and a statement in it had failed.
+        """
+        depth = len(self._blocks) - 1
+        self._blocks.pop()
+        doom = self._doom
+        inner = doom is not None and doom[0] > depth
+        if keep and not inner:
+            if block.sent:
+                self._pending.append(f"RELEASE s{depth}")
+            return
+        if inner:
+            self._doom = None
+        self.buffer.cut(block.lengths)
+        if block.sent:
+            self._pending += [f"ROLLBACK TO s{depth}", f"RELEASE s{depth}"]
+        if keep and doom is not None:
+            raise _doomed(doom[1]) from doom[1]
+
+    async def commit(self) -> None:
+        """Write the buffered rows, then commit, then give hints.
+
+        Cancelled meanwhile, it raises CancelledError once the outcome is certain.
+
+        Raises:
+            StorageError: nothing is kept.
+            CommitUnknownError: perhaps all of it is kept.
+        """
+        self.open = False
+        if self._doom is not None:
+            self.rollback()
+            raise _doomed(self._doom[1]) from self._doom[1]
+        try:
+            if self.desk.stepwise:
+                await asyncio.sleep(0)
+            begin = await self._turn_to_commit()
+        except BaseException:
+            self.rollback()
+            raise
+        if begin is None:
+            return
+        future = self.desk.worker.certainly(self._finish, begin, self._pending)
+        # the next transaction queues behind this commit: the worker keeps the order
+        self.desk.turn.release()
+        try:
+            await future
+        finally:  # cancelled or not: it is done
+            if future.done() and future.exception() is None:
+                self.desk.trouble = None
+                self.desk.wakeups.give(self.hints)
+
+    async def _turn_to_commit(self) -> bool | None:
+        if self._began:
+            return False
+        if not self.buffer.now and not self.buffer.later:
+            return None
+        await self.desk.turn.acquire()
+        self._began = True
+        return True
+
+    def _finish(self, begin: bool, due: Sequence[str]) -> None:
+        connection = self.desk.worker.connection
+        try:
+            self._prepare(connection, begin, due)
+            self._flush(connection, self)
+        except SQLITE_FAILURES as error:
+            self._undo()
+            raise self._failed_commit(error) from error
+        try:
+            connection.execute("COMMIT")
+        except SQLITE_FAILURES as error:
+            if connection.in_transaction:
+                self._undo()
+                raise self._failed_commit(error) from error
+            raise self._unknown(error) from error
+
+    def _failed_commit(self, error: Exception) -> StorageError:
+        failure = translated(error, "commit")
+        self._fail(failure)
+        return failure
+
+    def _unknown(self, error: Exception) -> CommitUnknownError:
+        verdict: Verdict = "unknown"
+        try:
+            self.desk.worker.reopen()
+            verdict = self._look()
+        except SQLITE_FAILURES:
+            log.exception("the database cannot be asked what became of a commit")
+
+        async def ask() -> Verdict:
+            return verdict
+
+        return CommitUnknownError(
+            "EB5101",
+            "the commit is unknown: SQLite could not finish it",
+            ids=self.buffer.message_ids(),
+            where="commit",
+            why=str(error),
+            next="await error.resolve() before anything is repeated",
+            ask=ask,
+        )
+
+    def _look(self) -> Verdict:
+        # Whether its frames count is decided by the next write, even across a crash (X19):
+        # so look, and write.
+        connection = self.desk.worker.connection
+        connection.execute("BEGIN IMMEDIATE")
+        verdict: Verdict = "unknown"
+        if self.witness is not None:
+            statement, values = self.witness
+            found = connection.execute(statement, values).fetchone()
+            verdict = "committed" if found else "rolled_back"
+        connection.execute("UPDATE eventbus_store_info SET created_at = created_at")
+        connection.execute("COMMIT")
+        return verdict
+
+    def rollback(self) -> None:
+        """Undo everything; returns at once, the worker keeps the order."""
+        self.open = False
+        if not self._began:
+            return
+        self.desk.worker.post(self._undo)
+        self.desk.turn.release()
+        self._began = False
+
+    def _undo(self) -> None:
+        worker = self.desk.worker
+        try:
+            if worker.connection.in_transaction:
+                worker.connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            log.exception("a rollback failed: the connection is opened again")
+            worker.reopen()
+
+
+class _Block(AbstractAsyncContextManager[None]):
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.sent = False
+        self.lengths = (0, 0)
+
+    async def __aenter__(self) -> None:
+        self._session.enter(self)
+        self.lengths = self._session.buffer.lengths()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._session.leave(self, keep=kind is None)
+
+
+def _doomed(first: BaseException) -> StorageError:
+    error = StorageError(
+        "EB5004",
+        "the transaction is doomed: an earlier statement in it failed",
+        where="a statement after the failed one",
+        why=f"first was: {first!s:.200}" if str(first) else f"first was: {type(first).__name__}",
+        next="let the first error leave the block, or wrap what may fail in tx.savepoint()",
+    )
+    error.__cause__ = first
+    return error

@@ -1,0 +1,84 @@
+"""One transaction of a storage: its sub-stores, and the block around it."""
+
+from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
+from types import TracebackType
+from typing import TypeVar
+
+from eventbus.errors import StorageError
+from eventbus.sqlite.checkpoints import SqliteCheckpoints
+from eventbus.sqlite.inbox import SqliteInbox
+from eventbus.sqlite.leases import SqliteLeases
+from eventbus.sqlite.outbox import SqliteOutbox, flush
+from eventbus.sqlite.parking import SqliteParking
+from eventbus.sqlite.session import Desk, Session
+from eventbus.sqlite.sql import SqliteSql
+
+T = TypeVar("T")
+
+_innermost: ContextVar["Entry | None"] = ContextVar("eventbus_sqlite_transaction", default=None)
+
+
+class SqliteTransaction:
+    """The sub-stores of one transaction."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.sql = SqliteSql(session)
+        self.outbox = SqliteOutbox(session)
+        self.inbox = SqliteInbox(session)
+        self.parking = SqliteParking(session)
+        self.checkpoints = SqliteCheckpoints(session)
+        self.leases = SqliteLeases(session)
+
+    def resource(self, kind: type[T]) -> T:
+        """Nothing: the connection belongs to the writer's thread.
+
+        Raises:
+            LookupError: always.
+        """
+        raise LookupError(f"SQLite has no {kind.__name__} to give: use tx.sql")
+
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        """Undo the block alone if it raises."""
+        return self.session.savepoint()
+
+
+class Entry(AbstractAsyncContextManager[SqliteTransaction]):
+    """Around a transaction: refuses a second one of the same storage, which would wait for ever."""
+
+    def __init__(self, storage: object, desk: Desk) -> None:
+        self._storage = storage
+        self._session = Session(desk, flush)
+        self._outer: Entry | None = None
+
+    async def __aenter__(self) -> SqliteTransaction:
+        self._outer = entry = _innermost.get()
+        while entry is not None:
+            if entry._storage is self._storage and entry._session.open:
+                raise _nested()
+            entry = entry._outer
+        _innermost.set(self)
+        return SqliteTransaction(self._session)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _innermost.set(self._outer)
+        if kind is None:
+            await self._session.commit()
+        else:
+            self._session.rollback()
+
+
+def _nested() -> StorageError:
+    return StorageError(
+        "EB5002",
+        "a transaction inside a transaction",
+        where="storage.transaction()",
+        why="this task, or the one that started it, has one open: it would wait for itself",
+        next="use the transaction you hold; tx.savepoint() undoes a part of it",
+    )

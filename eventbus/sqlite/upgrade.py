@@ -1,0 +1,145 @@
+"""Numbered files bring the schema to this code's version (S8); unknown history is refused."""
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+
+from eventbus.errors import MigrationError
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS eventbus_migrations (
+  number INTEGER PRIMARY KEY, name TEXT NOT NULL, kind TEXT NOT NULL, digest TEXT NOT NULL,
+  applied_at INTEGER NOT NULL) STRICT"""
+_RECORD = """
+INSERT INTO eventbus_migrations (number, name, kind, digest, applied_at)
+VALUES (?, ?, ?, ?, eventbus_now())"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migration:
+    """One file of `migrations/`."""
+
+    number: int
+    name: str
+    kind: str  # expand | contract
+    text: str
+
+    @property
+    def digest(self) -> str:
+        """Of the text: a file that was applied is never edited."""
+        return sha256(self.text.encode()).hexdigest()
+
+
+@cache
+def migrations() -> tuple[Migration, ...]:
+    """All files of this version, in order."""
+    folder = files("eventbus.sqlite").joinpath("migrations")
+    found = sorted(
+        (file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda f: f.name
+    )
+    return tuple(_read(file.name, file.read_text(encoding="utf-8")) for file in found)
+
+
+def _read(name: str, text: str) -> Migration:
+    number, _, title = name.removesuffix(".sql").partition("_")
+    first = text.partition("\n")[0]
+    return Migration(
+        number=int(number), name=title, kind=first.removeprefix("-- kind:").strip(), text=text
+    )
+
+
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Apply what is pending, all in one transaction.
+
+    Raises:
+        MigrationError: EB5301, a newer version has written the file; EB5302, its history is not
+            ours. Nothing was changed.
+    """
+    if not pending(connection):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute(_TABLE)
+        for migration in pending(connection):
+            for statement in statements(migration.text):
+                connection.execute(statement)
+            row = (migration.number, migration.name, migration.kind, migration.digest)
+            connection.execute(_RECORD, row)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def pending(connection: sqlite3.Connection) -> tuple[Migration, ...]:
+    """What is not applied yet.
+
+    Raises:
+        MigrationError: EB5301 or EB5302.
+    """
+    known = {migration.number: migration for migration in migrations()}
+    applied = _applied(connection)
+    newest = max(known)
+    for number, digest in applied.items():
+        if number > newest:
+            raise MigrationError(
+                "EB5301",
+                f"the schema is at {number}, this version knows {newest}",
+                where="eventbus_migrations",
+                why="a newer version of eventbus has upgraded this file",
+                next="install the version that wrote it: pip install --upgrade eventbus",
+            )
+        if number not in known or known[number].digest != digest:
+            raise _unknown_history(number)
+    return tuple(migration for number, migration in known.items() if number not in applied)
+
+
+def require_current(connection: sqlite3.Connection) -> None:
+    """For operators' processes, which never change the schema.
+
+    Raises:
+        MigrationError: EB5302, something is pending; EB5301, it is newer.
+    """
+    missing = pending(connection)
+    if missing:
+        raise MigrationError(
+            "EB5302",
+            f"the schema lacks {missing[0].number:04}_{missing[0].name}",
+            where="eventbus_migrations",
+            why="the file was written by an older version, or by no bus yet",
+            next="eventbus db upgrade",
+        )
+
+
+def _applied(connection: sqlite3.Connection) -> dict[int, str]:
+    there = connection.execute(
+        "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'eventbus_migrations'"
+    ).fetchone()
+    if there is None:
+        return {}
+    rows = connection.execute("SELECT number, digest FROM eventbus_migrations ORDER BY number")
+    return dict(rows.fetchall())
+
+
+def statements(text: str) -> Iterator[str]:
+    """The statements of a file; `executescript` would commit first."""
+    statement = ""
+    for line in text.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _unknown_history(number: int) -> MigrationError:
+    return MigrationError(
+        "EB5302",
+        f"migration {number} of this file is unknown to this version",
+        where="eventbus_migrations",
+        why="it is missing here, or its text was changed after it was applied",
+        next="install the version that wrote the file; history is never repaired",
+    )

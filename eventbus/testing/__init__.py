@@ -1,0 +1,29 @@
+"""Tools for tests of applications: fixtures, a movable clock, faults, suites for adapters."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eventbus.testing.faults import FaultPlan, FaultyStorage, FaultyTransport
+    from eventbus.testing.harness import Clock, Harness, Published, context_for
+
+__all__ = [
+    "Clock",
+    "FaultPlan",
+    "FaultyStorage",
+    "FaultyTransport",
+    "Harness",
+    "Published",
+    "context_for",
+]
+
+if not TYPE_CHECKING:  # the plugin below this package is imported in every pytest run: lazily
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first used."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        home = "faults" if name.startswith("Fault") else "harness"
+        value = getattr(import_module(f"{__name__}.{home}"), name)
+        globals()[name] = value
+        return value

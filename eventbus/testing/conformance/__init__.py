@@ -1,0 +1,64 @@
+"""Public suites that hold every adapter to its contract: subclass one, give it its fixtures."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eventbus.testing.conformance.checkpoints import CheckpointSuite
+    from eventbus.testing.conformance.inbox import InboxSuite
+    from eventbus.testing.conformance.inspection import InspectionSuite
+    from eventbus.testing.conformance.leases import LeaseSuite
+    from eventbus.testing.conformance.outbox import OutboxSuite
+    from eventbus.testing.conformance.parking import ParkingSuite
+    from eventbus.testing.conformance.samples import Clock, HandClock
+    from eventbus.testing.conformance.sql import SqlSuite
+    from eventbus.testing.conformance.stress import StressSuite
+    from eventbus.testing.conformance.transactions import TransactionSuite
+    from eventbus.testing.conformance.transport import BreakEnvelope, Connect, TransportSuite
+
+__all__ = [
+    "BreakEnvelope",
+    "CheckpointSuite",
+    "Clock",
+    "Connect",
+    "HandClock",
+    "InboxSuite",
+    "InspectionSuite",
+    "LeaseSuite",
+    "OutboxSuite",
+    "ParkingSuite",
+    "SqlSuite",
+    "StressSuite",
+    "TransactionSuite",
+    "TransportSuite",
+]
+
+if not TYPE_CHECKING:  # lazy, so that pytest can rewrite the asserts of a suite before it is loaded
+    _HOMES = {
+        "BreakEnvelope": "transport",
+        "CheckpointSuite": "checkpoints",
+        "Clock": "samples",
+        "Connect": "transport",
+        "HandClock": "samples",
+        "InboxSuite": "inbox",
+        "InspectionSuite": "inspection",
+        "LeaseSuite": "leases",
+        "OutboxSuite": "outbox",
+        "ParkingSuite": "parking",
+        "SqlSuite": "sql",
+        "StressSuite": "stress",
+        "TransactionSuite": "transactions",
+        "TransportSuite": "transport",
+    }
+
+    def __getattr__(name: str) -> Any:
+        """Import a suite when it is first used, its asserts rewritten to say what they compared."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import pytest
+
+        home = f"{__name__}.{_HOMES[name]}"
+        pytest.register_assert_rewrite(home)
+        value = getattr(import_module(home), name)
+        globals()[name] = value
+        return value

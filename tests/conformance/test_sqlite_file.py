@@ -1,0 +1,51 @@
+"""SQLite on a file keeps the contract of storages."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from eventbus.sqlite import SqliteStorage
+from eventbus.testing import conformance
+
+
+class OnAFile:
+    """The fixtures of every suite."""
+
+    @pytest.fixture
+    def clock(self) -> conformance.HandClock:
+        return conformance.HandClock()
+
+    @pytest.fixture
+    async def storage(
+        self, tmp_path: Path, clock: conformance.HandClock
+    ) -> AsyncIterator[SqliteStorage]:
+        async with SqliteStorage(str(tmp_path / "bus.db"), now=clock) as storage:
+            yield storage
+
+
+class TestTransactions(OnAFile, conformance.TransactionSuite): ...
+
+
+class TestSql(OnAFile, conformance.SqlSuite): ...
+
+
+class TestLeases(OnAFile, conformance.LeaseSuite): ...
+
+
+class TestOutbox(OnAFile, conformance.OutboxSuite): ...
+
+
+class TestInbox(OnAFile, conformance.InboxSuite): ...
+
+
+class TestParking(OnAFile, conformance.ParkingSuite): ...
+
+
+class TestCheckpoints(OnAFile, conformance.CheckpointSuite): ...
+
+
+class TestInspection(OnAFile, conformance.InspectionSuite): ...
+
+
+class TestStress(OnAFile, conformance.StressSuite): ...

@@ -1,0 +1,50 @@
+"""SQLite in memory keeps the contract of storages."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from eventbus.sqlite import SqliteStorage
+from eventbus.testing import conformance
+
+
+class InMemory:
+    """The fixtures of every suite."""
+
+    @pytest.fixture
+    def clock(self) -> conformance.HandClock:
+        return conformance.HandClock()
+
+    @pytest.fixture(params=[False, True], ids=["plain", "stepwise"])
+    async def storage(
+        self, request: pytest.FixtureRequest, clock: conformance.HandClock
+    ) -> AsyncIterator[SqliteStorage]:
+        async with SqliteStorage(now=clock, stepwise=request.param) as storage:
+            yield storage
+
+
+class TestTransactions(InMemory, conformance.TransactionSuite): ...
+
+
+class TestSql(InMemory, conformance.SqlSuite): ...
+
+
+class TestLeases(InMemory, conformance.LeaseSuite): ...
+
+
+class TestOutbox(InMemory, conformance.OutboxSuite): ...
+
+
+class TestInbox(InMemory, conformance.InboxSuite): ...
+
+
+class TestParking(InMemory, conformance.ParkingSuite): ...
+
+
+class TestCheckpoints(InMemory, conformance.CheckpointSuite): ...
+
+
+class TestInspection(InMemory, conformance.InspectionSuite): ...
+
+
+class TestStress(InMemory, conformance.StressSuite): ...

@@ -1,0 +1,34 @@
+"""Mistakes that both checkers refuse: one that becomes legal fails the check as an unused ignore."""
+
+from eventbus import Context, Undone, UnitOfWork, handles, subscribe
+from tests.typing.user import CardCharged, ChargeCard, OrderPlaced, OrderShipped, billing
+
+
+async def a_command_is_no_event(tx: UnitOfWork) -> None:
+    await tx.publish(ChargeCard(order_id="1", cents=1))  # type: ignore[call-overload]
+
+
+async def an_event_is_no_command(tx: UnitOfWork) -> None:
+    await tx.send(OrderShipped(order_id="1"))  # type: ignore[arg-type]
+
+
+@subscribe(OrderPlaced, group="x")  # type: ignore[arg-type]
+async def another_event(event: OrderShipped, ctx: Context) -> None: ...
+
+
+@handles(ChargeCard, group="x")  # type: ignore[arg-type]
+async def another_reply(command: ChargeCard, ctx: Context) -> Undone:
+    return Undone()
+
+
+def no_such_name() -> object:
+    import eventbus
+
+    return eventbus.Evnet  # type: ignore[attr-defined]
+
+
+async def a_missing_data_argument(tx: UnitOfWork) -> None:
+    await tx.publish("user.created")  # type: ignore[call-overload]
+
+
+used = (CardCharged, billing)
