@@ -12,7 +12,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from random import Random
 from types import ModuleType, TracebackType
@@ -31,7 +31,7 @@ from eventbus.handler import Context, Group, Middleware, UnitOfWork
 from eventbus.inspection import Inspected, Inspection, Place
 from eventbus.instrumentation import Instrumentation
 from eventbus.message import NO_HEADERS, Message
-from eventbus.outbox.relay import Relay
+from eventbus.outbox.relay import BATCH, LONGEST_POLL_SECONDS, Relay
 from eventbus.pubsub.assembly import Assembly, GroupServices
 from eventbus.pubsub.guarantees import GRACE, Setting, findings_of
 from eventbus.pubsub.publisher import DirectPublisher, OutboxPublisher
@@ -72,6 +72,27 @@ class Description:
     groups: Mapping[str, Routes]
     types: Registry
     findings: Sequence[Finding]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """What a worker's flags change without touching the code; None: as the code says."""
+
+    lanes: int | None = None  # of every group
+    max_in_flight: int | None = None  # of every group
+    relay_batch: int = BATCH  # rows per call
+    relay_poll: timedelta = timedelta(seconds=LONGEST_POLL_SECONDS)  # at the longest
+
+    def group(self, group: Group) -> Group:
+        """The group with what is changed."""
+        return replace(
+            group,
+            lanes=self.lanes or group.lanes,
+            max_in_flight=self.max_in_flight or group.max_in_flight,
+        )
+
+
+AS_WRITTEN = Tuning()
 
 
 class DeadLetters(Place):
@@ -150,7 +171,8 @@ class EventBus:
         self._things = tuple(handlers)
         self._handlers, self._registry = collect(self._things)
         self._named: list[Handler] = []
-        self._groups = group_routes(self._handlers, self._registry)
+        self._tuning = AS_WRITTEN
+        self._groups = self._grouped()
         encoder = Encoder(
             f"/{name}",
             max_body=self._transport.capabilities.max_body,
@@ -165,6 +187,7 @@ class EventBus:
         self._stopping = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
         self._draining = False
+        self._drained = True
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -190,28 +213,36 @@ class EventBus:
             await self._leave(work_off=False, grace=GRACE)
 
     def replace(
-        self, *, transport: str | Transport | None = None, storage: str | Storage | None = None
+        self,
+        *,
+        transport: str | Transport | None = None,
+        storage: str | Storage | None = None,
+        middleware: Sequence[Middleware] = (),
+        tuning: Tuning = AS_WRITTEN,
     ) -> Self:
-        """A copy with another transport or storage, not entered."""
+        """A copy, not entered, with another transport, storage, tuning, or outer middleware."""
         copy = type(self)(
             self._given[0] if transport is None else transport,
             storage=self._given[1] if storage is None else storage,
             handlers=self._things,
-            middleware=self._middleware,
+            middleware=(*middleware, *self._middleware),
             instrumentation=self._instrumentation,
             service=self._service,
             strict=self._strict,
         )
-        for handler in self._named:
-            copy._add_named(handler)
+        copy._named, copy._tuning = list(self._named), tuning
+        copy._groups = copy._grouped()
         return copy
 
-    async def run(self, *, only: Collection[str] | None = None, grace: timedelta = GRACE) -> None:
+    async def run(self, *, only: Collection[str] | None = None, grace: timedelta = GRACE) -> bool:
         """Enter, work until SIGTERM or SIGINT, drain within `grace`; a second signal ends at once.
 
         Args:
             only: roles or services: "relay", "consumer:billing"; None: everything.
             grace: how long running handlers may take to end; then they are cancelled.
+
+        Returns:
+            True if everything ended within the grace.
         """
         async with until_signal() as signalled:
             await self._enter(consume=True, only=only)
@@ -219,6 +250,7 @@ class EventBus:
                 await signalled()
             finally:
                 await self._leave(work_off=False, grace=grace)
+            return self._drained
 
     async def until_idle(self, *, at_most: timedelta = timedelta(seconds=10)) -> None:
         """Return when nothing is on its way; what is due later does not count.
@@ -367,13 +399,20 @@ class EventBus:
                 next='EventBus(…, service="shop"), or group=',
             )
         given = group or self._service or "local"
-        self._add_named(
+        self._named.append(
             named_handler(what, handler, Group(given) if isinstance(given, str) else given)
         )
+        try:
+            self._groups = self._grouped()
+        except WiringError:
+            self._named.pop()
+            raise
 
-    def _add_named(self, handler: Handler) -> None:
-        self._groups = group_routes([*self._handlers, *self._named, handler], self._registry)
-        self._named.append(handler)
+    def _grouped(self) -> dict[str, Routes]:
+        groups = group_routes([*self._handlers, *self._named], self._registry)
+        for routes in groups.values():
+            routes.group = self._tuning.group(routes.group)
+        return groups
 
     # -- looking at it ---------------------------------------------------------------------------
 
@@ -402,6 +441,16 @@ class EventBus:
             types=self._registry,
             findings=await self._findings(),
         )
+
+    @property
+    def transport(self) -> Transport:
+        """What it was built with."""
+        return self._transport
+
+    @property
+    def storage(self) -> Storage | None:
+        """What it was built with."""
+        return self._storage
 
     @property
     def outbox(self) -> Place:
@@ -477,6 +526,8 @@ class EventBus:
                 self._transport,
                 scheme=self._scheme,
                 random=Random(),  # noqa: S311 - jitter
+                batch=self._tuning.relay_batch,
+                longest_poll_seconds=self._tuning.relay_poll.total_seconds(),
                 instrumentation=self._instrumentation,
             )
             services["relay:0"] = self._relay
@@ -528,6 +579,7 @@ class EventBus:
         if supervisor is None:
             return
         done, _ = await asyncio.wait([supervisor], timeout=grace.total_seconds())
+        self._drained = bool(done)
         if not done:
             log.error("the grace of %s is used up: what still runs is cancelled", grace)
         await end([supervisor])

@@ -15,7 +15,7 @@ def completion(ctx: click.Context, shell: str) -> None:
     bash   eval "$(eventbus completion bash)"
     zsh    eval "$(eventbus completion zsh)"
     fish   eventbus completion fish | source
-    """
+    """  # noqa: D301 - \b is click's mark for lines that stay
     from click.shell_completion import get_completion_class
 
     found = get_completion_class(shell)

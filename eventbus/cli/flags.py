@@ -1,7 +1,7 @@
 """What every command can be told: global flags, worker flags, and the types of their values."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -71,7 +71,7 @@ class _Formatter(click.HelpFormatter):
     """Leaves room for the text where the terminal is narrow."""
 
     def write_dl(
-        self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2
+        self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2
     ) -> None:
         """Click's, with a first column of at most three eighths."""
         super().write_dl(rows, min(col_max, self.width * 3 // 8), col_spacing)
@@ -167,6 +167,8 @@ app_argument = click.argument("app", required=False, metavar="[APP]")
 worker_flags = all_of(
     [
         option("--group", "groups", multiple=True, help="Only these groups; repeat it."),
+        option("--lanes", type=click.IntRange(1), help="Keys at once, of every group."),
+        option("--max-in-flight", type=click.IntRange(1), help="Messages at once, of every group."),
         option(
             "--grace", type=Duration(), default="25s", show_default=True, help="To end what runs."
         ),

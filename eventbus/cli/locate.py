@@ -168,7 +168,8 @@ def _no_bus(
     if not attribute:
         what = f"{name!r} names a module, not a bus in it"
     elif hasattr(module, attribute):
-        what = f"{attribute!r} of {path} is no EventBus but {type(vars(module).get(attribute)).__name__}"
+        found = type(getattr(module, attribute)).__name__
+        what = f"{attribute!r} of {path} is no EventBus but {found}"
     else:
         what = f"{path} has no attribute {attribute!r}"
     close = get_close_matches(attribute, buses, n=3, cutoff=0.6) or buses[:3]

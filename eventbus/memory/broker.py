@@ -85,6 +85,8 @@ class MemoryBroker:
         self._usage = Usage()
         self._max_messages = max_messages
         self._max_bytes = max_bytes
+        self._near_messages = NEAR * max_messages
+        self._near_bytes = NEAR * max_bytes
         self._prefetch = prefetch if style == "queue" else None
         self._listeners: list[Tells] = []
         self._unheard: list[Message] = []
@@ -198,10 +200,8 @@ class MemoryBroker:
     @property
     def pace(self) -> int:
         """After how many messages a publisher yields."""
-        near = (
-            self._usage.messages > NEAR * self._max_messages
-            or self._usage.bytes > NEAR * self._max_bytes
-        )
+        usage = self._usage
+        near = usage.messages > self._near_messages or usage.bytes > self._near_bytes
         return 1 if self.stepwise or near else YIELD_EVERY
 
     @property

@@ -168,8 +168,10 @@ class MemoryTransport:
 
         Messages that no known group wants (`MemoryBroker`) are told before `publish` returns.
         Nothing is told while this transport is not entered. Whatever `tell` raises is logged.
+        Several may ask; the same one twice is told once.
         """
-        self._tells.append(tell)
+        if tell not in self._tells:
+            self._tells.append(tell)
 
     def tell(self, messages: Sequence[Message]) -> None:
         """For the broker."""

@@ -61,6 +61,8 @@ class Opening:
             settings.append(f"wal_autocheckpoint = {1000 if role == 'writer' else 0}")
         if role == "reader":
             settings.append("query_only = ON")
+        else:
+            settings.append("busy_timeout = 0")  # from here on the session waits (`session.py`)
         for setting in settings:
             connection.execute(f"PRAGMA {setting}").fetchall()
 

@@ -7,7 +7,7 @@ from eventbus.errors import StorageError
 SQLITE_FAILURES = (sqlite3.Error, sqlite3.Warning, OverflowError, UnicodeError)
 """What executing a statement may raise; the last two by values that cannot be bound."""
 
-_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _FILE = {
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_NOTADB,
@@ -36,7 +36,7 @@ def translated(error: Exception, where: str) -> StorageError:
             why=str(error),
             next="free space; nothing of the transaction is kept, and intake goes on by itself",
         )
-    if code in _BUSY:
+    if code in BUSY:
         return StorageError(
             "EB5007",
             "the database is locked by another process",

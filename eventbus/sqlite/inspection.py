@@ -12,7 +12,7 @@ import orjson
 from eventbus.errors import Finding
 from eventbus.inspection import Selection, Verb
 from eventbus.sqlite import audits, picking, verbs
-from eventbus.sqlite.picking import COUNT_UP_TO, DEAD_LETTERS, PARKED_ROWS
+from eventbus.sqlite.picking import COUNT_UP_TO, DEAD_LETTERS
 from eventbus.sqlite.rows import NEVER
 from eventbus.sqlite.verbs import Request
 from eventbus.storage import Work
@@ -38,7 +38,7 @@ SELECT count(*) FROM eventbus_leases
 }
 _GROUPS = "SELECT DISTINCT group_name FROM eventbus_parked_keys ORDER BY group_name"
 _GROUP_FIGURES = {
-    "parked_messages": PARKED_ROWS,
+    "parked_messages": "FROM eventbus_parked p WHERE 1",
     "parked_keys": "FROM eventbus_parked_keys p WHERE 1",
     "dead_letters": DEAD_LETTERS,
 }

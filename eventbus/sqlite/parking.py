@@ -138,7 +138,6 @@ class SqliteParking:
         """
         identities = {str(one.message.identity) for one in parked}
         asked = json_list(identities)
-        closing = {one.key for one in parked}
 
         def settle(connection: sqlite3.Connection) -> None:
             fence(connection, lease)
@@ -146,9 +145,9 @@ class SqliteParking:
             if there != len(identities):
                 raise lost(lease, "somebody settled or discarded one of the messages")
             connection.execute(_SETTLE, (group, asked))
-            for key in closing:
-                if (group, key) in self._session.closing_keys:
-                    connection.execute(_FREE_ONE, (group, key))
+            for closing in self._session.closing_keys:
+                if closing[0] == group:
+                    connection.execute(_FREE_ONE, closing)
 
         await self._session.run("parking.settle", settle)
 

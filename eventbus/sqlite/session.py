@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -10,7 +11,8 @@ from types import TracebackType
 from typing import Literal, TypeVar
 
 from eventbus.errors import CommitUnknownError, StorageError
-from eventbus.sqlite.failures import SQLITE_FAILURES, translated
+from eventbus.sqlite.connection import BUSY_SECONDS
+from eventbus.sqlite.failures import BUSY, SQLITE_FAILURES, primary_code, translated
 from eventbus.sqlite.rows import Row
 from eventbus.sqlite.wakeups import Wakeups
 from eventbus.sqlite.worker import Worker
@@ -39,6 +41,11 @@ class Buffer:
     now: list[Row] = field(default_factory=list)
     later: list[tuple[Row, int]] = field(default_factory=list)
 
+    @property
+    def empty(self) -> bool:
+        """Nothing to write."""
+        return not self.now and not self.later
+
     def lengths(self) -> tuple[int, int]:
         """Where a savepoint starts."""
         return len(self.now), len(self.later)
@@ -56,7 +63,7 @@ class Session:
     """The first statement takes the turn and begins; until then nothing is sent.
 
     Savepoints are sent with the first statement of their block, releases and rollbacks of
-    savepoints with the next statement: each contract call is one call of the worker.
+    savepoints with the next statement: each call of the contract is one call of the worker.
     """
 
     def __init__(self, desk: Desk, flush: "Callable[[sqlite3.Connection, Session], None]") -> None:
@@ -68,32 +75,74 @@ class Session:
         self.open = True
         self._flush = flush
         self._began = False
-        self._lost = False  # SQLite rolled back by itself
+        self._lost = False  # it did not begin, or SQLite rolled back by itself
+        self._changes = 0
         self._pending: list[str] = []
         self._blocks: list[_Block] = []
         self._doom: tuple[int, BaseException] | None = None  # depth, first error
 
-    async def run(self, where: str, call: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(
+        self, where: str, call: Callable[[sqlite3.Connection], T], *, slow: bool = False
+    ) -> T:
         """One call of the contract: all its statements, with what is due before them.
+
+        Args:
+            where: what an error names, and what is remembered as quick.
+            call: the statements.
+            slow: never inline on the loop.
 
         Raises:
             StorageError: it failed; outside a savepoint nothing else can be done here.
         """
         await self.step()
-        if self._began:
-            begin = False
-        else:
-            await self.desk.turn.acquire()
-            self._began = begin = True
+        if not self._began:
+            await self._begin()
+        name = None if slow else where
         try:
-            return await self.desk.worker.do(self._act, begin, self._due(), call)
+            return await self.desk.worker.do(self._act, self._due(), call, name=name)
         except asyncio.CancelledError as error:  # it runs, or ran: nobody knows how far
             self._doom = self._doom or (len(self._blocks), error)
             raise
         except SQLITE_FAILURES as error:
-            failure = translated(error, where)
-            self._fail(failure)
-            raise failure from error
+            raise self._failure(error, where) from error
+
+    async def _begin(self) -> None:
+        worker = self.desk.worker
+        await self.desk.turn.acquire()
+        self._began = True
+        try:
+            if not await worker.do(self._try_to_begin, name="begin"):
+                await worker.do(self._wait_to_begin)
+        except asyncio.CancelledError as error:
+            self._doom = (0, error)
+            raise
+        except SQLITE_FAILURES as error:
+            raise self._failure(error, "begin") from error
+
+    def _try_to_begin(self) -> bool:
+        connection = self.desk.worker.connection
+        self._lost = True  # until it began
+        if connection.in_transaction:  # somebody's rollback failed
+            connection.execute("ROLLBACK")
+        try:
+            # never deferred: a later write would fail at once, BUSY_SNAPSHOT does not wait (X20)
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if primary_code(error) in BUSY:
+                return False
+            raise
+        self._changes = connection.total_changes
+        self._lost = False
+        return True
+
+    def _wait_to_begin(self) -> None:
+        # another process writes; the connection's own busy_timeout is 0, it would hold the loop
+        deadline = time.monotonic() + BUSY_SECONDS
+        while not self._try_to_begin():
+            if time.monotonic() > deadline:
+                self.desk.worker.connection.execute("BEGIN IMMEDIATE")  # says what is the matter
+                return
+            time.sleep(0.005)
 
     async def step(self) -> None:
         """What every call of the contract does first: a point of the seeded loop, and a check."""
@@ -122,30 +171,28 @@ class Session:
                 due.append(f"SAVEPOINT s{depth}")
         return due
 
-    def _act(self, begin: bool, due: Sequence[str], call: Callable[[sqlite3.Connection], T]) -> T:
+    def _act(self, due: Sequence[str], call: Callable[[sqlite3.Connection], T]) -> T:
         connection = self.desk.worker.connection
         try:
-            self._prepare(connection, begin, due)
+            self._send(connection, due)
             return call(connection)
         except BaseException:
             self._lost = not connection.in_transaction
             raise
 
-    def _prepare(self, connection: sqlite3.Connection, begin: bool, due: Sequence[str]) -> None:
-        if begin:
-            if connection.in_transaction:  # somebody's rollback failed
-                connection.execute("ROLLBACK")
-            connection.execute("BEGIN IMMEDIATE")  # never deferred: BUSY_SNAPSHOT does not wait
-        elif not connection.in_transaction:
+    def _send(self, connection: sqlite3.Connection, due: Sequence[str]) -> None:
+        if not connection.in_transaction:
             raise sqlite3.OperationalError("the transaction was rolled back by SQLite")
         for statement in due:
             connection.execute(statement)
 
-    def _fail(self, failure: StorageError) -> None:
+    def _failure(self, error: Exception, where: str) -> StorageError:
+        failure = translated(error, where)
         depth = 0 if self._lost else len(self._blocks)
         self._doom = self._doom or (depth, failure)
         if failure.code in {"EB5001", "EB5006"}:
             self.desk.trouble = f"{failure.what}: {failure.why}"
+        return failure
 
     def savepoint(self) -> AbstractAsyncContextManager[None]:
         """A block that can be undone alone; leaving it never awaits."""
@@ -192,53 +239,50 @@ class Session:
             self.rollback()
             raise _doomed(self._doom[1]) from self._doom[1]
         try:
-            if self.desk.stepwise:
-                await asyncio.sleep(0)
-            begin = await self._turn_to_commit()
+            if not await self._write_last():
+                return
         except BaseException:
             self.rollback()
             raise
-        if begin is None:
-            return
-        future = self.desk.worker.certainly(self._finish, begin, self._pending)
-        # the next transaction queues behind this commit: the worker keeps the order
-        self.desk.turn.release()
+        worker = self.desk.worker
+        # without changes a commit is quick: nothing goes to the disk
+        quick = None if worker.connection.total_changes != self._changes else "commit"
+        future = worker.certainly(self._commit, name=quick)
         try:
             await future
         finally:  # cancelled or not: it is done
+            self.desk.turn.release()
             if future.done() and future.exception() is None:
                 self.desk.trouble = None
                 self.desk.wakeups.give(self.hints)
 
-    async def _turn_to_commit(self) -> bool | None:
-        if self._began:
-            return False
-        if not self.buffer.now and not self.buffer.later:
-            return None
-        await self.desk.turn.acquire()
-        self._began = True
+    async def _write_last(self) -> bool:
+        if self.desk.stepwise:
+            await asyncio.sleep(0)
+        if not self._began:
+            if self.buffer.empty:
+                return False
+            await self._begin()
+        if self._pending or not self.buffer.empty:
+            try:
+                await self.desk.worker.do(self._act, self._due(), self._flush_self, name="flush")
+            except SQLITE_FAILURES as error:
+                raise self._failure(error, "outbox.add") from error
         return True
 
-    def _finish(self, begin: bool, due: Sequence[str]) -> None:
+    def _flush_self(self, connection: sqlite3.Connection) -> None:
+        self._flush(connection, self)
+
+    def _commit(self) -> None:
         connection = self.desk.worker.connection
-        try:
-            self._prepare(connection, begin, due)
-            self._flush(connection, self)
-        except SQLITE_FAILURES as error:
-            self._undo()
-            raise self._failed_commit(error) from error
         try:
             connection.execute("COMMIT")
         except SQLITE_FAILURES as error:
-            if connection.in_transaction:
-                self._undo()
-                raise self._failed_commit(error) from error
-            raise self._unknown(error) from error
-
-    def _failed_commit(self, error: Exception) -> StorageError:
-        failure = translated(error, "commit")
-        self._fail(failure)
-        return failure
+            self._lost = True
+            if not connection.in_transaction:
+                raise self._unknown(error) from error
+            self._undo()
+            raise self._failure(error, "commit") from error
 
     def _unknown(self, error: Exception) -> CommitUnknownError:
         verdict: Verdict = "unknown"

@@ -64,7 +64,7 @@ class SqliteSql:
         def execute_many(connection: sqlite3.Connection) -> None:
             connection.executemany(statement, values)
 
-        await self._session.run(_shown(statement), execute_many)
+        await self._session.run(_shown(statement), execute_many, slow=True)
 
     async def fetch(self, statement: str, *args: object) -> Sequence[Mapping[str, Any]]:
         """All rows, by column name."""

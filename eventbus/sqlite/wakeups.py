@@ -81,7 +81,7 @@ class Wakeups:
         if self._loop.time() - self._looked_at < LOOK_SECONDS:
             return
         self._looked_at = self._loop.time()
-        version = await self._worker.do(self._data_version)
+        version = await self._worker.do(self._data_version, name="data_version")
         if version != self._version:
             known, self._version = self._version, version
             if known:

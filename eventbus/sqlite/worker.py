@@ -1,8 +1,7 @@
-"""Where statements run: on a thread that owns the connection, or inline on the loop."""
+"""Where statements run: what may wait on a thread, what is quick inline on the loop."""
 
 import asyncio
 import contextlib
-import logging
 import sqlite3
 import threading
 import time
@@ -14,14 +13,14 @@ from typing import Any, Protocol, TypeVar
 
 from eventbus.errors import StorageError
 
-log = logging.getLogger("eventbus.sqlite")
+QUICK_SECONDS = 0.002
 T = TypeVar("T")
 
 
 class Worker(Protocol):
     """Runs calls one after the other, in the order in which they were handed over."""
 
-    calls: int
+    hops: int  # calls that went to another thread
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -33,11 +32,17 @@ class Worker(Protocol):
         """How long the present call has been running."""
         ...
 
-    async def do(self, call: Callable[..., T], *args: object) -> T:
-        """Run it; a cancelled waiter leaves it running, and what follows comes after it."""
+    async def do(self, call: Callable[..., T], *args: object, name: str | None = None) -> T:
+        """Run it; a cancelled waiter leaves it running, and what follows comes after it.
+
+        Args:
+            call: what to run.
+            args: its arguments.
+            name: of calls that may run inline as long as those of this name are quick.
+        """
         ...
 
-    def certainly(self, call: Callable[..., T], *args: object) -> asyncio.Future[T]:
+    def certainly(self, call: Callable[[], T], *, name: str | None = None) -> asyncio.Future[T]:
         """Hand it over now; waiting for it cannot be cancelled before it is done."""
         ...
 
@@ -65,7 +70,7 @@ class InlineWorker:
         self._connect = connect
         self._connection: sqlite3.Connection | None = None
         self._closing: weakref.finalize[[], InlineWorker] | None = None
-        self.calls = 0
+        self.hops = 0
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -79,20 +84,13 @@ class InlineWorker:
         """Nobody can ask while a call runs."""
         return 0.0
 
-    async def do(self, call: Callable[..., T], *args: object) -> T:
+    async def do(self, call: Callable[..., T], *args: object, name: str | None = None) -> T:
         """Run it here and now."""
-        self.calls += 1
         return call(*args)
 
-    def certainly(self, call: Callable[..., T], *args: object) -> asyncio.Future[T]:
-        """Run it here and now: in a future, so that it happens even if nobody waits."""
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self.calls += 1
-        try:
-            future.set_result(call(*args))
-        except Exception as error:
-            future.set_exception(error)
-        return future
+    def certainly(self, call: Callable[[], T], *, name: str | None = None) -> asyncio.Future[T]:
+        """Run it here and now."""
+        return _done(call)
 
     def post(self, call: Callable[[], None]) -> None:
         """Run it here and now, also without a loop: an abandoned task rolls back with its end."""
@@ -127,14 +125,27 @@ class _Certain(asyncio.Future[Any]):
         return False
 
 
-_Job = tuple["asyncio.Future[Any] | None", Callable[..., Any], tuple[object, ...]]
+def _done(call: Callable[[], T]) -> asyncio.Future[T]:
+    future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    try:
+        future.set_result(call())
+    except Exception as error:
+        future.set_exception(error)
+    return future
+
+
+_Job = tuple["asyncio.Future[Any] | None", Callable[..., Any], tuple[object, ...], str | None]
 _Outcome = tuple["asyncio.Future[Any] | None", Any, BaseException | None]
 
 
 class ThreadWorker:
-    """On a file: a slow disk stops the thread, not the loop.
+    """On a file: a full disk queue, a lock, a slow query stop the thread, not the loop.
 
-    One call costs two switches between threads, so callers put into it what belongs together.
+    A switch to the thread and back costs more than most statements, and a thread beside a busy
+    loop waits for the interpreter at each of them (measured: 48 us of CPU a message, 200 to 1,100
+    beside a busy loop, 13 inline). So calls with a name run inline while the thread is idle and
+    calls of their name were quick. One that was not goes to the thread for a thousand times as
+    long as it took: slow statements hold the loop for at most a thousandth of the time.
     """
 
     def __init__(self, connect: Callable[[], sqlite3.Connection], name: str) -> None:
@@ -146,45 +157,78 @@ class ThreadWorker:
         self._outcomes: deque[_Outcome] = deque()
         self._waking = False
         self._since = 0.0
-        self.calls = 0
+        self._slow_until: dict[str, float] = {}  # by name; one that is missing was never seen
+        self._finished = 0
+        self.hops = 0
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """The one of this thread."""
+        """For one call at a time, on whichever thread it runs."""
         if self._connection is None:
             raise closed()
         return self._connection
 
     @property
     def busy_seconds(self) -> float:
-        """Since the present call began; 0 between two."""
+        """Since the present call on the thread began; 0 between two."""
         since = self._since
         return time.monotonic() - since if since else 0.0
 
-    async def do(self, call: Callable[..., T], *args: object) -> T:
-        """Run it on the thread."""
-        future: asyncio.Future[T] = self._loop.create_future()
-        self._hand_over(future, call, args)
-        return await future
+    async def do(self, call: Callable[..., T], *args: object, name: str | None = None) -> T:
+        """Run it inline if it promises to be quick, else on the thread."""
+        if name is None or not self._inline(name):
+            future: asyncio.Future[T] = self._loop.create_future()
+            self._hand_over(future, call, args, name)
+            return await future
+        started = time.monotonic()
+        try:
+            return call(*args)
+        finally:
+            self._learn(name, time.monotonic() - started)
 
-    def certainly(self, call: Callable[..., T], *args: object) -> asyncio.Future[T]:
-        """Run it on the thread, whatever becomes of the caller."""
+    def certainly(self, call: Callable[[], T], *, name: str | None = None) -> asyncio.Future[T]:
+        """As `do`, whatever becomes of the caller."""
+        if name is not None and self._inline(name):
+            return _done(call)
         future: asyncio.Future[T] = _Certain(loop=self._loop)
-        self._hand_over(future, call, args)
+        self._hand_over(future, call, (), name)
         return future
 
     def post(self, call: Callable[[], None]) -> None:
-        """Run it on the thread; closing would roll back too."""
-        if self._thread is not None:
-            self._jobs.put((None, call, ()))
+        """Run it inline if nothing is before it, else on the thread; closing rolls back too."""
+        if self._thread is None:
+            return
+        if self._idle():
+            call()
+        else:
+            self._hand_over(None, call, (), None)
+
+    def _idle(self) -> bool:
+        return self.hops == self._finished
+
+    def _inline(self, name: str) -> bool:
+        until = self._slow_until.get(name)
+        return until is not None and self._idle() and (not until or time.monotonic() > until)
+
+    def _learn(self, name: str, seconds: float) -> None:
+        if len(self._slow_until) > 1000:  # statements that are built with their values in them
+            self._slow_until.clear()
+        if seconds > QUICK_SECONDS:
+            self._slow_until[name] = time.monotonic() + 1000 * seconds
+        else:
+            self._slow_until.setdefault(name, 0.0)
 
     def _hand_over(
-        self, future: asyncio.Future[Any], call: Callable[..., Any], args: tuple[object, ...]
+        self,
+        future: asyncio.Future[Any] | None,
+        call: Callable[..., Any],
+        args: tuple[object, ...],
+        name: str | None,
     ) -> None:
         if self._thread is None:
             raise closed()
-        self.calls += 1
-        self._jobs.put((future, call, args))
+        self.hops += 1
+        self._jobs.put((future, call, args, name))
 
     def reopen(self) -> None:
         """Close and open: what a broken connection believes is worth nothing (X19)."""
@@ -219,20 +263,34 @@ class ThreadWorker:
             self._connection = None
 
     def _work(self) -> None:
-        jobs, outcomes = self._jobs, self._outcomes
-        while (job := jobs.get()) is not None:
-            future, call, args = job
-            self._since = time.monotonic()
-            try:
-                outcomes.append((future, call(*args), None))
-            except BaseException as error:  # it is raised where the call came from
-                outcomes.append((future, None, error))
-            self._since = 0.0
-            del job, future, call, args
+        while (job := self._jobs.get()) is not None:
+            future, call, args, name = job
+            outcome = self._outcome_of(future, call, args, name)
+            self._finished += 1
+            self._outcomes.append(outcome)
+            del job, future, call, args, outcome  # or they live until the next call
             if not self._waking:  # several outcomes share one wake-up of the loop
                 self._waking = True
                 with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
                     self._loop.call_soon_threadsafe(self._deliver)
+
+    def _outcome_of(
+        self,
+        future: asyncio.Future[Any] | None,
+        call: Callable[..., Any],
+        args: tuple[object, ...],
+        name: str | None,
+    ) -> _Outcome:
+        self._since = time.monotonic()
+        started = time.thread_time()  # not what it waited for the interpreter
+        try:
+            return future, call(*args), None
+        except BaseException as error:  # it is raised where the call came from
+            return future, None, error
+        finally:
+            if name is not None:
+                self._learn(name, time.thread_time() - started)
+            self._since = 0.0
 
     def _deliver(self) -> None:
         self._waking = False  # before the loop below: an outcome after it wakes again

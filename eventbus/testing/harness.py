@@ -1,6 +1,6 @@
 """A bus on memory:// and sqlite://, a clock you move, a record of what was published."""
 
-import asyncio
+import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -121,7 +121,7 @@ class Published:
         Raises:
             AssertionError: there is something.
         """
-        if found := self.all(what):  # type: ignore[arg-type]  # a union of the two overloads
+        if found := self.all(what):
             raise AssertionError(f"{len(found)} of {_name(what)}, not none\n{self._listed()}")
 
     def in_order(self, *expected: type[TypedMessage] | TypedMessage) -> None:
@@ -220,10 +220,8 @@ class Harness:
         """What handlers failed and nobody put right, a line each; while the bus is entered."""
         if self._plan is not None:
             self._plan.heal()
-        try:
+        with contextlib.suppress(TimeoutError):  # leaving says what is still on its way
             await self.bus.until_idle()
-        except TimeoutError:
-            pass  # leaving says what is still on its way
         return list(await self._failed())
 
     async def _failed(self) -> Iterator[str]:
@@ -255,10 +253,10 @@ class RecordedContext(HandlerContext):
         delay: timedelta | None = None,
         headers: Mapping[str, str] = NO_HEADERS,
     ) -> str:
-        """Note it, after the checks of every context; with a transaction it is in its outbox too."""
-        id = await super().publish(what, data, key=key, delay=delay, headers=headers)
+        """Note it, checked as in every context; with a transaction it is in its outbox too."""
+        message_id = await super().publish(what, data, key=key, delay=delay, headers=headers)
         self.published.append(what if isinstance(what, Event) else Untyped(what, data or {}))
-        return id
+        return message_id
 
     async def send(
         self,
@@ -268,9 +266,9 @@ class RecordedContext(HandlerContext):
         headers: Mapping[str, str] = NO_HEADERS,
     ) -> str:
         """Note it, as `publish` does."""
-        id = await super().send(command, delay=delay, headers=headers)
+        message_id = await super().send(command, delay=delay, headers=headers)
         self.sent.append(command)
-        return id
+        return message_id
 
 
 def context_for(

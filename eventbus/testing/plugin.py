@@ -1,10 +1,11 @@
-"""The pytest plugin: imported in every run of every project that installs us, so it imports little."""
+"""The pytest plugin; every run of every project that has us installed imports it."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -39,7 +40,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         f'{_MARK}(failures="collect"): failed handlers are part of this test of `bus`',
     )
-    config.pluginmanager.register(_Asynchronous(_decorator(config)), "eventbus-asynchronous")
+    asynchronous = ModuleType("eventbus_asynchronous")  # a holder of fixtures must be a module
+    asynchronous.bus = _decorator(config)(name="bus")(_bus)  # type: ignore[attr-defined]  # made here
+    config.pluginmanager.register(asynchronous, "eventbus-asynchronous")
 
 
 def _decorator(config: pytest.Config) -> Callable[..., Any]:
@@ -125,17 +128,10 @@ def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'eventbus.db'}"
 
 
-class _Asynchronous:
-    """Its fixtures belong to whichever plugin runs coroutines here."""
-
-    def __init__(self, fixture: Callable[..., Any]) -> None:
-        self.bus = fixture(name="bus")(_bus)
-
-
 async def _bus(
     request: pytest.FixtureRequest, eventbus_app: EventBus, clock: Clock, published: Published
 ) -> AsyncIterator[EventBus]:
-    """`eventbus_app` on memory:// and sqlite:// in memory, entered; failed handlers fail the test."""
+    """`eventbus_app` on memory:// and sqlite://, entered; failed handlers fail the test."""
     from eventbus.testing.harness import Harness
 
     plan = request.getfixturevalue("faults") if "faults" in request.fixturenames else None
@@ -157,9 +153,9 @@ _UNHANDLED = (
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[pytest.TestReport]:
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Say how to replay a test that failed under faults."""
-    report: pytest.TestReport = yield
+    report = yield
     seed = item.stash.get(_SEED, None)
     if report.failed and seed is not None:
         report.sections.append(("eventbus", f"the same faults again: --eventbus-seed={seed}"))

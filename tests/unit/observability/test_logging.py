@@ -145,6 +145,14 @@ def test_an_error_of_ours_brings_its_code_and_a_traceback(out: Out) -> None:
     assert "Traceback" in out.one()["exception"]
 
 
+def test_the_code_that_a_line_is_given_wins_over_the_error_s(out: Out) -> None:
+    try:
+        fail_to_decode()
+    except DecodeError:
+        out.log.exception("parked", extra={"eventbus": {"code": "EB4101"}})
+    assert out.one()["code"] == "EB4101"
+
+
 def test_the_stack_is_kept_if_asked_for(out: Out) -> None:
     out.log.info("slow", stack_info=True)
     assert "test_logging" in out.one()["stack"]

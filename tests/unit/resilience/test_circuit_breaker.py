@@ -147,6 +147,36 @@ def test_nineteen_failures_do_not_open_it_and_twenty_do(breaker: CircuitBreaker)
     assert breaker.wait_seconds() == 30
 
 
+@pytest.mark.parametrize(("successes", "opens"), [(10, "open"), (11, "closed")])
+def test_exactly_half_of_the_calls_is_enough(
+    breaker: CircuitBreaker, successes: int, opens: str
+) -> None:
+    for _ in range(successes):
+        breaker.record(ok=True)
+    fail(breaker, 10)
+    assert state(breaker) == opens
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 9)), max_size=30))
+def test_calls_that_went_alike_may_be_told_at_once(told: list[tuple[bool, int]]) -> None:
+    at_once, singly = CircuitBreaker(now=Clock()), CircuitBreaker(now=Clock())
+    for ok, calls in told:
+        at_once.record(ok, calls=calls)
+        for _ in range(calls):
+            singly.record(ok)
+        assert at_once.state == singly.state
+
+
+@pytest.mark.parametrize(("later", "opens"), [(9, "open"), (10, "closed")])
+def test_what_is_older_than_the_window_is_forgotten(
+    breaker: CircuitBreaker, clock: Clock, later: float, opens: str
+) -> None:
+    fail(breaker, 19)
+    clock.seconds += later
+    fail(breaker, 1)
+    assert state(breaker) == opens
+
+
 def test_after_the_pause_one_probe_goes_and_its_success_closes(
     breaker: CircuitBreaker, clock: Clock
 ) -> None:

@@ -16,6 +16,7 @@ from eventbus.errors import DecodeError, HandlerTimeoutError
 from eventbus.event import Rejection
 from eventbus.handler import DeadLetter, Reject, Retry, RetryPolicy
 from eventbus.resilience import (
+    RateLimit,
     Verdict,
     attempts_in_place,
     failure_of,
@@ -291,6 +292,21 @@ def test_the_fingerprint_looks_through_libraries_to_the_application() -> None:
 
     one, other = caught(reads_one), caught(reads_other)
     assert failure_of(one, FAILED).fingerprint != failure_of(other, FAILED).fingerprint
+
+
+def test_the_fingerprint_looks_through_the_framework_to_the_application() -> None:
+    def limits_one() -> None:
+        RateLimit(0, 1)
+
+    def limits_other() -> None:
+        RateLimit(0, 1)
+
+    one, other = caught(limits_one), caught(limits_other)
+    assert failure_of(one, FAILED).fingerprint != failure_of(other, FAILED).fingerprint
+
+
+def test_an_error_without_a_frame_of_the_application_has_a_fingerprint() -> None:
+    assert len(failure_of(decode_error(), FAILED).fingerprint) == 12
 
 
 async def test_a_retry_in_place_does_not_change_the_fingerprint() -> None:

@@ -1,0 +1,105 @@
+"""`eventbus dev`: bus and workers in one process, a line per handled event."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from eventbus.cli.flags import Command, Settings, app_argument, option
+from eventbus.cli.locate import app_of, target_of
+from eventbus.cli.output import cell
+from eventbus.cli.run import headline, write_logs
+
+if TYPE_CHECKING:
+    from eventbus.bus import EventBus
+    from eventbus.handler import Invocation
+
+
+@click.command(cls=Command)
+@app_argument
+@option("--reload", "reloading", is_flag=True, help="Start again when a .py file changes.")
+@click.option("--publish", "published", multiple=True, metavar="'TYPE JSON'", help="At the start.")
+@click.pass_obj
+def dev(settings: Settings, app: str | None, reloading: bool, published: tuple[str, ...]) -> int:
+    """Run the app here, without a broker if it says memory://; Ctrl-C ends it."""
+    if reloading:
+        from eventbus.cli.reload import reload
+
+        return reload()
+    settings.quiet = settings.quiet or not settings.verbose  # its lines are the output
+    write_logs(settings)
+    parsed = [_split(text) for text in published]
+    bus = app_of(settings, app).replace(middleware=[line_per_event])
+    asyncio.run(serve(bus, target_of(settings, app) or "", parsed))
+    return 0
+
+
+async def serve(bus: "EventBus", target: str, published: Sequence[tuple[str, str]]) -> None:
+    """Enter, publish, and work until a signal."""
+    from eventbus.service import until_signal
+
+    description = await bus.describe()
+    async with until_signal() as signalled, bus:
+        click.echo(headline(target, description))
+        for name, data in published:
+            await publish(bus, name, data)
+        await signalled()
+
+
+async def publish(bus: "EventBus", type: str, data: str) -> str:
+    """Publish JSON as the class that has the type, else as it is; the message id.
+
+    Raises:
+        click.UsageError: it does not validate, or is no JSON object.
+    """
+    import json
+
+    from pydantic import ValidationError
+
+    from eventbus.event import Event
+
+    cls = (await bus.describe()).types.get(type)
+    try:
+        if cls is not None and issubclass(cls, Event):
+            return await bus.publish(cls.model_validate_json(data))
+        return await bus.publish(type, json.loads(data))
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "data"
+        raise click.UsageError(f"--publish {type}: {where}: {first['msg']}") from error
+    except json.JSONDecodeError as error:
+        raise click.UsageError(f"--publish {type}: no JSON: {error}") from error
+
+
+async def line_per_event(
+    invocation: "Invocation", call_next: "Callable[[Invocation], Awaitable[None]]"
+) -> None:
+    """Say what was handled by whom, and how it went."""
+    began = time.perf_counter()
+    try:
+        await call_next(invocation)
+    except Exception as error:  # shown here, and raised on: the bus decides
+        say(invocation, f"failed {type(error).__name__}: {error}")
+        raise
+    say(invocation, f"done {(time.perf_counter() - began) * 1000:.1f} ms")
+
+
+def say(invocation: "Invocation", outcome: str) -> None:
+    """One line on stdout."""
+    context = invocation.context
+    message = context.message
+    name = getattr(invocation.handler, "__name__", type(invocation.handler).__name__)
+    what = f"{message.type} {message.key}" if message.key else message.type
+    more = f" (attempt {context.attempt})" if context.attempt > 1 else ""
+    click.echo(
+        f"  {datetime.now():%H:%M:%S}  {cell(what)}  -> {context.group}.{name}"
+        f"  {cell(outcome)}{more}"
+    )
+
+
+def _split(text: str) -> tuple[str, str]:
+    name, _, data = text.strip().partition(" ")
+    return name, data.strip() or "{}"

@@ -1,0 +1,112 @@
+"""`eventbus doctor`: what can be found out without looking at any message."""
+
+import asyncio
+import platform
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from eventbus.cli.flags import Command, Settings, app_argument
+from eventbus.cli.locate import app_of, beside, operators_storage, target_of
+from eventbus.cli.output import DONE, FOUND, show_rows
+from eventbus.errors import EventBusError
+
+if TYPE_CHECKING:
+    from eventbus.bus import EventBus
+    from eventbus.inspection import Inspected
+
+Check = dict[str, Any]
+_OLD_SECONDS = 60.0  # an outbox whose oldest row is older is not relayed
+
+
+@click.command(cls=Command)
+@app_argument
+@click.pass_obj
+def doctor(settings: Settings, app: str | None) -> int:
+    """Configuration, connectivity, schema and backlog; exit 1 if something is wrong."""
+    rows = asyncio.run(_all(settings, app))
+    show_rows(settings, "doctor", rows, ("check", "status", "what", "next"))
+    return FOUND if any(row["status"] == "fail" for row in rows) else DONE
+
+
+async def _all(settings: Settings, app: str | None) -> list[Check]:
+    about = f"eventbus {version('eventbus')}, Python {platform.python_version()}"
+    return [
+        check("versions", "ok", f"{about}, {platform.system()}"),
+        *[row async for row in _checks(settings, app)],
+    ]
+
+
+async def _checks(settings: Settings, app: str | None) -> AsyncIterator[Check]:
+    if target_of(settings, app) is not None:
+        try:
+            bus = app_of(settings, app)
+            async for row in _of_app(settings, bus):
+                yield row
+        except EventBusError as error:
+            yield failed("app", error)
+    elif settings.storage is not None:
+        try:
+            storage = operators_storage(settings)
+        except EventBusError as error:
+            yield failed("storage", error)
+        else:
+            yield await _storage(settings, storage)
+    else:
+        yield check("app", "skip", "no app and no storage was named", "eventbus doctor app:bus")
+
+
+async def _of_app(settings: Settings, bus: "EventBus") -> AsyncIterator[Check]:
+    description = await bus.describe()
+    yield check("app", "ok", f"{len(description.groups)} groups, transport {description.transport}")
+    for finding in description.findings:
+        if finding.level != "say":
+            status = "fail" if finding.level == "refuse" else "warn"
+            yield check("guarantees", status, f"{finding.code} {finding.what}", finding.next)
+    yield await _transport(settings, bus)
+    if bus.storage is None:
+        yield check("storage", "skip", "the app has none")
+    elif not bus.storage.capabilities.durable:
+        yield check("storage", "ok", "in memory: ends with the process")
+    else:
+        yield await _storage(settings, beside(bus.storage))
+
+
+async def _transport(settings: Settings, bus: "EventBus") -> Check:
+    try:
+        async with asyncio.timeout(settings.timeout), bus.transport as transport:
+            return check("transport", "ok", transport.trouble or "can be reached")
+    except EventBusError as error:
+        return failed("transport", error)
+    except TimeoutError:
+        return check("transport", "fail", f"no answer within {settings.timeout:g} s", "--timeout")
+
+
+async def _storage(settings: Settings, storage: "Inspected") -> Check:
+    try:
+        async with asyncio.timeout(settings.timeout), storage:
+            figures = await storage.inspection.figures()
+    except EventBusError as error:
+        return failed("storage", error)
+    except TimeoutError:
+        return check("storage", "fail", f"no answer within {settings.timeout:g} s", "--timeout")
+    pending, age = figures["outbox_pending_messages"], figures["outbox_oldest_age_seconds"]
+    letters = sum(value for name, value in figures.items() if name.startswith("dead_letters"))
+    what = f"schema up to date, outbox {pending:.0f} ({age:.0f} s), dead letters {letters:.0f}"
+    if pending and age > _OLD_SECONDS:
+        return check("storage", "warn", what, "is a relay running, or paused? outbox status")
+    if letters:
+        return check("storage", "warn", what, "eventbus dead-letter list --by fingerprint")
+    return check("storage", "ok", what)
+
+
+def check(name: str, status: str, what: str, next: str = "") -> Check:
+    """One line."""
+    return {"check": name, "status": status, "what": what, "next": next}
+
+
+def failed(name: str, error: EventBusError) -> Check:
+    """A check that ended with an error; its code leads to the page."""
+    return check(name, "fail", f"{error.code} {error.what}: {error.why}", error.next)

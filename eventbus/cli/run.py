@@ -1,0 +1,182 @@
+"""`eventbus run`: a worker process, from its report at the start to its exit code."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from difflib import get_close_matches
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from eventbus.cli.flags import Command, Settings, app_argument, worker_flags
+from eventbus.cli.locate import app_of, target_of
+from eventbus.cli.output import DONE, PARTLY, note
+from eventbus.errors import ConfigurationError, MissingExtraError
+
+if TYPE_CHECKING:
+    from eventbus.bus import Description, EventBus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """The worker flags of one call."""
+
+    groups: tuple[str, ...] = ()
+    grace: float = 25.0
+    http: str | None = None
+    loop: str = "auto"
+    lanes: int | None = None
+    max_in_flight: int | None = None
+    batch: int | None = None
+    poll: float | None = None
+    roles: tuple[str, ...] = ()
+
+
+@click.command(cls=Command)
+@app_argument
+@worker_flags
+@click.pass_obj
+def run(settings: Settings, /, app: str | None, **flags: Any) -> int:
+    """Run everything the app declares; SIGTERM drains, a second signal ends at once.
+
+    \b
+    exit 0    everything ended within --grace
+    exit 4    --grace was used up; what was given back is delivered again
+    """  # noqa: D301 - \b is click's mark for lines that stay
+    return work(settings, app, Worker(**flags))
+
+
+def work(settings: Settings, app: str | None, worker: Worker) -> int:
+    """Report, run, drain; the exit code."""
+    write_logs(settings)
+    bus = tuned(app_of(settings, app), worker)
+    at = None if worker.http is None else address(worker.http)
+
+    async def working() -> bool:
+        description = await bus.describe()
+        report(settings, target_of(settings, app) or "", description)
+        only = services(description, worker)
+        if at is None:
+            return await bus.run(only=only, grace=timedelta(seconds=worker.grace))
+        from eventbus.cli.health import serving
+
+        async with serving(bus, *at, info=facts(description)):
+            return await bus.run(only=only, grace=timedelta(seconds=worker.grace))
+
+    with asyncio.Runner(loop_factory=loop_factory(worker.loop)) as runner:
+        return DONE if runner.run(working()) else PARTLY
+
+
+def tuned(bus: "EventBus", worker: Worker) -> "EventBus":
+    """The bus with what the flags change."""
+    from eventbus.bus import Tuning
+
+    relay: dict[str, Any] = {}
+    if worker.batch is not None:
+        relay["relay_batch"] = worker.batch
+    if worker.poll is not None:
+        relay["relay_poll"] = timedelta(seconds=worker.poll)
+    tuning = Tuning(lanes=worker.lanes, max_in_flight=worker.max_in_flight, **relay)
+    return bus if tuning == Tuning() else bus.replace(tuning=tuning)
+
+
+def services(description: "Description", worker: Worker) -> Sequence[str] | None:
+    """What `bus.run(only=…)` takes.
+
+    Raises:
+        ConfigurationError: EB1006, a group that the app does not have.
+    """
+    for name in worker.groups:
+        if name not in description.groups:
+            close = get_close_matches(name, description.groups, n=3, cutoff=0.6)
+            raise ConfigurationError(
+                "EB1006",
+                f"the app has no group {name!r}",
+                where=f"--group {name}",
+                why=f"its groups are: {', '.join(description.groups) or 'none'}",
+                next=" | ".join(f"--group {one}" for one in close) or "eventbus describe",
+            )
+    only = [*worker.roles, *(f"consumer:{name}" for name in worker.groups)]
+    return only or None
+
+
+def address(text: str) -> tuple[str, int]:
+    """`127.0.0.1:8080`; a bare `:8080` is all interfaces.
+
+    Raises:
+        click.UsageError: it is neither.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise click.UsageError(f"--http {text}: write HOST:PORT, or :PORT for all interfaces")
+    return host.strip("[]"), int(port)
+
+
+def report(settings: Settings, target: str, description: "Description") -> None:
+    """The guarantee report, a line per finding, on stderr."""
+    note(settings, headline(target, description))
+    for finding in description.findings:
+        note(settings, f"  {finding.level:<6}  {finding.code}  {finding.what}")
+
+
+def headline(target: str, description: "Description") -> str:
+    """One line: version, app, where it runs, what it has."""
+    from importlib.metadata import version
+
+    handlers = sum(len(routes.handlers) for routes in description.groups.values())
+    types = len(description.types.classes)
+    place = [f"{name}://" for name in (description.transport, description.storage) if name]
+    counts = f"{handlers} handler{'s' * (handlers != 1)}, {types} type{'s' * (types != 1)}"
+    return f"  eventbus {version('eventbus')}   {target}   {' + '.join(place)}   {counts}"
+
+
+def facts(description: "Description") -> dict[str, Any]:
+    """What /info answers: no URL, for it may hold a password."""
+    from importlib.metadata import version
+
+    return {
+        "version": version("eventbus"),
+        "service": description.service,
+        "transport": description.transport,
+        "storage": description.storage,
+        "groups": sorted(description.groups),
+    }
+
+
+def write_logs(settings: Settings) -> None:
+    """Logs to stderr: lines for people, JSON lines where the output is JSON."""
+    from eventbus.observability.logging import JsonFormatter, LineFormatter
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter() if settings.output == "table" else JsonFormatter())
+    logger = logging.getLogger("eventbus")
+    logger.addHandler(handler)
+    logger.propagate = False
+    level = logging.ERROR if settings.quiet else logging.INFO
+    logger.setLevel(logging.DEBUG if settings.verbose else level)
+
+
+def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The one of uvloop where it is wanted and installed; None: asyncio's own.
+
+    Raises:
+        MissingExtraError: EB1005, it is wanted by name and not installed.
+    """
+    if name == "asyncio":
+        return None
+    try:
+        factory: Callable[[], asyncio.AbstractEventLoop] = import_module("uvloop").new_event_loop
+    except ImportError as error:
+        if name == "auto":
+            return None
+        raise MissingExtraError(
+            "EB1005",
+            "uvloop is not installed",
+            where="--loop uvloop",
+            why="it is no dependency of eventbus",
+            next="pip install uvloop | --loop auto",
+        ) from error
+    return factory
