@@ -50,7 +50,7 @@ def upgrade(settings: Settings, sql: bool) -> int:
         "dry_run": settings.dry_run,
     }
     if pending and not settings.dry_run:
-        confirm(settings, f"{len(pending)} migrations of the schema: applied")
+        confirm(settings, f"schema: {', '.join(step.name for step in pending)} applied")
         asyncio.run(_upgrade(storage))
     word = "would be applied" if settings.dry_run else "applied"
     lines = [f"{step.number:04} {step.name}: {word}" for step in pending]

@@ -17,6 +17,9 @@ _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:/s)?")
 FORMS = click.Choice(["table", "json", "jsonl"])
 
 
+_MARK = "global_"  # a command may have a parameter of the same name
+
+
 class Duration(click.ParamType[float]):
     """`25s`, `500ms`, `2m`; a bare number is seconds. The value is in seconds."""
 
@@ -85,14 +88,12 @@ class Context(click.Context):
 
 def keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     """Remember a global flag that was really given, on the command line or by the environment."""
-    given = param.name is not None and (
-        ctx.get_parameter_source(param.name) is not ParameterSource.DEFAULT
-    )
-    if given and value is not None:
-        setattr(ctx.ensure_object(Settings), str(param.name), value)
+    name = str(param.name)
+    if value is not None and ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
+        setattr(ctx.ensure_object(Settings), name.removeprefix(_MARK), value)
 
 
-def global_flags(*, hidden: bool) -> list[click.Parameter]:
+def global_flags(*, hidden: bool) -> list[click.Option]:
     """The global flags; hidden, they are accepted after a command as well, without a line of help.
 
     Only the visible ones read the environment: read again further right they would win over a flag.
@@ -101,7 +102,7 @@ def global_flags(*, hidden: bool) -> list[click.Parameter]:
     def flag(*names: str, help: str, **more: Any) -> click.Option:
         envvar = None if hidden else variable_of(names[0])
         return click.Option(
-            names,
+            [*names, f"{_MARK}{names[0].lstrip('-').replace('-', '_')}"],
             help=f"{help}  ${envvar}",
             hidden=hidden,
             expose_value=False,
@@ -132,7 +133,8 @@ class Command(click.Command):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params.extend(global_flags(hidden=True))
+        own = {name for param in self.params for name in param.opts}
+        self.params += [flag for flag in global_flags(hidden=True) if own.isdisjoint(flag.opts)]
         self.epilog = "Global flags go here too: eventbus --help"
 
 

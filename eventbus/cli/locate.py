@@ -126,7 +126,7 @@ def _module(name: str, target: str) -> ModuleType:
         raise ConfigurationError(
             "EB1001",
             f"there is no module {error.name!r}",
-            where=_call(),
+            where=f"{_call()} {target}",
             why=f"it was looked for in {Path.cwd().name}/ and among what is installed",
             next=_instead(target, name, close) or "mend the name, or change the directory",
         ) from error
@@ -176,7 +176,7 @@ def _no_bus(
     return ConfigurationError(
         "EB1002",
         what,
-        where=_call(),
+        where=f"{_call()} {name}{':' if attribute else ''}{attribute}",
         why=f"the module defines {_counted(buses)}",
         next=" | ".join(f"{name}:{bus}" for bus in close)
         or "bus = EventBus(…) at the top level of the module",

@@ -83,7 +83,7 @@ eventbus = LazyCommands(
     "eventbus",
     help="Typed events, exactly-once effects and operations for asyncio.",
     epilog="Global flags may also stand after the command. eventbus COMMAND --help",
-    params=global_flags(hidden=False),
+    params=[*global_flags(hidden=False)],
 )
 eventbus = click.version_option(package_name="eventbus", prog_name="eventbus")(eventbus)
 

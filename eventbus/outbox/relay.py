@@ -29,7 +29,7 @@ TTL = timedelta(seconds=10)
 BATCH = 500
 SHORTEST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.02, 1.0
 MAX_ATTEMPTS = 10
-MAX_UNHANDLED = 10_000  # rows that a volatile transport holds and their groups have not finished
+MAX_OUT = 10_000  # rows that a volatile transport holds and their groups have not finished
 
 
 class Relay:
@@ -65,9 +65,10 @@ class Relay:
         self._presence: Sequence[Lease] = ()
         self._nudged = asyncio.Event()
         self._busy = False
-        # Rows that the transport holds only in this process: settled once their groups are done.
+        # Rows that the transport holds only in this process: settled once their groups are done,
+        # and known here until then, or the next read would send them again.
         self._volatile = not transport.capabilities.durable and isinstance(transport, Volatile)
-        self._unhandled: dict[tuple[str, str], Outgoing] = {}
+        self._out: dict[tuple[str, str], Outgoing] = {}
         self._handled: list[Outgoing] = []
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -89,7 +90,7 @@ class Relay:
 
     async def idle(self) -> bool:
         """Whether nothing that is due waits here or in the database; if something does, go on."""
-        if self._busy or self._unhandled or self._handled:
+        if self._busy or self._out:
             self._nudged.set()
             return False
         if self.paused or not self.leases:
@@ -121,22 +122,21 @@ class Relay:
 
     async def _read(self) -> list[Outgoing]:
         """Settle what is handled, let join what is due, read what may go: one transaction."""
-        if len(self._unhandled) >= MAX_UNHANDLED:
-            return []
-        handled, self._handled = self._handled, []
-        try:
-            async with self._storage.transaction() as tx:
-                if handled:
-                    await tx.outbox.settle(self.leases, handled)
+        handled = self._handled[:]
+        rows: Sequence[Outgoing] = ()
+        async with self._storage.transaction() as tx:
+            if handled:
+                await tx.outbox.settle(self.leases, handled)
+            if len(self._out) - len(handled) < MAX_OUT:
                 await tx.outbox.promote(self.leases, limit=100)
-                limit = self._batch + len(self._unhandled)
+                limit = self._batch + len(self._out) - len(handled)
                 rows = await tx.outbox.read(self.leases, limit=limit)
-        except StorageError:
-            self._handled = [*handled, *self._handled]
-            raise
-        if not self._unhandled:
+        del self._handled[: len(handled)]
+        for row in handled:
+            self._out.pop(_identity(row.message), None)
+        if not self._out:
             return list(rows)
-        return [row for row in rows if _identity(row.message) not in self._unhandled][: self._batch]
+        return [row for row in rows if _identity(row.message) not in self._out][: self._batch]
 
     async def _publish(self, rows: list[Outgoing]) -> int:
         """Whole where the transport stops at a refusal, else in waves of one row per key."""
@@ -167,7 +167,7 @@ class Relay:
         """One call; True: the transport is down, or its answer is unknown."""
         messages = [row.message for row in rows]
         if self._volatile:
-            self._unhandled.update((_identity(row.message), row) for row in rows)
+            self._out.update((_identity(row.message), row) for row in rows)
         spans = self._instrumentation
         try:
             with nullcontext() if spans is None else spans.sending(messages):
@@ -184,7 +184,7 @@ class Relay:
                         rejected.append((row, reason))
                     case UnknownResult():
                         down = True
-                self._unhandled.pop(_identity(row.message), None)
+                self._out.pop(_identity(row.message), None)
                 out.add(row.message.key or "")
             out.discard("")
             self.trouble = error.what if down else None
@@ -193,7 +193,7 @@ class Relay:
             self.trouble = getattr(error, "what", None) or f"no answer within {TTL}"
             log.warning("the relay waits for the broker: %s", self.trouble)
             for row in rows:
-                self._unhandled.pop(_identity(row.message), None)
+                self._out.pop(_identity(row.message), None)
             return True
         self.trouble = None
         self._failures = 0
@@ -232,7 +232,7 @@ class Relay:
     def _take_handled(self, messages: Sequence[Message]) -> None:
         """Every group is done with these: their rows may go."""
         for message in messages:
-            row = self._unhandled.pop(_identity(message), None)
+            row = self._out.get(_identity(message))
             if row is not None:
                 self._handled.append(row)
         if self._handled and not self._busy:

@@ -35,6 +35,11 @@ class Gate:
         self.paused_by_operator = False
         self._circuit = circuit
 
+    @property
+    def is_shut(self) -> bool:
+        """Whether asking for a permit is no use now; asking this uses none up."""
+        return self.paused_by_operator or self._circuit.state == "open"
+
     def permit(self) -> int:
         """How many messages may start now: 0 while paused, 1 as a probe."""
         if self.paused_by_operator:

@@ -69,14 +69,12 @@ class Redelivery:
         self._busy = True
         try:
             await self._hold_lease()
-            if self._lease is None or self._gate.permit() == 0:
+            if self._lease is None or self._gate.is_shut:
                 return 0
             async with self._storage.transaction() as tx:
                 due = await tx.parking.due(self._lease, group=self.group.name, limit=100)
-            if due:
-                await self._keys(self._lease, due)
             self.trouble = None
-            return len(due)
+            return await self._run(self._lease, due) if due else 0
         except LeaseLostError as error:
             log.info("redelivery of %s stops: %s", self.group.name, error.what)
             self._lease = None
@@ -88,6 +86,20 @@ class Redelivery:
             return 0
         finally:
             self._busy = False
+
+    async def _run(self, lease: Lease, due: Sequence[Parked]) -> int:
+        """Half-open, one message probes for the group; else all keys at once."""
+        permit = self._gate.permit()
+        if permit == 0:
+            return 0
+        if permit > 1:
+            await self._keys(lease, due)
+            return len(due)
+        try:
+            await self._keys(lease, due[:1])
+        finally:
+            self._gate.probed()
+        return 1
 
     async def _keys(self, lease: Lease, due: Sequence[Parked]) -> None:
         keys: dict[str, list[Parked]] = {}

@@ -41,7 +41,7 @@ def translated(error: Exception, where: str) -> StorageError:
             "EB5007",
             "the database is locked by another process",
             where=where,
-            why=f"{error}; waited for 5 s",
+            why=str(error),
             next="repeat it; if it stays, find who holds a write transaction on the file",
         )
     if code in _FILE:

@@ -46,4 +46,4 @@ async def prune(session: Session, *, inbox: timedelta, limit: int) -> int:
                 deleted += connection.execute(statement, (age, limit - deleted)).rowcount
         return deleted
 
-    return await session.run("prune", delete)
+    return await session.run("prune", delete, slow=True)

@@ -116,7 +116,7 @@ class Session:
         except asyncio.CancelledError as error:
             self._doom = (0, error)
             raise
-        except SQLITE_FAILURES as error:
+        except (StorageError, *SQLITE_FAILURES) as error:
             raise self._failure(error, "begin") from error
 
     def _try_to_begin(self) -> bool:
@@ -140,8 +140,13 @@ class Session:
         deadline = time.monotonic() + BUSY_SECONDS
         while not self._try_to_begin():
             if time.monotonic() > deadline:
-                self.desk.worker.connection.execute("BEGIN IMMEDIATE")  # says what is the matter
-                return
+                raise StorageError(
+                    "EB5007",
+                    "the database is locked by another process",
+                    where="begin",
+                    why=f"another write transaction was open for {BUSY_SECONDS:.0f} s",
+                    next="repeat it; if it stays, find the program that writes the file",
+                )
             time.sleep(0.005)
 
     async def step(self) -> None:

@@ -60,6 +60,7 @@ class SqliteStorage:
         self._wakeups = Wakeups(self._worker, shared=path is not None)
         self._desk: Desk | None = None
         self._reader: ThreadWorker | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._entered = 0
         self._inspection = SqliteInspection(self)
 
@@ -99,6 +100,9 @@ class SqliteStorage:
         """
         if self._entered and self.path is not None:
             raise _entered_twice()
+        if self._loop is not asyncio.get_running_loop():  # what a lost loop left is forgotten
+            self._loop = asyncio.get_running_loop()
+            self._entered = 0
         if self._lock is not None:
             self._lock.take()
         try:
@@ -231,7 +235,7 @@ class SqliteStorage:
         """Write in a transaction of its own; a call that raises changes nothing."""
         async with Entry(self, self._at_desk()) as tx:
             tx.session.hints.update(hints)
-            return await tx.session.run(where, call)
+            return await tx.session.run(where, call, slow=True)
 
     async def prune(self, *, inbox: timedelta, limit: int) -> int:
         """Delete what is past its time, at most `limit` rows; how many it were.

@@ -53,11 +53,11 @@ class Entry(AbstractAsyncContextManager[SqliteTransaction]):
         self._outer: Entry | None = None
 
     async def __aenter__(self) -> SqliteTransaction:
-        self._outer = entry = _innermost.get()
+        self._outer = entry = _open(_innermost.get())
         while entry is not None:
-            if entry._storage is self._storage and entry._session.open:
+            if entry._storage is self._storage:
                 raise _nested()
-            entry = entry._outer
+            entry = _open(entry._outer)
         _innermost.set(self)
         return SqliteTransaction(self._session)
 
@@ -72,6 +72,13 @@ class Entry(AbstractAsyncContextManager[SqliteTransaction]):
             await self._session.commit()
         else:
             self._session.rollback()
+
+
+def _open(entry: Entry | None) -> Entry | None:
+    # a task keeps the context of the one that started it, whose transaction may be over
+    while entry is not None and not entry._session.open:
+        entry = entry._outer
+    return entry
 
 
 def _nested() -> StorageError:

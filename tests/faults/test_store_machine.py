@@ -244,8 +244,23 @@ steps = st.one_of(
     build(do.Release, places, ages),
     build(do.Owners, places),
 )
+some = st.lists(st.integers(0, 30), min_size=1, max_size=4).map(tuple)
+late = st.one_of(  # of who lost its leases
+    build(do.Settle, some, st.just(1)),
+    build(do.Defer, some, delays, st.just(1)),
+    build(do.Promote, st.just(1)),
+)
 rounds = st.one_of(  # what only has an effect one after the other
-    st.tuples(build(do.Read), build(do.Settle, picks, ages), build(do.Defer, picks, delays, ages)),
+    st.tuples(build(do.Add, several, st.none()), build(do.Add, several, spans)),
+    st.tuples(build(do.Promote, ages), build(do.Read), build(do.Settle, picks, ages)),
+    st.tuples(build(do.Read), build(do.Defer, picks, delays, ages), build(do.Read)),
+    st.tuples(
+        build(do.Release, st.just("outbox"), st.just(0)),
+        build(do.Acquire, st.just("outbox"), st.just("b"), spans),
+        build(do.Read),
+        late,
+        build(do.Read),
+    ),
     st.tuples(build(do.Due), build(do.SettleParked, picks, ages)),
     st.tuples(build(do.Due), build(do.Park, parked_rows, ages), build(do.Due)),
     st.tuples(build(do.Behind, number, st.just(True)), build(do.SettleParked, picks, ages)),

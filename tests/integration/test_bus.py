@@ -544,12 +544,14 @@ async def test_health_names_what_runs_and_what_is_wrong() -> None:
 
 
 async def test_until_idle_gives_up_after_its_time() -> None:
+    end = asyncio.Event()
+
     @subscribe(Placed, group="g")
     async def handler(event: Placed) -> None:
-        await asyncio.Event().wait()
+        await end.wait()
 
-    bus = EventBus("memory://", handlers=[handler])
-    with pytest.raises(TimeoutError):
-        async with bus:
-            await bus.publish(Placed(order="A"))
+    async with EventBus("memory://", handlers=[handler]) as bus:
+        await bus.publish(Placed(order="A"))
+        with pytest.raises(TimeoutError):
             await bus.until_idle(at_most=timedelta(seconds=0.1))
+        end.set()
