@@ -130,9 +130,10 @@ class Redelivery:
         try:
             head = waiting[0]
             if head.failure is not None or head.attempts:
-                self.redelivered += await self._parked_keys.run(lease, key, [head], run, alone=True)
-                if len(waiting) > 1 or not self.group.transactional:
-                    return  # it is due still: the next round goes on
+                done = await self._parked_keys.run(lease, key, [head], run, alone=True)
+                self.redelivered += done
+                if not done or len(waiting) > 1 or not self.group.transactional:
+                    return  # parked again; or due still, and the next round goes on
                 waiting = ()
             closing = len(waiting) < CLOSING_BELOW
             self.redelivered += await self._parked_keys.run(

@@ -74,19 +74,9 @@ class Publishing:
         cause: Message | None,
     ) -> Message:
         """Encode, once; raises what `Encoder` raises."""
-        if self._instrumentation is None:
-            return self._encode(what, data, key, headers, cause)
-        with self._creating(what) as extra:
-            return self._encode(what, data, key, {**headers, **extra}, cause)
-
-    def _encode(
-        self,
-        what: TypedMessage | str,
-        data: Mapping[str, Any] | None,
-        key: str | None,
-        headers: Mapping[str, str],
-        cause: Message | None,
-    ) -> Message:
+        if self._instrumentation is not None:
+            with self._creating(what) as extra:
+                headers = {**headers, **extra}
         if isinstance(what, str):
             return self._encoder.untyped(what, data or {}, key, headers, cause)
         return self._encoder.typed(what, headers, cause)

@@ -100,9 +100,11 @@ def _committed(_: Any) -> Any:
     return mutated
 
 
-def _never_doomed(_: Any) -> Any:
-    def mutated(self: session.Session, failure: object) -> None:
-        return None
+def _never_doomed(failure: Any) -> Any:
+    def mutated(self: session.Session, *arguments: Any) -> Exception:
+        error: Exception = failure(self, *arguments)
+        self._doom = None
+        return error
 
     return mutated
 
@@ -269,12 +271,12 @@ _TABLE: dict[str, list[tuple[str, Patch, str]]] = {
         ),
         (
             "a failed statement dooms nothing",
-            instead(session.Session, "_fail", _never_doomed),
+            instead(session.Session, "_failure", _never_doomed),
             "test_a_failed_statement_dooms_and_the_next_one_says_why",
         ),
         (
             "a doomed transaction commits",
-            instead(session.Session, "_fail", _never_doomed),
+            instead(session.Session, "_failure", _never_doomed),
             "test_a_doomed_transaction_never_commits",
         ),
         (

@@ -18,6 +18,7 @@ from eventbus.errors import (
     StorageError,
     TransportError,
 )
+from eventbus.inspection import Selection
 from eventbus.memory import MemoryBroker, MemoryTransport
 from eventbus.message import Message, new_id
 from eventbus.sqlite import SqliteStorage
@@ -42,6 +43,8 @@ from eventbus.testing.faults import (
     ZombieOwner,
 )
 from eventbus.transport import Delivery, Interest, Volatile
+
+OUTBOX = Selection(place="outbox")
 
 
 def some(number: int, key: str = "k") -> Message:
@@ -74,11 +77,6 @@ async def rows(storage: FaultyStorage) -> int:
 async def add_one(storage: FaultyStorage) -> None:
     async with storage.transaction() as tx:
         await tx.outbox.add([some(1)])
-
-
-from eventbus.inspection import Selection  # noqa: E402 - beside the constant that needs it
-
-OUTBOX = Selection(place="outbox")
 
 
 async def test_the_nth_call_fails_and_no_other() -> None:
@@ -187,10 +185,11 @@ async def settle(storage: FaultyStorage, leases: Sequence[object]) -> None:
 
 async def test_the_dead_neither_write_nor_hear_and_end_when_cancelled() -> None:
     plan = FaultPlan.at("commit", 1, Kill(after=True))
+    killed = asyncio.Event()
+    plan.on_kill = killed.set
     async with stored(plan) as storage:
         task = asyncio.create_task(add_one(storage))
-        while not plan.frozen:
-            await asyncio.sleep(0)
+        await killed.wait()
         late = asyncio.create_task(add_one(storage))
         await asyncio.sleep(0)
         assert not task.done()
@@ -202,10 +201,11 @@ async def test_the_dead_neither_write_nor_hear_and_end_when_cancelled() -> None:
 
 async def test_a_kill_before_the_commit_leaves_nothing() -> None:
     plan = FaultPlan.at("publish.written", 1, Kill())
+    killed = asyncio.Event()
+    plan.on_kill = killed.set
     async with stored(plan) as storage:
         task = asyncio.create_task(add_one(storage))
-        while not plan.frozen:
-            await asyncio.sleep(0)
+        await killed.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert await rows(storage) == 0
