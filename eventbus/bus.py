@@ -592,7 +592,7 @@ class EventBus:
         self._drained = bool(done)
         if not done:
             log.error("the grace of %s is used up: what still runs is cancelled", grace)
-        await end([supervisor])
+        self._drained = await end([supervisor]) and self._drained
         for group in self._running.values():
             group.close()
 

@@ -4,17 +4,18 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from eventbus.cli.flags import Command, Settings, app_argument, option
+from eventbus.cli.flags import Command, Settings, app_argument, http_option, option
 from eventbus.cli.locate import app_of, target_of
 from eventbus.cli.output import cell
-from eventbus.cli.run import headline, write_logs
+from eventbus.cli.run import headline, watched, write_logs
 
 if TYPE_CHECKING:
     from eventbus.bus import EventBus
+    from eventbus.codec import Registry
     from eventbus.handler import Invocation
 
 
@@ -22,8 +23,15 @@ if TYPE_CHECKING:
 @app_argument
 @option("--reload", "reloading", is_flag=True, help="Start again when a .py file changes.")
 @click.option("--publish", "published", multiple=True, metavar="'TYPE JSON'", help="At the start.")
+@http_option
 @click.pass_obj
-def dev(settings: Settings, app: str | None, reloading: bool, published: tuple[str, ...]) -> int:
+def dev(
+    settings: Settings,
+    app: str | None,
+    reloading: bool,
+    published: tuple[str, ...],
+    http: str | None,
+) -> int:
     """Run the app here, without a broker if it says memory://; Ctrl-C ends it."""
     if reloading:
         from eventbus.cli.reload import reload
@@ -31,26 +39,36 @@ def dev(settings: Settings, app: str | None, reloading: bool, published: tuple[s
         return reload()
     settings.quiet = settings.quiet or not settings.verbose  # its lines are the output
     write_logs(settings)
-    parsed = [_split(text) for text in published]
-    bus = app_of(settings, app).replace(middleware=[line_per_event])
-    asyncio.run(serve(bus, target_of(settings, app) or "", parsed))
+    bus = app_of(settings, app)
+    instrumentation = bus.instrumentation
+    if http is not None:
+        from eventbus.cli.health import instrumentation_of
+
+        instrumentation = instrumentation_of(bus)
+    bus = bus.replace(middleware=[line_per_event], instrumentation=instrumentation)
+    asyncio.run(serve(bus, target_of(settings, app) or "", published, http))
     return 0
 
 
-async def serve(bus: "EventBus", target: str, published: Sequence[tuple[str, str]]) -> None:
-    """Enter, publish, and work until a signal."""
+async def serve(bus: "EventBus", target: str, published: Sequence[str], http: str | None) -> None:
+    """Enter, publish, and work until a signal.
+
+    Raises:
+        click.UsageError: something to publish cannot be; then nothing was published.
+    """
     from eventbus.service import until_signal
 
     description = await bus.describe()
-    async with until_signal() as signalled, bus:
+    parsed = [parse(description.types, text) for text in published]
+    async with until_signal() as signalled, watched(bus, description, http), bus:
         click.echo(headline(target, description))
-        for name, data in published:
-            await publish(bus, name, data)
+        for what, data in parsed:
+            await (bus.publish(what) if data is None else bus.publish(what, data))
         await signalled()
 
 
-async def publish(bus: "EventBus", type: str, data: str) -> str:
-    """Publish JSON as the class that has the type, else as it is; the message id.
+def parse(types: "Registry", text: str) -> tuple[Any, dict[str, Any] | None]:
+    """`TYPE JSON` as an event of the class that has the type, else as a name and its data.
 
     Raises:
         click.UsageError: it does not validate, or is no JSON object.
@@ -61,17 +79,18 @@ async def publish(bus: "EventBus", type: str, data: str) -> str:
 
     from eventbus.event import Event
 
-    cls = (await bus.describe()).types.get(type)
+    name, _, data = text.strip().partition(" ")
+    cls = types.get(name)
     try:
         if cls is not None and issubclass(cls, Event):
-            return await bus.publish(cls.model_validate_json(data))
-        return await bus.publish(type, json.loads(data))
+            return cls.model_validate_json(data or "{}"), None
+        return name, dict(json.loads(data or "{}"))
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "data"
-        raise click.UsageError(f"--publish {type}: {where}: {first['msg']}") from error
-    except json.JSONDecodeError as error:
-        raise click.UsageError(f"--publish {type}: no JSON: {error}") from error
+        raise click.UsageError(f"--publish {name}: {where}: {first['msg']}") from error
+    except (ValueError, TypeError) as error:
+        raise click.UsageError(f"--publish {name}: no JSON object: {error}") from error
 
 
 async def line_per_event(
@@ -98,8 +117,3 @@ def say(invocation: "Invocation", outcome: str) -> None:
         f"  {datetime.now():%H:%M:%S}  {cell(what)}  -> {context.group}.{name}"
         f"  {cell(outcome)}{more}"
     )
-
-
-def _split(text: str) -> tuple[str, str]:
-    name, _, data = text.strip().partition(" ")
-    return name, data.strip() or "{}"

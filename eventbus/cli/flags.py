@@ -166,6 +166,10 @@ def all_of(decorators: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
 
 app_argument = click.argument("app", required=False, metavar="[APP]")
 
+http_option = option(
+    "--http", metavar="HOST:PORT", help="Serve /livez, /readyz, /metrics and /info."
+)
+
 worker_flags = all_of(
     [
         option("--group", "groups", multiple=True, help="Only these groups; repeat it."),
@@ -174,7 +178,7 @@ worker_flags = all_of(
         option(
             "--grace", type=Duration(), default="25s", show_default=True, help="To end what runs."
         ),
-        option("--http", metavar="HOST:PORT", help="Serve /livez, /readyz, /metrics and /info."),
+        http_option,
         option(
             "--loop",
             type=click.Choice(["auto", "asyncio", "uvloop"]),

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from difflib import get_close_matches
@@ -53,34 +54,46 @@ def work(settings: Settings, app: str | None, worker: Worker) -> int:
     """Report, run, drain; the exit code."""
     write_logs(settings)
     bus = tuned(app_of(settings, app), worker)
-    at = None if worker.http is None else address(worker.http)
 
     async def working() -> bool:
         description = await bus.describe()
         report(settings, target_of(settings, app) or "", description)
         only = services(description, worker)
-        if at is None:
-            return await bus.run(only=only, grace=timedelta(seconds=worker.grace))
-        from eventbus.cli.health import serving
-
-        async with serving(bus, *at, info=facts(description)):
+        async with watched(bus, description, worker.http):
             return await bus.run(only=only, grace=timedelta(seconds=worker.grace))
 
     with asyncio.Runner(loop_factory=loop_factory(worker.loop)) as runner:
         return DONE if runner.run(working()) else PARTLY
 
 
+def watched(
+    bus: "EventBus", description: "Description", http: str | None
+) -> AbstractAsyncContextManager[object]:
+    """Serves the probes while the block runs, if they were asked for."""
+    if http is None:
+        return nullcontext()
+    from eventbus.cli.health import serving
+
+    host, port = address(http)
+    return serving(bus, host, port, info=facts(description))
+
+
 def tuned(bus: "EventBus", worker: Worker) -> "EventBus":
     """The bus with what the flags change."""
     from eventbus.bus import Tuning
 
+    instrumentation = bus.instrumentation
+    if worker.http is not None:
+        from eventbus.cli.health import instrumentation_of
+
+        instrumentation = instrumentation_of(bus)
     relay: dict[str, Any] = {}
     if worker.batch is not None:
         relay["relay_batch"] = worker.batch
     if worker.poll is not None:
         relay["relay_poll"] = timedelta(seconds=worker.poll)
     tuning = Tuning(lanes=worker.lanes, max_in_flight=worker.max_in_flight, **relay)
-    return bus if tuning == Tuning() else bus.replace(tuning=tuning)
+    return bus.replace(tuning=tuning, instrumentation=instrumentation)
 
 
 def services(description: "Description", worker: Worker) -> Sequence[str] | None:

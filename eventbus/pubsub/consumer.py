@@ -77,8 +77,9 @@ class Consumer:
             self._subscription = subscription
             self.subscribed.set()
             self._held = self._held_bytes = 0
+            self._joined.clear()
             self._lanes = [
-                Lane(self.group, self._batches, self.gate, self._done)
+                Lane(self.group, self._batches, self.gate, self._done, self._dropped)
                 for _ in range(self.group.lanes)
             ]
             try:
@@ -137,6 +138,11 @@ class Consumer:
         self.handled += len(deliveries)
         asyncio.get_running_loop().call_soon(self._progress.set)  # once the lane let go of them
 
+    def _dropped(self, lost: Sequence[Delivery]) -> None:
+        """No verdict: somebody else gets them."""
+        self._release([each for one in lost for each in self._with_joined(one)])
+        asyncio.get_running_loop().call_soon(self._progress.set)
+
     def _with_joined(self, delivery: Delivery) -> list[Delivery]:
         return [delivery, *self._joined.pop(id(delivery), ())]
 
@@ -151,10 +157,8 @@ class Consumer:
 
     async def _on_lost(self, lost: Sequence[Delivery], deadline: float) -> None:
         """Drop what waits; wait for what runs, until the deadline."""
-        waiting = [one for one in lost if any(one in lane.waiting for lane in self._lanes)]
         for lane in self._lanes:
-            lane.drop(lost)
-        self._release([each for one in waiting for each in self._with_joined(one)])
+            lane.drop_lost()
         try:
             async with asyncio.timeout_at(None if isinf(deadline) else deadline):
                 while self._run_any(lost):

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 from zlib import crc32
 
@@ -35,6 +35,7 @@ class Lane:
         batches: RunBatch,
         gate: Gate,
         done: Callable[[Sequence[Delivery]], None],
+        dropped: Callable[[Sequence[Delivery]], None],
     ) -> None:
         self.waiting: deque[Delivery] = deque()
         self.running: Sequence[Delivery] = ()
@@ -42,6 +43,7 @@ class Lane:
         self._batches = batches
         self._gate = gate
         self._done = done
+        self._dropped = dropped
         self._stopping = asyncio.Event()
         self._wake: asyncio.Future[None] | None = None
 
@@ -55,10 +57,10 @@ class Lane:
         self._stopping.set()
         self._nudge()
 
-    def drop(self, lost: Sequence[Delivery]) -> None:
+    def drop_lost(self) -> None:
         """What somebody else may get does not start here."""
-        gone = {id(delivery) for delivery in lost}
-        self.waiting = deque(one for one in self.waiting if id(one) not in gone)
+        waiting, self.waiting = self.waiting, deque[Delivery]()
+        self._put_back(waiting)
 
     async def run(self, watchdog: Watchdog) -> None:
         """Work until stopped."""
@@ -94,8 +96,15 @@ class Lane:
                 self._done(batch[:started])
             batch = batch[started:]
             break
-        self.waiting.extendleft(reversed([one for one in batch if not one.lost]))
         self.running = ()
+        self._put_back(batch)
+
+    def _put_back(self, batch: Iterable[Delivery]) -> None:
+        kept = [one for one in batch if not one.lost]
+        self.waiting.extendleft(reversed(kept))
+        lost = [one for one in batch if one.lost]
+        if lost:
+            self._dropped(lost)
 
     def _take(self, permit: int) -> list[Delivery]:
         """What is ready, within the limits; redelivered ones apart, for they run alone."""

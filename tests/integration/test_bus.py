@@ -393,9 +393,7 @@ async def test_middleware_wraps_each_call_in_order() -> None:
     async def handler(event: Placed) -> None:
         seen.append("handled")
 
-    bus = EventBus(
-        "memory://", handlers=[handler], middleware=[named("outer"), named("inner")]
-    )
+    bus = EventBus("memory://", handlers=[handler], middleware=[named("outer"), named("inner")])
     async with bus:
         await bus.publish(Placed(order="A"))
     assert seen == [

@@ -10,7 +10,7 @@ from eventbus.memory import MemoryBroker, MemoryTransport
 from eventbus.sqlite import SqliteStorage
 
 POLICY = RetryPolicy(in_place=0, parked=(timedelta(seconds=10), timedelta(seconds=60)))
-ACTOR = {"actor": "tests"}
+ACTOR = "tests"
 
 
 class Step(Event, type="walk.step-taken", key="walker"):
@@ -125,7 +125,7 @@ async def test_out_of_attempts_it_is_a_dead_letter_and_redrive_releases_the_key_
     ]
     assert walk.of("ann") == []
     walk.failing.clear()
-    assert await bus.dead_letters.change("redrive", **ACTOR, group="walk") == 1
+    assert await bus.dead_letters.change("redrive", actor=ACTOR, group="walk") == 1
     await bus.until_idle()
     assert walk.of("ann") == [1, 2, 3]
 
@@ -152,7 +152,7 @@ async def test_a_discarded_letter_lets_its_key_go_on_and_restore_brings_it_back(
 ) -> None:
     walk.failing["ann", 1] = DeadLetter("wrong")
     await steps(bus, "ann", range(1, 4))
-    assert await bus.dead_letters.change("discard", **ACTOR, key="ann") == 1
+    assert await bus.dead_letters.change("discard", actor=ACTOR, key="ann") == 1
     await bus.until_idle()
     assert walk.of("ann") == [2, 3]
 
@@ -163,8 +163,10 @@ async def test_an_edited_letter_runs_with_its_new_body_under_the_same_id(
     walk.failing["ann", 1] = DeadLetter("wrong")
     await steps(bus, "ann", range(1, 2))
     letter = (await bus.dead_letters.list())[0]
-    assert await bus.dead_letters.edit(letter["id"], b'{"walker":"ann","number":9}', **ACTOR) == 1
-    await bus.dead_letters.change("redrive", **ACTOR, ids=(letter["id"],))
+    assert (
+        await bus.dead_letters.edit(letter["id"], b'{"walker":"ann","number":9}', actor=ACTOR) == 1
+    )
+    await bus.dead_letters.change("redrive", actor=ACTOR, ids=(letter["id"],))
     await bus.until_idle()
     assert walk.of("ann") == [9]
 

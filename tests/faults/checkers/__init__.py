@@ -1,0 +1,1 @@
+"""Pure functions that judge what happened, whoever made it happen."""

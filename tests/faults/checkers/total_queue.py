@@ -1,0 +1,60 @@
+"""K1: every acknowledged message has its effect, once, and nothing else has."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+
+from tests.faults.checkers.verdict import Effect, Verdict
+from tests.faults.history import Operation
+
+SHOWN = 5
+
+
+def total_queue(
+    history: Iterable[Operation],
+    effects: Iterable[Effect],
+    *,
+    group: str,
+    unhandled: Collection[str] = (),
+    foreign: Collection[str] = (),
+) -> Verdict:
+    """lost = acknowledged - effected, duplicate = effected more than once, unexpected = the rest.
+
+    Args:
+        history: operations `publish`; an acknowledged one has type `ok`.
+        effects: of all groups.
+        group: whose effects count.
+        unhandled: ids that lie parked or dead-lettered with their cause: not lost.
+        foreign: ids that somebody else than the history's processes published.
+    """
+    publishes = [line for line in history if line.f == "publish"]
+    attempted = {line.id for line in publishes if line.id} | set(foreign)
+    acked = {line.id for line in publishes if line.type == "ok"}
+    failed = {line.id for line in publishes if line.type == "fail"}
+    unknown = {line.id for line in publishes if line.type == "info"} - acked
+    counts = Counter(effect.id for effect in effects if effect.group == group)
+    lost = sorted(acked - counts.keys() - set(unhandled))
+    duplicate = sorted(id for id, count in counts.items() if count > 1)
+    unexpected = sorted((counts.keys() - attempted) | (counts.keys() & failed))
+    return Verdict(
+        checker=f"K1 {group}",
+        ok=not (lost or duplicate or unexpected),
+        figures={
+            "attempted": len(attempted),
+            "acknowledged": len(acked),
+            "effected": len(counts),
+            "lost": len(lost),
+            "duplicate": len(duplicate),
+            "unexpected": len(unexpected),
+            "recovered": len(unknown & counts.keys()),
+        },
+        counterexample=[
+            *_shown("lost", lost, publishes),
+            *_shown("duplicate", duplicate, publishes),
+        ]
+        + _shown("unexpected", unexpected, publishes),
+    )
+
+
+def _shown(what: str, ids: Sequence[str], publishes: Sequence[Operation]) -> list[str]:
+    by_id = {line.id: line for line in publishes}
+    return [f"{what}: {by_id.get(id, id)}" for id in ids[:SHOWN]]
