@@ -388,7 +388,10 @@ def _version_of(schema: str | None) -> int:
 def _upcasted(plan: _Plan, version: int, message: Message) -> bytes:
     data: dict[str, Any] = dict(decode_untyped(message).data)
     while version < plan.wire.version and version in plan.upcasters:
-        data = plan.upcasters[version](data)
+        try:
+            data = plan.upcasters[version](data)
+        except Exception as error:  # the author's function meets what it did not expect
+            raise _upcaster_failed(message, version, error) from error
         version += 1
     if version != plan.wire.version:
         raise DecodeError(
@@ -399,6 +402,16 @@ def _upcasted(plan: _Plan, version: int, message: Message) -> bytes:
             next=f"it is quarantined, nothing is lost: deploy v{version} or an upcaster, redrive",
         )
     return orjson.dumps(data)
+
+
+def _upcaster_failed(message: Message, version: int, error: Exception) -> DecodeError:
+    return DecodeError(
+        "EB3102",
+        f"the upcaster of {message.type} from v{version} failed: {type(error).__name__}",
+        where=_where(message),
+        why="the stored body is not what the upcaster expects",
+        next="it is quarantined, nothing is lost: mend the upcaster, then redrive",
+    )
 
 
 def _does_not_validate(message: Message, error: ValidationError) -> DecodeError:

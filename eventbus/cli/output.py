@@ -1,6 +1,7 @@
 """stdout is data, stderr is everything else; tables, JSON, errors, exit codes."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ def show_rows(
     elif settings.output == "json":
         click.echo(envelope(command, list(rows)))
     else:
-        show_table(rows, columns, colour=not settings.no_color)
+        show_table(rows, columns, colour=not (settings.no_color or os.environ.get("NO_COLOR")))
 
 
 def show_facts(settings: Settings, command: str, facts: Row, lines: Iterable[str]) -> None:

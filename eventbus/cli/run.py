@@ -57,8 +57,8 @@ def work(settings: Settings, app: str | None, worker: Worker) -> int:
 
     async def working() -> bool:
         description = await bus.describe()
-        report(settings, target_of(settings, app) or "", description)
         only = services(description, worker)
+        report(settings, target_of(settings, app) or "", description)
         async with watched(bus, description, worker.http):
             return await bus.run(only=only, grace=timedelta(seconds=worker.grace))
 

@@ -261,7 +261,12 @@ rounds = st.one_of(  # what only has an effect one after the other
         late,
         build(do.Read),
     ),
+    st.tuples(build(do.Add, several, st.none()), build(do.Read)),
+    st.tuples(build(do.Receive, several, st.just(True)), build(do.Forget, several)),
     st.tuples(build(do.Due), build(do.SettleParked, picks, ages)),
+    some.map(lambda twice: (do.Due(), do.SettleParked(twice, 0), do.SettleParked(twice, 0))),
+    st.tuples(*2 * [build(do.Park, parked_rows, st.none())], build(do.Due)),
+    st.tuples(build(do.Renew, places, spans, ages), build(do.Owners, places)),
     st.tuples(build(do.Due), build(do.Park, parked_rows, ages), build(do.Due)),
     st.tuples(build(do.Behind, number, st.just(True)), build(do.SettleParked, picks, ages)),
 )
