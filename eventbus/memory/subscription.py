@@ -172,14 +172,18 @@ class MemorySubscription:
         if self._joined:
             self._group.leave(self)
         self.forget(lost)
+        for task in self._telling_elsewhere():
+            task.cancel()
         self.wake()
 
+    def _telling_elsewhere(self) -> list[asyncio.Task[None]]:
+        """Calls of `on_lost` that run, but not the one that makes this member leave."""
+        running = [task for task in self._telling if not task.done()]
+        current = asyncio.current_task() if running else None
+        return [task for task in running if task is not current]
+
     async def _end_telling(self) -> None:
-        current = asyncio.current_task()
-        telling = [task for task in self._telling if task is not current and not task.done()]
-        for task in telling:
-            task.cancel()
-        if telling:
+        if telling := self._telling_elsewhere():
             await asyncio.wait(telling, timeout=LEAVE_SECONDS)
 
     def __aiter__(self) -> Self:

@@ -97,12 +97,11 @@ class MemoryTransport:
         trace: TracebackType | None,
     ) -> None:
         await self.broker.step()
-        members, self._members = self._members, []
         try:
-            for member in members:
+            for member in self._members:
                 await member.leave()
         finally:
-            self._close()
+            self.abandon()  # nothing is left to abandon unless this was cancelled
 
     def abandon(self) -> None:
         """End as a killed process does: at once, and verdicts on their way are lost."""

@@ -22,6 +22,7 @@ from eventbus.storage.parking import Parked
 
 RETRYING, DEAD = 0, 1
 BEHIND_A_HEAD = 20  # messages of one key that `due` reads
+FREED_AT_ONCE = 1000
 
 # Without a lease a key that is held keeps its state; what only queues changes neither.
 _HOLD = f"""
@@ -38,9 +39,14 @@ ON CONFLICT (group_name, message) DO UPDATE SET
   error_type = coalesce(excluded.error_type, p.error_type),
   fingerprint = coalesce(excluded.fingerprint, p.fingerprint)"""
 _KEYS = "SELECT key FROM eventbus_parked_keys WHERE group_name = ? LIMIT ?"
-_FREE = """
+# Keys that were emptied have been due for longest: only the first ones are looked through.
+_FREE = f"""
 DELETE FROM eventbus_parked_keys AS k
- WHERE group_name = ? AND state = 0 AND due_at <= eventbus_now() AND NOT EXISTS (
+ WHERE k.group_name = ? AND k.key IN (
+   SELECT d.key FROM eventbus_parked_keys d
+    WHERE d.group_name = ? AND d.state = 0 AND d.due_at <= eventbus_now()
+    ORDER BY d.due_at LIMIT {FREED_AT_ONCE})
+  AND NOT EXISTS (
    SELECT 1 FROM eventbus_parked p WHERE p.group_name = k.group_name AND p.key = k.key)"""
 _DUE = f"""
 SELECT {prefixed(PARKED, "p")} FROM (
@@ -106,7 +112,8 @@ class SqliteParking:
         def due(connection: sqlite3.Connection) -> list[Row]:
             if not held(connection, (lease,)):
                 return []
-            connection.execute(_FREE, (group,))
+            while connection.execute(_FREE, (group, group)).rowcount == FREED_AT_ONCE:
+                pass  # empty keys may fill the window of heads
             return connection.execute(_DUE, (group, limit)).fetchall()
 
         return [parked_of(row) for row in await self._session.run("parking.due", due)]

@@ -1,7 +1,5 @@
 """Which rows a selection means, and how an operator reads them."""
 
-# ruff: noqa: S608 - statements are built from this room's constants only; values are bound
-
 import sqlite3
 from typing import Any
 
@@ -27,12 +25,9 @@ PARKED_ROWS = f"""
  FROM eventbus_parked p LEFT JOIN eventbus_parked_keys k
   ON k.group_name = p.group_name AND k.key = p.key
  WHERE NOT (coalesce(k.state, 0) = 1 AND p.seq = {HEAD})"""
-OUTBOX_ROWS = """
- FROM (SELECT id, message_id, type, source, topic, key, headers, payload, created_at, attempts,
-              due_at, error, 0 AS scheduled FROM eventbus_outbox
-       UNION ALL
-       SELECT id, message_id, type, source, topic, key, headers, payload, created_at, 0,
-              due_at, NULL, 1 FROM eventbus_outbox_scheduled) p
+OUTBOX_ROWS = " FROM (SELECT *, 0 AS scheduled FROM eventbus_outbox) p WHERE 1"
+_SCHEDULED_ROWS = """
+ FROM (SELECT *, 0 AS attempts, NULL AS error, 1 AS scheduled FROM eventbus_outbox_scheduled) p
  WHERE 1"""
 SOURCES = {"outbox": OUTBOX_ROWS, "parked": PARKED_ROWS, "dead-letter": DEAD_LETTERS}
 
@@ -57,10 +52,12 @@ SELECT p.message_id AS id, p.type, p.key, NULL AS "group", p.topic, p.source, p.
   CASE WHEN p.scheduled THEN 'scheduled' WHEN p.due_at IS NULL THEN 'pending'
        WHEN p.due_at < {NEVER} THEN 'deferred' ELSE 'failed' END AS state,
   NULL AS reason, NULL AS code, NULL AS error_type, p.error, NULL AS fingerprint, NULL AS origin,
-  CASE WHEN p.due_at IS NULL OR p.scheduled THEN 0 ELSE
-    (SELECT count(*) FROM eventbus_outbox w WHERE w.key = p.key AND w.id > p.id) END AS waiting,
+  0 AS waiting,
   p.payload, p.headers"""
-_ORDER = {"outbox": "p.scheduled, p.id", "parked": "p.seq", "dead-letter": "p.seq"}
+# one scan for all held keys: the outbox has no index by key, which every insert would pay for
+_OF_KEYS = """
+SELECT key, count(*) FROM eventbus_outbox WHERE key IN (SELECT value FROM json_each(?))
+ GROUP BY key"""
 # a group with order="none" parks under keys of its own: the message's key is meant then
 _CONDITIONS = {
     "group": "p.group_name = ?1",
@@ -71,17 +68,30 @@ _CONDITIONS = {
 
 
 def find(connection: sqlite3.Connection, what: Selection, *, limit: int) -> list[dict[str, Any]]:
-    """Rows by the names that the command line shows, oldest first."""
+    """Rows by the names that the command line shows, oldest first; scheduled ones last."""
+    if what.place not in SOURCES:
+        raise _no_place(what)
+    if what.place != "outbox":
+        return _rows(connection, what, _PARKED_FIELDS + SOURCES[what.place], "p.seq", limit)
+    rows = _rows(connection, what, _OUTBOX_FIELDS + OUTBOX_ROWS, "p.id", limit)
+    held = {row["key"]: row for row in rows if row["state"] in {"deferred", "failed"}}
+    held.pop(None, None)
+    if held:
+        for key, count in connection.execute(_OF_KEYS, (json_list(held),)):
+            held[key]["waiting"] = count - 1
+    rest = limit - len(rows)
+    return rows + _rows(connection, what, _OUTBOX_FIELDS + _SCHEDULED_ROWS, "p.id", rest)
+
+
+def _rows(
+    connection: sqlite3.Connection, what: Selection, query: str, order: str, limit: int
+) -> list[dict[str, Any]]:
     conditions, values = narrowed(what)
-    fields = _OUTBOX_FIELDS if what.place == "outbox" else _PARKED_FIELDS
-    query = f"{fields} {SOURCES[what.place]} {conditions} ORDER BY {_ORDER[what.place]} LIMIT ?"
+    query += f" {conditions} ORDER BY {order} LIMIT ?"
     cursor = connection.execute(query, (*values, limit))
     names = [column[0] for column in cursor.description]
-    return [_readable(dict(zip(names, row, strict=True))) for row in cursor]
-
-
-def _readable(row: dict[str, Any]) -> dict[str, Any]:
-    return row | {"headers": orjson.loads(row["headers"])}
+    rows = (dict(zip(names, row, strict=True)) for row in cursor)
+    return [row | {"headers": orjson.loads(row["headers"])} for row in rows]
 
 
 def picked(connection: sqlite3.Connection, what: Selection, *, limit: int | None) -> list[Row]:
@@ -101,7 +111,7 @@ def narrowed(what: Selection) -> tuple[str, list[Any]]:
         ConfigurationError: EB8001, the place does not exist here, or has no such field.
     """
     if what.place not in SOURCES:
-        raise unusable(f"{what.place!r} is no place of this storage", "choose outbox or parked")
+        raise _no_place(what)
     conditions, values = "", []
     if what.ids:
         conditions += " AND p.message_id IN (SELECT value FROM json_each(?))"
@@ -120,6 +130,10 @@ def _of_the_outbox(name: str) -> str:
     if name not in {"key", "type"}:
         raise unusable(f"rows of the outbox have no {name}", "select by ids, key or type")
     return f"p.{name} = ?1"
+
+
+def _no_place(what: Selection) -> ConfigurationError:
+    return unusable(f"{what.place!r} is no place of this storage", "choose outbox or parked")
 
 
 def unusable(what: str, next: str) -> ConfigurationError:

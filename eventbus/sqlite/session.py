@@ -5,58 +5,19 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-from eventbus.errors import CommitUnknownError, StorageError
+from eventbus.errors import StorageError
 from eventbus.sqlite.connection import BUSY_SECONDS
+from eventbus.sqlite.desk import Buffer, Desk
 from eventbus.sqlite.failures import BUSY, SQLITE_FAILURES, primary_code, translated
-from eventbus.sqlite.rows import Row
-from eventbus.sqlite.wakeups import Wakeups
-from eventbus.sqlite.worker import Worker
+from eventbus.sqlite.unknown import Witness, unknown_commit
 from eventbus.storage import Work
 
 log = logging.getLogger("eventbus.sqlite")
 T = TypeVar("T")
-Verdict = Literal["committed", "rolled_back", "unknown"]
-
-
-@dataclass(slots=True, kw_only=True)
-class Desk:
-    """What the transactions of one storage share."""
-
-    worker: Worker
-    turn: asyncio.Lock  # one transaction at a time, first come first served
-    wakeups: Wakeups
-    stepwise: bool = False
-    trouble: str | None = None
-
-
-@dataclass(slots=True)
-class Buffer:
-    """Rows of the outbox that are written last; the second of a pair is the delay in ms."""
-
-    now: list[Row] = field(default_factory=list)
-    later: list[tuple[Row, int]] = field(default_factory=list)
-
-    @property
-    def empty(self) -> bool:
-        """Nothing to write."""
-        return not self.now and not self.later
-
-    def lengths(self) -> tuple[int, int]:
-        """Where a savepoint starts."""
-        return len(self.now), len(self.later)
-
-    def cut(self, lengths: tuple[int, int]) -> None:
-        """Forget what came after."""
-        del self.now[lengths[0] :], self.later[lengths[1] :]
-
-    def message_ids(self) -> list[str]:
-        """For who asks what became of the commit."""
-        return [row[1] for row in self.now] + [row[1] for row, _ in self.later]
 
 
 class Session:
@@ -71,7 +32,7 @@ class Session:
         self.buffer = Buffer()
         self.hints: set[Work] = set()
         self.closing_keys: set[tuple[str, str]] = set()
-        self.witness: tuple[str, Row] | None = None  # a query that finds a row if it was committed
+        self.witness: Witness | None = None
         self.open = True
         self._flush = flush
         self._began = False
@@ -120,8 +81,9 @@ class Session:
             raise self._failure(error, "begin") from error
 
     def _try_to_begin(self) -> bool:
-        connection = self.desk.worker.connection
         self._lost = True  # until it began
+        self.desk.worker.mend()
+        connection = self.desk.worker.connection
         if connection.in_transaction:  # somebody's rollback failed
             connection.execute("ROLLBACK")
         try:
@@ -243,16 +205,16 @@ class Session:
         if self._doom is not None:
             self.rollback()
             raise _doomed(self._doom[1]) from self._doom[1]
+        worker = self.desk.worker
         try:
             if not await self._write_last():
                 return
+            # without changes a commit is quick: nothing goes to the disk
+            quick = worker.connection.total_changes == self._changes
+            future = worker.certainly(self._commit, name="commit" if quick else None)
         except BaseException:
             self.rollback()
             raise
-        worker = self.desk.worker
-        # without changes a commit is quick: nothing goes to the disk
-        quick = None if worker.connection.total_changes != self._changes else "commit"
-        future = worker.certainly(self._commit, name=quick)
         try:
             await future
         finally:  # cancelled or not: it is done
@@ -285,44 +247,11 @@ class Session:
         except SQLITE_FAILURES as error:
             self._lost = True
             if not connection.in_transaction:
-                raise self._unknown(error) from error
+                raise unknown_commit(
+                    error, self.desk.worker, ids=self.buffer.message_ids(), witness=self.witness
+                ) from error
             self._undo()
             raise self._failure(error, "commit") from error
-
-    def _unknown(self, error: Exception) -> CommitUnknownError:
-        verdict: Verdict = "unknown"
-        try:
-            self.desk.worker.reopen()
-            verdict = self._look()
-        except SQLITE_FAILURES:
-            log.exception("the database cannot be asked what became of a commit")
-
-        async def ask() -> Verdict:
-            return verdict
-
-        return CommitUnknownError(
-            "EB5101",
-            "the commit is unknown: SQLite could not finish it",
-            ids=self.buffer.message_ids(),
-            where="commit",
-            why=str(error),
-            next="await error.resolve() before anything is repeated",
-            ask=ask,
-        )
-
-    def _look(self) -> Verdict:
-        # Whether its frames count is decided by the next write, even across a crash (X19):
-        # so look, and write.
-        connection = self.desk.worker.connection
-        connection.execute("BEGIN IMMEDIATE")
-        verdict: Verdict = "unknown"
-        if self.witness is not None:
-            statement, values = self.witness
-            found = connection.execute(statement, values).fetchone()
-            verdict = "committed" if found else "rolled_back"
-        connection.execute("UPDATE eventbus_store_info SET created_at = created_at")
-        connection.execute("COMMIT")
-        return verdict
 
     def rollback(self) -> None:
         """Undo everything; returns at once, the worker keeps the order."""
@@ -338,9 +267,10 @@ class Session:
         try:
             if worker.connection.in_transaction:
                 worker.connection.execute("ROLLBACK")
-        except sqlite3.Error:
+        except (StorageError, sqlite3.Error):
             log.exception("a rollback failed: the connection is opened again")
-            worker.reopen()
+            with suppress(sqlite3.Error):  # the next transaction tries again
+                worker.reopen()
 
 
 class _Block(AbstractAsyncContextManager[None]):

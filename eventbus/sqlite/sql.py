@@ -165,5 +165,6 @@ def refuse(statement: str) -> None:
         )
 
 
+@lru_cache(maxsize=1024)
 def _shown(statement: str) -> str:
     return " ".join(statement.split())[:200] if len(statement) > 200 else statement

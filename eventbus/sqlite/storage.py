@@ -14,14 +14,15 @@ from urllib.parse import parse_qsl, unquote
 from eventbus.errors import ConfigurationError, Finding, StorageError, UnsafeConfigurationError
 from eventbus.sqlite import retention
 from eventbus.sqlite.connection import FileLock, Opening, Role, Synchronous
+from eventbus.sqlite.desk import Desk
 from eventbus.sqlite.examination import findings
 from eventbus.sqlite.failures import SQLITE_FAILURES, translated
+from eventbus.sqlite.inline import InlineWorker
 from eventbus.sqlite.inspection import SqliteInspection
-from eventbus.sqlite.session import Desk
 from eventbus.sqlite.transaction import Entry
 from eventbus.sqlite.upgrade import require_current, upgrade
 from eventbus.sqlite.wakeups import Wakeups
-from eventbus.sqlite.worker import InlineWorker, ThreadWorker, Worker, closed
+from eventbus.sqlite.worker import ThreadWorker, Worker, closed
 from eventbus.storage import StorageCapabilities, Transaction, Work
 
 T = TypeVar("T")
@@ -223,7 +224,13 @@ class SqliteStorage:
         if reader is None:
             connect = partial(self._opening.connect, "reader")
             reader = self._reader = ThreadWorker(connect, name="eventbus-sqlite-reader")
-            await reader.start()
+            try:
+                await reader.start()
+            except BaseException as error:
+                self._reader = None
+                if isinstance(error, SQLITE_FAILURES):
+                    raise translated(error, where) from error
+                raise
         try:
             return await reader.do(lambda: call(reader.connection))
         except SQLITE_FAILURES as error:

@@ -7,11 +7,12 @@ from typing import TypeVar
 
 from eventbus.errors import StorageError
 from eventbus.sqlite.checkpoints import SqliteCheckpoints
+from eventbus.sqlite.desk import Desk
 from eventbus.sqlite.inbox import SqliteInbox
 from eventbus.sqlite.leases import SqliteLeases
 from eventbus.sqlite.outbox import SqliteOutbox, flush
 from eventbus.sqlite.parking import SqliteParking
-from eventbus.sqlite.session import Desk, Session
+from eventbus.sqlite.session import Session
 from eventbus.sqlite.sql import SqliteSql
 
 T = TypeVar("T")

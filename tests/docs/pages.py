@@ -10,7 +10,7 @@ FENCE = re.compile(r"^( *)```([^\n`]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
 HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
-FILE_NAME = re.compile(r"# ([a-z_]+\.py)\n")
+FILE_NAME = re.compile(r"# ([a-z_]+\.(?:py|toml))\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Block:
 
     @property
     def file(self) -> str | None:
-        found = FILE_NAME.match(self.text) if self.language == "python" else None
+        found = FILE_NAME.match(self.text)
         return None if found is None else found[1]
 
     def __str__(self) -> str:
@@ -67,10 +67,12 @@ def anchors(page: Path) -> set[str]:
 def commands(page: Path) -> Iterator[str]:
     """Every mention of the command line: in shell blocks, and in code spans of the text."""
     for block in blocks(page):
+        lines = block.text.replace("\\\n", " ").splitlines()
+        if block.language == "console":
+            lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
         if block.language in {"sh", "console"}:
-            for line in block.text.replace("\\\n", " ").splitlines():
-                if " eventbus " in f" {line.removeprefix('$ ')}":
-                    yield from _calls(line.removeprefix("$ "))
+            for line in lines:
+                yield from _calls(line)
     for span in CODE.findall(prose(page)):
         yield from _calls(span)
 

@@ -90,14 +90,14 @@ def test_what_is_marked_runs_and_prints_what_the_page_says(page: Path, tmp_path:
     if script:
         (tmp_path / "page.py").write_text(script, encoding="utf-8")
         expected = "".join(block.text for block in found if "output" in block.marks)
-        assert run(tmp_path, "page.py") == expected
+        assert run(tmp_path, "-W", "error", "page.py") == expected
     if list(tmp_path.glob("test_*.py")):
         run(tmp_path, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider")
 
 
 def run(folder: Path, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-W", "error", *arguments],
+        [sys.executable, *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -111,7 +111,7 @@ def run(folder: Path, *arguments: str) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_command_that_is_mentioned_exists_with_its_flags(page: Path) -> None:
     for line in commands(page):
-        words = shlex.split(line.replace("…", ""))
+        words = [word for word in shlex.split(line) if word != "…"]
         command, rest = find(words[1:])
         known = GLOBAL | {name for each in command.params for name in each.opts}
         for word in rest:
@@ -124,7 +124,7 @@ def find(words: list[str]) -> tuple[click.Command, list[str]]:
     command: click.Command = eventbus
     ctx = click.Context(eventbus, info_name="eventbus")
     while words and isinstance(command, click.Group):
-        if words[0].startswith("-"):
+        if words[0].startswith("-") or words[0].isupper():  # a flag, or a placeholder
             break
         following = command.get_command(ctx, words[0])
         assert following is not None, f"{command.name} has no command {words[0]!r}"

@@ -172,7 +172,7 @@ async def test_the_card_of_retries() -> None:
         await bus.publish(placed(order_id="A-1", cents=4201))
         await bus.publish(placed(order_id="A-2", cents=1))
         await bus.until_idle()
-        assert [row["state"] for row in await bus.parked.list()] == ["waiting", "queued"]
+        assert [row["state"] for row in await bus.parked.list()] == ["retrying", "queued"]
         assert [row["key"] for row in await bus.dead_letters.list()] == ["A-2"]
 
 

@@ -10,8 +10,9 @@ import pytest
 from eventbus.errors import Confirmed, PublishError, PublishResult
 from eventbus.memory import MemoryBroker, MemoryTransport, transport
 from eventbus.memory.channel import Channel, Entry
+from eventbus.memory.cursor import Cursor
 from eventbus.memory.history import PartitionLog
-from eventbus.memory.log import Cursor, LogGroup, LogStyle
+from eventbus.memory.log import LogGroup, LogStyle
 from eventbus.memory.queue import QueueGroup
 from eventbus.memory.subscription import MemoryDelivery, MemorySubscription
 from eventbus.memory.watermark import Watermark
@@ -421,10 +422,7 @@ def leaves_the_iterator_waiting(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("test_leaving_does_not_wait_for_an_on_lost_that_hangs")
 def leaves_a_hanging_on_lost_behind(patch: pytest.MonkeyPatch) -> None:
-    async def nothing(self: MemorySubscription) -> None:
-        await self._step()
-
-    patch.setattr(MemorySubscription, "_end_telling", nothing)
+    patch.setattr(MemorySubscription, "_telling_elsewhere", lambda self: [])
 
 
 @mutant("test_outside_of_its_life_a_transport_refuses")

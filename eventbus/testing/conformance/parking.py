@@ -17,6 +17,7 @@ from eventbus.storage.leases import Lease
 from eventbus.storage.parking import Parked
 from eventbus.testing.conformance.samples import (
     AFTER_SOON,
+    LONG,
     SOON,
     Clock,
     at_once,
@@ -245,12 +246,13 @@ class ParkingSuite:
         assert await _due(storage, lease, group) == []
         assert await _keys(storage, group) == frozenset()
 
-    async def test_more_empty_keys_than_a_page_do_not_hide_what_is_due(
-        self, storage: Storage
+    @pytest.mark.parametrize("empty", [40, 2500])
+    async def test_many_empty_keys_do_not_hide_what_is_due(
+        self, storage: Storage, empty: int
     ) -> None:
         group, lease = await _group(storage)
-        await _park(storage, group, *(queued(some_message(key=f"k{n}")) for n in range(40)))
-        rows = await _due(storage, lease, group)
+        rows = [queued(some_message(key=f"k{number}")) for number in range(empty)]
+        await _park(storage, group, *rows)
         await _settle(storage, lease, group, *rows)
         await _park(storage, group, queued(some_message(7, key="last")))
         async with storage.transaction() as tx:
@@ -334,6 +336,39 @@ class ParkingSuite:
         held, _ = await at_once(lane(), free())
         assert held == {"k"}
         assert numbers(await _due(storage, lease, group)) == [1]
+
+    async def test_a_take_over_never_passes_what_is_written_under_the_lease(
+        self, storage: Storage, clock: Clock
+    ) -> None:
+        group = unique("group")
+        lease = await take(storage, f"parked/{group}", ttl=SOON)
+        await _park(storage, group, queued(some_message(key="k")))
+        await clock.advance(AFTER_SOON)  # it ran out, and nobody has taken it
+        wrote, asks, order = asyncio.Event(), asyncio.Event(), list[str]()
+
+        async def hold() -> None:
+            async with storage.transaction() as tx:
+                (row,) = await tx.parking.due(lease, group=group, limit=10)
+                await tx.parking.park([failed(row.message, delay=None)], group=group, lease=lease)
+                wrote.set()
+                await asks.wait()
+                for _ in range(5):  # statements, so that the other comes as far as it can
+                    await tx.parking.keys(group=group, limit=10)
+                order.append("written")
+
+        async def take_it() -> None:
+            await wrote.wait()
+            asks.set()
+            taken: Sequence[Lease] = ()
+            while not taken:
+                async with storage.transaction() as tx:
+                    taken = await tx.leases.acquire([lease.name], owner="b", ttl=LONG, limit=1)
+            order.append("taken")
+            assert await _due(storage, taken[0], group) == []
+
+        await at_once(hold(), take_it())
+        assert order == ["written", "taken"]
+        assert await _keys(storage, group) == {"k"}
 
     async def test_without_order_nothing_holds_anything(self, storage: Storage) -> None:
         group, lease = await _group(storage)

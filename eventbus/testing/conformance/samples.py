@@ -157,3 +157,12 @@ async def at_once(*work: Coroutine[Any, Any, T]) -> list[T]:
             tasks.create_task(one, name=f"conformance:{number}") for number, one in enumerate(work)
         ]
     return [task.result() for task in running]
+
+
+async def turns(amount: int) -> None:
+    """Let the loop go round so many times."""
+    loop = asyncio.get_running_loop()
+    for _ in range(amount):
+        turn = loop.create_future()
+        loop.call_soon(turn.set_result, None)
+        await turn

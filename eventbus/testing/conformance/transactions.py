@@ -16,9 +16,11 @@ from eventbus.testing.conformance.samples import (
     at_once,
     failed,
     make_table,
+    numbers,
     some_message,
     take,
     take_partitions,
+    turns,
     unique,
 )
 
@@ -248,6 +250,33 @@ class TransactionSuite:
         async with asyncio.timeout(DEADLINE):
             await _insert(storage, table, 9)
             assert await _column(storage, table) == [9]
+
+    async def test_cancelled_at_any_point_it_is_all_or_nothing(self, storage: Storage) -> None:
+        table, group = await make_table(storage, "n bigint"), unique("group")
+
+        async def write(n: int) -> None:
+            async with storage.transaction() as tx:
+                async with tx.savepoint():
+                    await tx.sql.execute(f"INSERT INTO {table} (n) VALUES ($1)", n)
+                await tx.outbox.add([some_message(n, key=group)])
+                await tx.parking.park([failed(some_message(n, key=group))], group=group)
+
+        async with asyncio.timeout(DEADLINE):
+            for n in range(40):
+                task = asyncio.create_task(write(n), name=f"write:{n}")
+                await turns(n)
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+            await write(99)
+        rows = await _column(storage, table)
+        leases, lease = await take_partitions(storage), await take(storage, unique("parked"))
+        async with storage.transaction() as tx:
+            sent = await tx.outbox.read(leases, limit=500)
+            parked = await tx.parking.behind(lease, group, group=group, limit=500)
+        assert numbers(row for row in sent if row.message.key == group) == rows
+        assert numbers(parked or ()) == rows
+        assert rows[-1] == 99
 
     async def test_cancelled_while_it_waits_for_its_turn_nothing_is_held(
         self, storage: Storage

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -42,7 +43,8 @@ async def handle(event: Ordered) -> None:
     pass
 
 
-bus = EventBus("memory://", storage="sqlite:///shop.db", service="shop", handlers=[die, fail, handle])
+handlers = [die, fail, handle]
+bus = EventBus("memory://", storage="sqlite:///shop.db", service="shop", handlers=handlers)
 unsafe = EventBus("memory://", storage="sqlite:////nowhere/at/all.db", service="shop", handlers=[])
 
 @subscribe(Ordered, group=Group("late", start="latest"))
@@ -106,10 +108,19 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             del sys.modules[name]
 
 
+@pytest.fixture(scope="session")
+def left_behind(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a bus left: dead letters A-1 and B-2 of group dying, one behind A-1; retrying as many."""
+    folder = tmp_path_factory.mktemp("left")
+    (folder / "shop_app.py").write_text(APP, encoding="utf-8")
+    subprocess.run([sys.executable, "-c", FILL], check=True, cwd=folder, timeout=60)
+    return folder / "shop.db"
+
+
 @pytest.fixture
-def filled(project: Path) -> Path:
-    """The same, with a database: dead letters A-1 and B-2, one behind A-1, and as many parked."""
-    subprocess.run([sys.executable, "-c", FILL], check=True, cwd=project, timeout=60)
+def filled(project: Path, left_behind: Path) -> Path:
+    """The project with that database."""
+    shutil.copy(left_behind, project / "shop.db")
     return project
 
 

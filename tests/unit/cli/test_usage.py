@@ -39,7 +39,7 @@ def test_help_imports_neither_asyncio_nor_pydantic_nor_a_command() -> None:
         "bad = {'asyncio', 'pydantic', 'sqlite3', 'rich', 'eventbus.bus', 'eventbus.cli.run'};"
         "print('bad:', *(bad & set(sys.modules)))"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert ran.stdout.splitlines()[-1] == "bad:"
 
 
@@ -198,5 +198,5 @@ def test_bash_completes_commands(project: Path) -> None:
     environment = {**os.environ, "_EVENTBUS_COMPLETE": "bash_complete"}
     environment |= {"COMP_WORDS": "eventbus dea", "COMP_CWORD": "1"}
     command = [sys.executable, "-c", "import sys; from eventbus.cli.main import main; main([])"]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    ran = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     assert ran.stdout == "plain,dead-letter\n"

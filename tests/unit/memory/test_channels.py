@@ -96,24 +96,28 @@ async def test_a_delivery_held_for_too_long_costs_the_channel() -> None:
 
 
 async def test_the_age_of_a_delivery_goes_by_the_injected_clock() -> None:
-    now = 0.0
-    broker = MemoryBroker(style="queue", consumer_timeout=0.02, now=lambda: now)
+    now, asked, looked = 0.0, 0, asyncio.Event()
+
+    def clock() -> float:
+        nonlocal asked
+        asked += 1
+        if asked > 2:  # on delivery, and then by the timer
+            looked.set()
+        return now
+
+    broker = MemoryBroker(style="queue", consumer_timeout=0.02, now=clock)
     mine = an_interest("shop", max_in_flight=1)
     async with (
         asyncio.timeout(WITHIN),
         entered(lambda: MemoryTransport(broker), mine) as transport,
-        asyncio.TaskGroup() as readers,
         joined(transport, mine) as member,
     ):
         await transport.publish(counted("shop", count=1))
         held = await member.receive(1)
-        waiting = readers.create_task(member.receive(1), name="member:reader")
-        loop, looked = asyncio.get_running_loop(), asyncio.Event()
-        loop.call_later(0.06, looked.set)
         await looked.wait()
         assert not held[0].lost
         now = 1.0
-        assert of_key(await waiting, "k") == [0]
+        assert of_key(await member.receive(1), "k") == [0]
         assert held[0].lost
 
 
@@ -147,3 +151,33 @@ async def test_without_order_what_is_given_back_comes_at_once() -> None:
 async def test_a_lost_channel_of_style_log_is_refused() -> None:
     with pytest.raises(ValueError, match="channels"):
         MemoryBroker().lose_channel("group")
+
+
+async def test_a_new_version_of_a_service_widens_what_its_queue_gets() -> None:
+    broker = MemoryBroker(style="queue")
+    old = an_interest("shop", types=("shop.placed",))
+    new = an_interest("shop", group=old.group, types=("shop.billed",))
+    async with (
+        entered(lambda: MemoryTransport(broker), old) as transport,
+        joined(transport, old) as member,
+    ):
+        await transport.publish([a_message("shop", type="shop.billed")])
+        await transport.examine([new])
+        types = ("shop.placed", "shop.billed", "shop.sent")
+        await transport.publish([a_message("shop", type=name) for name in types])
+        got = await member.receive(2)
+        assert [each.message.type for each in got] == ["shop.placed", "shop.billed"]
+
+
+async def test_bytes_bound_what_a_consumer_holds() -> None:
+    broker = MemoryBroker(style="queue")
+    mine = an_interest("shop")
+    async with (
+        entered(lambda: MemoryTransport(broker, max_held=10), mine) as transport,
+        joined(transport, mine) as member,
+    ):
+        await transport.publish(counted("shop", first=100, count=20))  # of three bytes each
+        got = await member.receive(1)
+        assert len(got) == 3
+        member.ack(got)
+        assert len(await member.receive(1)) == 3

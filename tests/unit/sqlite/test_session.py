@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from random import Random
 from typing import Any, Literal
 
 import pytest
@@ -225,6 +226,28 @@ async def test_a_commit_that_failed_and_left_the_transaction_open_is_rolled_back
         assert await notes(storage) == []
 
 
+async def test_a_file_that_cannot_be_opened_again_is_tried_again_by_the_next_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with with_table(tmp_path / "a.db") as storage:
+        with monkeypatch.context() as without_disk:
+            without_disk.setattr(sqlite3, "connect", refuse_to_connect)
+            with pytest.raises(sqlite3.OperationalError):
+                await storage._worker.do(storage._worker.reopen)
+            with pytest.raises(StorageError) as raised:
+                await notes(storage)
+            assert raised.value.code == "EB5001"
+            assert storage.trouble is not None
+        assert await notes(storage) == []
+        assert storage.trouble is None
+
+
+def refuse_to_connect(*args: Any, **options: Any) -> sqlite3.Connection:
+    error = sqlite3.OperationalError("unable to open database file")
+    error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+    raise error
+
+
 @pytest.mark.parametrize("on_file", [False, True])
 async def test_a_full_disk_is_named_and_passes(tmp_path: Path, on_file: bool) -> None:
     async with with_table(tmp_path / "a.db" if on_file else None) as storage:
@@ -261,6 +284,40 @@ async def test_a_writer_in_another_process_is_waited_for_without_holding_the_loo
         other.execute("COMMIT")
         other.close()
         assert await task == ["theirs"]
+
+
+@pytest.mark.parametrize("always_on_the_thread", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+async def test_whoever_is_cancelled_when_nothing_is_half_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, always_on_the_thread: bool
+) -> None:
+    if always_on_the_thread:
+        monkeypatch.setattr("eventbus.sqlite.worker.QUICK_SECONDS", -1.0)
+    random = Random(seed)
+    async with with_table(tmp_path / "a.db") as storage:
+        tasks = []
+        for number in range(60):
+            tasks.append(asyncio.create_task(write_a_pair(storage, number), name=f"test:{number}"))
+            for _ in range(random.randrange(12)):
+                await asyncio.sleep(0)
+            if random.random() < 0.5:
+                random.choice(tasks).cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        there = set(await notes(storage))
+        for number, outcome in enumerate(outcomes):
+            pair = {f"{number}a", f"{number}b"}
+            assert pair & there in (set(), pair)
+            assert outcome is not None or pair <= there
+            assert outcome is None or isinstance(outcome, asyncio.CancelledError)
+        assert any(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
+
+
+async def write_a_pair(storage: SqliteStorage, number: int) -> None:
+    async with storage.transaction() as tx:
+        await tx.sql.execute(INSERT, f"{number}a")
+        async with tx.savepoint():
+            await tx.sql.execute(INSERT, f"{number}b")
+        await tx.outbox.add([message()])
 
 
 def told(method: Callable[[Session], None], event: asyncio.Event) -> Callable[[Session], None]:

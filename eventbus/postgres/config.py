@@ -1,0 +1,94 @@
+"""What a deployment decides about the database, frozen, also from a URL."""
+
+import re
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from eventbus.errors import ConfigurationError
+
+_SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,40}")
+_OURS = ("schema", "pool", "pgbouncer")
+_LOCAL = {"", "localhost", "127.0.0.1", "::1"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresConfig:
+    """Where the database is and how it is used.
+
+    Args:
+        dsn: what asyncpg takes.
+        schema: where our tables stand; several buses may share a database.
+        service: part of `application_name`: what an operator sees in pg_stat_activity.
+        pool: connections for lanes and user code; lanes + 2 lets every lane work at once.
+        pgbouncer: a pooler in transaction mode stands between: no LISTEN, no prepared statements.
+        command_seconds: no statement is waited for longer.
+
+    Raises:
+        ConfigurationError: EB1006, a value cannot be used.
+    """
+
+    dsn: str
+    schema: str = "eventbus"
+    service: str = "local"
+    pool: int = 18
+    pgbouncer: bool = False
+    command_seconds: float = 10.0
+    acquire_seconds: float = 10.0
+    connect_seconds: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not _SCHEMA.fullmatch(self.schema):
+            raise _bad("schema", self.schema, "lower case, digits and underscores, at most 41")
+        if not 1 <= self.pool <= 1000:
+            raise _bad("pool", str(self.pool), "a number from 1 to 1000")
+
+    @property
+    def where(self) -> str:
+        """The database without secrets, for error texts."""
+        parts = urlsplit(self.dsn)
+        return f"postgresql://{parts.hostname or ''}{_port(parts.port)}{parts.path}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether no network lies between."""
+        return (urlsplit(self.dsn).hostname or "") in _LOCAL
+
+
+def config_of(url: str, service: str) -> PostgresConfig:
+    """From `postgresql://user@host/db?schema=…&pool=…&pgbouncer=true`; the rest goes to the driver.
+
+    Raises:
+        ConfigurationError: EB1006.
+    """
+    parts = urlsplit(url)
+    given = dict(parse_qsl(parts.query, keep_blank_values=True))
+    ours = {name: given.pop(name) for name in _OURS if name in given}
+    dsn = urlunsplit(parts._replace(query=urlencode(given)))
+    try:
+        pool = int(ours.get("pool", "18"))
+    except ValueError:
+        raise _bad("pool", ours["pool"], "a number from 1 to 1000") from None
+    flag = ours.get("pgbouncer", "false").lower()
+    if flag not in {"true", "false"}:
+        raise _bad("pgbouncer", flag, "true or false")
+    return PostgresConfig(
+        dsn=dsn,
+        schema=ours.get("schema", "eventbus"),
+        service=service,
+        pool=pool,
+        pgbouncer=flag == "true",
+    )
+
+
+def _port(port: int | None) -> str:
+    return "" if port is None else f":{port}"
+
+
+def _bad(name: str, value: str, wanted: str) -> ConfigurationError:
+    return ConfigurationError(
+        "EB1006",
+        f"{name}={value!r} cannot be used",
+        where=f"storage=postgresql://…?{name}=",
+        why=f"it must be {wanted}",
+        next="mend the URL",
+    )

@@ -1,0 +1,171 @@
+"""Messages that wait for the broker (S2): flushed last, read by state, settled in batches."""
+
+from collections.abc import Collection, Sequence
+from datetime import timedelta
+from typing import Any
+
+from eventbus.message import Message
+from eventbus.postgres.rows import clean, outgoing_columns, outgoing_of
+from eventbus.postgres.session import Session
+from eventbus.storage.leases import Lease
+from eventbus.storage.outbox import Outgoing
+
+# Limits are literals: a generic plan takes LIMIT $n for a tenth of the input and sorts it all.
+# A few sizes only, for each is a prepared statement of its own.
+_SIZES = (1, 100, 500, 1000, 2000, 5000, 11_000)
+_PER_PART = 200
+
+_FLUSH = """
+WITH ins AS (
+  INSERT INTO {schema}.outbox (part, message_id, type, source, topic, key, headers, payload)
+  SELECT p, i, t, s, tp, k, h, b FROM (
+    SELECT * FROM unnest($1::smallint[], $2::text[], $3::text[], $4::text[], $5::text[],
+                         $6::text[], $7::bytea[], $8::bytea[])
+      WITH ORDINALITY u(p, i, t, s, tp, k, h, b, o) ORDER BY o) q)
+SELECT pg_current_xact_id()::text AS xid"""
+_SCHEDULE = """
+WITH ins AS (
+  INSERT INTO {schema}.outbox_scheduled
+         (part, due_at, message_id, type, source, topic, key, headers, payload)
+  SELECT p, statement_timestamp() + d, i, t, s, tp, k, h, b FROM (
+    SELECT * FROM unnest($1::smallint[], $2::text[], $3::text[], $4::text[], $5::text[],
+                         $6::text[], $7::bytea[], $8::bytea[], $9::interval[])
+      WITH ORDINALITY u(p, i, t, s, tp, k, h, b, d, o) ORDER BY o) q)
+SELECT pg_current_xact_id()::text AS xid"""
+# One statement for all leased partitions, fair, no lock; rows behind a deferred or failed row of
+# their key are left out.
+_READ = """
+SELECT o.* FROM unnest($1::smallint[]) p(part) CROSS JOIN LATERAL (
+  SELECT b.part, b.id, b.message_id, b.type, b.source, b.topic, b.key, b.headers, b.payload,
+         b.attempts
+    FROM {schema}.outbox b
+   WHERE b.part = p.part AND (b.due_at IS NULL OR b.due_at <= statement_timestamp())
+     AND NOT EXISTS (SELECT 1 FROM {schema}.outbox d
+                      WHERE d.part = b.part AND d.key = b.key AND d.id < b.id
+                        AND d.due_at > statement_timestamp())
+   ORDER BY b.id LIMIT {per_part}) o LIMIT {limit}"""
+_SETTLE = """
+DELETE FROM {schema}.outbox o
+ USING unnest($1::smallint[], $2::bigint[], $3::text[], $4::bigint[]) d(part, id, lease, epoch),
+       {schema}.leases l
+ WHERE o.part = d.part AND o.id = d.id AND l.name = d.lease AND l.epoch = d.epoch"""
+_DEFER = """
+UPDATE {schema}.outbox o
+   SET attempts = o.attempts + 1, error = $6,
+       due_at = coalesce(statement_timestamp() + $5::interval, 'infinity')
+  FROM unnest($1::smallint[], $2::bigint[], $3::text[], $4::bigint[]) d(part, id, lease, epoch),
+       {schema}.leases l
+ WHERE o.part = d.part AND o.id = d.id AND l.name = d.lease AND l.epoch = d.epoch"""
+# Scheduled rows that are due, by the owner of their partition; they get their outbox id now.
+_PROMOTE = """
+WITH due AS (
+  DELETE FROM {schema}.outbox_scheduled s USING (
+    SELECT x.* FROM unnest($1::smallint[], $2::text[], $3::bigint[]) e(part, lease, epoch)
+      JOIN {schema}.leases l ON l.name = e.lease AND l.epoch = e.epoch
+      CROSS JOIN LATERAL (
+        SELECT b.part, b.due_at, b.id FROM {schema}.outbox_scheduled b
+         WHERE b.part = e.part AND b.due_at <= statement_timestamp()
+         ORDER BY b.due_at, b.id LIMIT 100) x LIMIT {limit}) d
+   WHERE s.part = d.part AND s.due_at = d.due_at AND s.id = d.id RETURNING s.*)
+INSERT INTO {schema}.outbox
+       (part, message_id, type, source, topic, key, headers, payload, created_at)
+SELECT part, message_id, type, source, topic, key, headers, payload, created_at
+  FROM (SELECT * FROM due ORDER BY due_at, id) q"""
+
+
+class PostgresOutbox:
+    """Fenced by the epochs of partition leases."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def add(self, messages: Sequence[Message], *, delay: timedelta | None = None) -> None:
+        """Buffer them; the transaction's last statements write them."""
+        later = delay if delay is not None and delay > timedelta() else None
+        self._session.outgoing += [(message, later) for message in messages]
+        self._session.hints.add("outbox")
+
+    async def promote(self, leases: Collection[Lease], *, limit: int) -> int:
+        """Delayed ones that are due join the queue."""
+        if not leases:
+            return 0
+        held = list(leases)
+        arrays = (
+            [_number(lease) for lease in held],
+            [lease.name for lease in held],
+            [lease.epoch for lease in held],
+        )
+        return await self._changed(_PROMOTE, *arrays, where="outbox.promote", limit=_size(limit))
+
+    async def read(self, leases: Collection[Lease], *, limit: int) -> Sequence[Outgoing]:
+        """What is due, per partition in row order."""
+        size = _size(limit)
+        sql = _READ.format(
+            schema=self._session.schema,
+            limit=size,
+            per_part=_PER_PART if size <= 500 else size,
+        )
+        parts = [_number(lease) for lease in leases]
+        rows = await self._session.fetch(sql, parts, where="outbox.read", role="control")
+        return [outgoing_of(row) for row in rows[:limit]]
+
+    async def settle(self, leases: Collection[Lease], sent: Sequence[Outgoing]) -> int:
+        """Delete what is confirmed and still ours."""
+        arrays = _ours(leases, sent)
+        return await self._changed(_SETTLE, *arrays, where="outbox.settle")
+
+    async def defer(
+        self,
+        leases: Collection[Lease],
+        rows: Sequence[Outgoing],
+        *,
+        delay: timedelta | None,
+        error: str,
+    ) -> int:
+        """Hold rows back, and with them the later ones of their keys."""
+        arrays = _ours(leases, rows)
+        return await self._changed(_DEFER, *arrays, delay, clean(error), where="outbox.defer")
+
+    async def _changed(self, statement: str, *args: Any, where: str, limit: int = 0) -> int:
+        sql = statement.format(schema=self._session.schema, limit=limit)
+        tag = await self._session.execute(sql, *args, where=where, role="control")
+        return int(tag.rpartition(" ")[2])
+
+
+async def flush(session: Session) -> None:
+    """Write what was buffered: the last statements, so ids follow the order of commits per key."""
+    now = [message for message, delay in session.outgoing if delay is None]
+    later = [(message, delay) for message, delay in session.outgoing if delay is not None]
+    session.ids += [message.id for message, _ in session.outgoing]
+    if now:
+        sql = _FLUSH.format(schema=session.schema)
+        rows = await session.fetch(sql, *outgoing_columns(now), where="outbox.add")
+        session.xid = int(rows[0]["xid"])
+    if later:
+        sql = _SCHEDULE.format(schema=session.schema)
+        columns = outgoing_columns([message for message, _ in later])
+        delays = [delay for _, delay in later]
+        rows = await session.fetch(sql, *columns, delays, where="outbox.add")
+        session.xid = int(rows[0]["xid"])
+    session.outgoing.clear()
+
+
+def _ours(
+    leases: Collection[Lease], rows: Sequence[Outgoing]
+) -> tuple[list[int], list[int], list[str], list[int]]:
+    held = {_number(lease): lease for lease in leases}
+    mine = [(row, held[row.partition]) for row in rows if row.partition in held]
+    return (
+        [row.partition for row, _ in mine],
+        [row.row for row, _ in mine],
+        [lease.name for _, lease in mine],
+        [lease.epoch for _, lease in mine],
+    )
+
+
+def _number(lease: Lease) -> int:
+    return int(lease.name.rpartition("/")[2])
+
+
+def _size(limit: int) -> int:
+    return next((size for size in _SIZES if size >= limit), limit)

@@ -1,0 +1,105 @@
+"""One transaction of a storage: its sub-stores, and the block around it."""
+
+from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, TypeVar, cast
+
+import asyncpg
+
+from eventbus.errors import StorageError
+from eventbus.postgres.checkpoints import PostgresCheckpoints
+from eventbus.postgres.inbox import PostgresInbox
+from eventbus.postgres.leases import PostgresLeases
+from eventbus.postgres.outbox import PostgresOutbox
+from eventbus.postgres.parking import PostgresParking
+from eventbus.postgres.session import Session
+from eventbus.postgres.sql import PostgresSql
+
+T = TypeVar("T")
+
+_innermost: ContextVar["Entry | None"] = ContextVar("eventbus_postgres_transaction", default=None)
+
+
+class PostgresTransaction:
+    """The sub-stores of one transaction."""
+
+    def __init__(self, session: Session, resources: dict[type, Any]) -> None:
+        self.session = session
+        self.sql = PostgresSql(session)
+        self.outbox = PostgresOutbox(session)
+        self.inbox = PostgresInbox(session)
+        self.parking = PostgresParking(session)
+        self.checkpoints = PostgresCheckpoints(session)
+        self.leases = PostgresLeases(session)
+        self._resources = resources
+
+    def resource(self, kind: type[T]) -> T:
+        """The connection of this transaction: asyncpg's, or what the caller handed over.
+
+        Raises:
+            LookupError: there is none of that kind, or nothing was sent yet.
+        """
+        if kind is asyncpg.Connection:
+            connection = self.session.connection
+            if connection is None:
+                raise LookupError("nothing was sent yet: await ctx.resource(…) sends it")
+            return cast(T, connection)
+        if kind in self._resources:
+            return cast(T, self._resources[kind])
+        raise LookupError(f"this transaction has no {kind.__name__}")
+
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        """Undo the block alone if it raises."""
+        return self.session.savepoint()
+
+
+class Entry(AbstractAsyncContextManager[PostgresTransaction]):
+    """Around a transaction: refuses a second one of the same storage (X6)."""
+
+    def __init__(
+        self, storage: object, session: Session, resources: dict[type, Any] | None = None
+    ) -> None:
+        self._storage = storage
+        self._session = session
+        self._resources = resources or {}
+        self._outer: Entry | None = None
+
+    async def __aenter__(self) -> PostgresTransaction:
+        self._outer = entry = _open(_innermost.get())
+        while entry is not None:
+            if entry._storage is self._storage:
+                raise _nested()
+            entry = _open(entry._outer)
+        _innermost.set(self)
+        return PostgresTransaction(self._session, self._resources)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _innermost.set(self._outer)
+        if kind is None:
+            await self._session.commit()
+        else:
+            await self._session.roll_back()
+
+
+def _open(entry: Entry | None) -> Entry | None:
+    # a task keeps the context of the one that started it, whose transaction may be over
+    while entry is not None and not entry._session.open:
+        entry = entry._outer
+    return entry
+
+
+def _nested() -> StorageError:
+    return StorageError(
+        "EB5002",
+        "a transaction inside a transaction",
+        where="storage.transaction()",
+        why="this task, or the one that started it, has one open: a second connection while the"
+        " first is held is how pools run dry",
+        next="use the transaction you hold; tx.savepoint() undoes a part of it",
+    )

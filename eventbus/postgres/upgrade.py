@@ -1,0 +1,171 @@
+"""Numbered files bring the schema to this code's version, under a lock (S8)."""
+
+import logging
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from typing import Any
+
+from eventbus.errors import MigrationError, StorageError
+from eventbus.postgres.failures import FAILURES, translated
+from eventbus.postgres.pools import Connection
+
+log = logging.getLogger("eventbus.postgres")
+
+_LOCK = "SELECT pg_advisory_xact_lock(4990000000000000000 + hashtext($1))"
+_SCHEMA = "CREATE SCHEMA IF NOT EXISTS {schema}"
+_TABLE = """
+CREATE TABLE IF NOT EXISTS {schema}.migrations (
+  number int PRIMARY KEY, name text NOT NULL, kind text NOT NULL, digest text NOT NULL,
+  applied_at timestamptz NOT NULL DEFAULT statement_timestamp())"""
+_RECORD = "INSERT INTO {schema}.migrations (number, name, kind, digest) VALUES ($1, $2, $3, $4)"
+_THERE = "SELECT to_regclass($1) IS NOT NULL"
+_APPLIED = "SELECT number, digest FROM {schema}.migrations ORDER BY number"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migration:
+    """One file of `migrations/`."""
+
+    number: int
+    name: str
+    kind: str  # expand | contract
+    text: str
+
+    @property
+    def digest(self) -> str:
+        """Of the text: a file that was applied is never edited."""
+        return sha256(self.text.encode()).hexdigest()
+
+    def sql(self, schema: str) -> str:
+        """The statements for one schema."""
+        return self.text.replace("{schema}", schema)
+
+
+@cache
+def migrations() -> tuple[Migration, ...]:
+    """All files of this version, in order."""
+    folder = files("eventbus.postgres").joinpath("migrations")
+    found = sorted(
+        (file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda f: f.name
+    )
+    return tuple(_read(file.name, file.read_text(encoding="utf-8")) for file in found)
+
+
+def script(schema: str) -> str:
+    """What `eventbus db upgrade --sql` prints: all files, each with its record."""
+    parts = [_SCHEMA.format(schema=schema) + ";", _TABLE.format(schema=schema) + ";"]
+    for one in migrations():
+        parts += [
+            f"\n-- {one.number:04}_{one.name}",
+            one.sql(schema).rstrip(),
+            f"INSERT INTO {schema}.migrations (number, name, kind, digest)"
+            f" VALUES ({one.number}, '{one.name}', '{one.kind}', '{one.digest}');",
+        ]
+    return "\n".join(parts) + "\n"
+
+
+async def upgrade(connection: Connection, schema: str, where: str) -> list[str]:
+    """Apply what is pending, one transaction per file; the names of those applied.
+
+    Two upgrades at once wait for each other. Raises what `pending` raises; nothing is half done.
+    """
+    applied: list[str] = []
+    while True:
+        try:
+            async with connection.transaction():
+                await connection.execute("SET LOCAL lock_timeout = '2s'")
+                await connection.fetchval(_LOCK, schema)
+                await connection.execute(_SCHEMA.format(schema=schema))
+                await connection.execute(_TABLE.format(schema=schema))
+                left = await pending(connection, schema, where)
+                if not left:
+                    return applied
+                await _apply(connection, schema, left[0])
+        except FAILURES as error:
+            raise translated(error, f"upgrade of {schema}, {where}") from error
+        applied.append(f"{left[0].number:04}_{left[0].name}")
+        log.info("applied %s to %s", applied[-1], where)
+
+
+async def pending(connection: Connection, schema: str, where: str) -> list[Migration]:
+    """What is not applied yet.
+
+    Raises:
+        MigrationError: EB5301, the schema is newer; EB5302, its history is not ours.
+    """
+    known = {migration.number: migration for migration in migrations()}
+    applied: dict[int, str] = {}
+    if await connection.fetchval(_THERE, f"{schema}.migrations"):
+        rows = await connection.fetch(_APPLIED.format(schema=schema))
+        applied = {row["number"]: row["digest"] for row in rows}
+    for number, digest in applied.items():
+        if number > max(known):
+            raise _newer(number, max(known), schema, where)
+        if number not in known or known[number].digest != digest:
+            raise _unknown(number, schema, where)
+    return [migration for number, migration in known.items() if number not in applied]
+
+
+async def require_current(connection: Connection, schema: str, where: str) -> None:
+    """Entering a bus checks, and names the command.
+
+    Raises:
+        MigrationError: EB5302, something is pending; EB5301, the schema is newer.
+    """
+    try:
+        left = await pending(connection, schema, where)
+    except FAILURES as error:
+        raise _as_storage_error(error, where) from error
+    if left:
+        raise MigrationError(
+            "EB5302",
+            f"the schema {schema!r} lacks {left[0].number:04}_{left[0].name}",
+            where=where,
+            why="it was made by an older version, or not made yet",
+            next=f"eventbus db upgrade --storage {where}?schema={schema}",
+        )
+
+
+async def _apply(connection: Connection, schema: str, migration: Migration) -> None:
+    await connection.execute(migration.sql(schema))
+    await connection.execute(
+        _RECORD.format(schema=schema),
+        migration.number,
+        migration.name,
+        migration.kind,
+        migration.digest,
+    )
+
+
+def _read(name: str, text: str) -> Migration:
+    number, _, title = name.removesuffix(".sql").partition("_")
+    first = text.partition("\n")[0]
+    return Migration(
+        number=int(number), name=title, kind=first.removeprefix("-- kind:").strip(), text=text
+    )
+
+
+def _as_storage_error(error: Any, where: str) -> StorageError:
+    return translated(error, f"schema check, {where}")
+
+
+def _newer(number: int, newest: int, schema: str, where: str) -> MigrationError:
+    return MigrationError(
+        "EB5301",
+        f"the schema {schema!r} is at {number}, this version knows {newest}",
+        where=where,
+        why="a newer version of eventbus has upgraded it",
+        next="install that version: pip install --upgrade eventbus",
+    )
+
+
+def _unknown(number: int, schema: str, where: str) -> MigrationError:
+    return MigrationError(
+        "EB5302",
+        f"migration {number} of {schema!r} is unknown to this version",
+        where=where,
+        why="it is missing here, or its text was changed after it was applied",
+        next="install the version that wrote it; history is never repaired",
+    )

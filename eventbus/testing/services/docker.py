@@ -1,0 +1,178 @@
+"""The lane of Docker: one container, found and ended by its id."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from eventbus.testing.services.processes import free_port, wait_until
+from eventbus.testing.services.service import (
+    Absent,
+    Container,
+    ProbeError,
+    Running,
+    Say,
+    Service,
+    variable,
+)
+
+if TYPE_CHECKING:
+    from testcontainers.core.container import DockerContainer
+    from testcontainers.core.docker_client import DockerClient
+
+ENGINE_SECONDS = 2
+PULL_SECONDS = 60.0
+READY_SECONDS = 60.0
+
+
+def start(service: Service, *, say: Say) -> Running | Absent:
+    """A new container that answers, on loopback if the engine is on this machine.
+
+    It outlives this process: the reaper of testcontainers is off, `remove` ends it.
+    """
+    engine = _engine()
+    if isinstance(engine, Absent):
+        return engine
+    image = os.environ.get(variable(service.name, "IMAGE")) or service.container(0).image
+    absent = _without_image(engine, image, say)
+    if absent is not None:
+        return absent
+    began = time.monotonic()
+    port = free_port()
+    try:
+        container = _container(service.container(port), image, port, engine)
+        with _without_reaper():
+            container.start()
+    except Exception as error:  # the engine's and the client's: all of them mean this lane is out
+        return Absent("docker", f"{image} does not start: {error}")
+    host = "127.0.0.1" if _is_local(engine) else container.get_container_host_ip()
+    return _when_ready(service, service.container_url(host, port), container, began)
+
+
+def remove(container_id: str) -> None:
+    """End a container and its volumes; nothing if it is gone."""
+    from docker.errors import NotFound  # type: ignore[import-untyped]  # it has no types
+
+    engine = _engine(seconds=30)
+    if isinstance(engine, Absent):
+        return  # no engine runs, so no container of it does
+    try:
+        engine.client.containers.get(container_id).remove(force=True, v=True)
+    except NotFound:
+        return
+    finally:
+        engine.client.close()
+
+
+def _engine(seconds: int = ENGINE_SECONDS) -> "DockerClient | Absent":
+    try:
+        from testcontainers.core.docker_client import DockerClient
+    except ImportError:
+        return Absent("docker", "testcontainers is not installed: pip install 'eventbus[testing]'")
+    try:
+        client = DockerClient(timeout=seconds)  # asks the engine for its version
+    except Exception as error:  # the client's, of requests, of urllib3: no engine
+        return Absent("docker", f"no engine answers within {seconds} s: {_innermost(error)}")
+    return client
+
+
+def _without_image(engine: "DockerClient", image: str, say: Say) -> Absent | None:
+    from docker.errors import ImageNotFound
+
+    try:
+        engine.client.images.get(image)
+    except ImageNotFound:
+        say(f"docker: pulling {image}, at most {PULL_SECONDS:.0f} s")
+        return _pull(image)
+    except Exception as error:  # the engine went away
+        return Absent("docker", f"the engine does not say whether it has {image}: {error}")
+    return None
+
+
+def _pull(image: str) -> Absent | None:
+    """The client has no deadline for a whole pull; left alone, the engine goes on with it."""
+    failures: list[BaseException] = []
+
+    def pull() -> None:
+        from testcontainers.core.docker_client import DockerClient
+
+        try:
+            DockerClient(timeout=int(PULL_SECONDS)).client.images.pull(image)
+        except Exception as error:  # whatever it is, it is told as the reason
+            failures.append(error)
+
+    thread = threading.Thread(target=pull, name=f"docker-pull:{image}", daemon=True)
+    thread.start()
+    thread.join(PULL_SECONDS)
+    if thread.is_alive():
+        return Absent("docker", f"{image} is not here and not pulled within {PULL_SECONDS:.0f} s")
+    if failures:
+        return Absent("docker", f"{image} is not here and cannot be pulled: {failures[0]}")
+    return None
+
+
+def _container(
+    wanted: Container, image: str, host_port: int, engine: "DockerClient"
+) -> "DockerContainer":
+    from testcontainers.core.container import DockerContainer
+
+    container = DockerContainer(image, docker_client_kw={"timeout": 60})
+    container.with_envs(**wanted.environment).with_command(list(wanted.command))
+    container.with_bind_ports(wanted.port, host_port)
+    if _is_local(engine):  # with_bind_ports knows all interfaces only; docker-py takes an address
+        ports: dict[str, Any] = container.ports
+        ports[str(wanted.port)] = ("127.0.0.1", host_port)
+    return container
+
+
+def _when_ready(
+    service: Service, url: str, container: "DockerContainer", began: float
+) -> Running | Absent:
+    answers: list[str] = []
+    reasons = ["it was not asked"]
+
+    def ready() -> bool:
+        try:
+            answers.append(service.probe(url))
+        except ProbeError as error:
+            reasons.append(str(error))
+            time.sleep(0.2)
+        return bool(answers)
+
+    if not wait_until(ready, READY_SECONDS):
+        container.stop()
+        return Absent("docker", f"not ready within {READY_SECONDS:.0f} s: {reasons[-1]}")
+    return Running(
+        service=service.name,
+        url=url,
+        lane="docker",
+        version=answers[0],
+        start_seconds=round(time.monotonic() - began, 3),
+        container=container.get_container_id(),
+    )
+
+
+@contextmanager
+def _without_reaper() -> Iterator[None]:
+    """It needs an image of its own, and would end the container together with this process."""
+    from testcontainers.core.config import testcontainers_config
+
+    before = testcontainers_config.ryuk_disabled
+    testcontainers_config.ryuk_disabled = True
+    try:
+        yield
+    finally:
+        testcontainers_config.ryuk_disabled = before
+
+
+def _is_local(engine: "DockerClient") -> bool:
+    address = str(engine.client.api.base_url)
+    return any(word in address for word in ("unix", "npipe", "localhost", "127.0.0.1"))
+
+
+def _innermost(error: BaseException) -> str:
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return str(error) or type(error).__name__

@@ -1,0 +1,118 @@
+"""Processes by identity, not by number alone; ports that nobody else takes."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process that cannot be taken for a later one of the same number."""
+
+    pid: int
+    born: str
+
+    @property
+    def alive(self) -> bool:
+        """It runs; a zombie does not."""
+        return born(self.pid) == self.born
+
+
+def this_process() -> Process:
+    """Who asks."""
+    return identified(os.getpid())
+
+
+def identified(pid: int) -> Process:
+    """The process that has this number now; one that is gone is never `alive`."""
+    return Process(pid, born(pid) or "gone")
+
+
+def born(pid: int) -> str | None:
+    """When the process started, in units of the platform; None if it is gone or a zombie."""
+    if _PROC.joinpath("self/stat").exists():
+        try:
+            fields = _PROC.joinpath(str(pid), "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return None
+        return None if fields[0] in "ZX" else fields[19]
+    state, _, started = _ps("-p", str(pid), "-o", "stat=,lstart=").strip().partition(" ")
+    return None if not state or state.startswith("Z") else started.strip()
+
+
+def command_line(pid: int) -> str:
+    """What it was started with, parted by blanks; empty if it is gone."""
+    if _PROC.joinpath("self/stat").exists():
+        try:
+            return _PROC.joinpath(str(pid), "cmdline").read_text().replace("\0", " ")
+        except OSError:
+            return ""
+    return _ps("-p", str(pid), "-o", "command=")
+
+
+def children(pid: int) -> list[int]:
+    """Its direct children."""
+    if not _PROC.joinpath("self/stat").exists():
+        rows = (line.split() for line in _ps("-A", "-o", "pid=,ppid=").splitlines())
+        return [int(child) for child, parent in rows if int(parent) == pid]
+    found = []
+    for entry in _PROC.iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = entry.joinpath("stat").read_text().rpartition(")")[2].split()
+            except OSError:  # it ended meanwhile
+                continue
+            if int(fields[1]) == pid:
+                found.append(int(entry.name))
+    return found
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    """Signal a process; nothing if it is gone."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def wait_until(fact: Callable[[], bool], seconds: float) -> bool:
+    """Whether it came true in time."""
+    deadline = time.monotonic() + seconds
+    while not fact():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody has, and no outgoing connection will be given.
+
+    Below the ranges that Linux (32768) and macOS (49152) hand out: a client that connects to a
+    stopped server on such a port may be connected to itself, and a server that starts again may
+    find its port taken.
+    """
+    while True:
+        port = random.randint(15_000, 29_999)  # noqa: S311  # not a secret
+        with socket.socket() as candidate:
+            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                candidate.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+def _ps(*arguments: str) -> str:
+    done = subprocess.run(  # noqa: S603  # our own words, no shell
+        ["/bin/ps", *arguments], capture_output=True, text=True, timeout=10, check=False
+    )
+    return done.stdout

@@ -1,0 +1,100 @@
+"""Read a year of invoices into two read models: `python -m examples.order_book [CSV]`.
+
+Without a CSV file, on the command line or in EVENTBUS_EXAMPLE_DATA, a synthetic order book is
+made up. Killed at any moment and started again with the same command, it goes on where it was,
+and ends with the same totals. Exit code 0: the sums are right; 1: they are not; 2: no usable input.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from eventbus.errors import EventBusError
+from examples.order_book.app import Progress, order_book, progress, read
+from examples.order_book.report import report
+from examples.order_book.sources import Source, UnreadableError, of_file, of_seed
+
+SHOWN_WARNINGS = 20
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m examples.order_book", description=__doc__)
+    parser.add_argument("csv", nargs="?", type=Path, default=_from_environment())
+    parser.add_argument("--storage", help="default: order_book-<input>.db in this directory")
+    parser.add_argument("--limit", type=int, help="read only so many lines")
+    parser.add_argument("--seed", type=int, default=1, help="of the synthetic order book")
+    parser.add_argument("--invoices", type=int, default=5_000, help="of the synthetic order book")
+    parser.add_argument("--progress", type=float, default=1.0, help="seconds between two reports")
+    return parser.parse_args()
+
+
+def _from_environment() -> Path | None:
+    given = os.environ.get("EVENTBUS_EXAMPLE_DATA")
+    return Path(given) if given else None
+
+
+async def run(source: Source, storage: str, limit: int | None, seconds: float) -> int:
+    """Read, wait, report."""
+    print(f"{source.name}\nstorage {storage}", flush=True)
+    began = time.monotonic()
+    async with order_book(storage) as bus:
+        await read(bus, source, limit=limit, warn=warner(), tell=teller(seconds))
+        end = await progress(bus)
+        text, holds = await report(bus, source, whole=limit is None)
+    print(f"\n{text}\n{end.upto:,} lines in {time.monotonic() - began:.1f} s of this run")
+    return 0 if holds else 1
+
+
+def warner() -> Callable[[int, str], None]:
+    """Says on which line what is wrong, the first times; all are counted, and kept with the rest."""
+    seen = 0
+
+    def warn(number: int, why: str) -> None:
+        nonlocal seen
+        seen += 1
+        if seen <= SHOWN_WARNINGS:
+            print(f"warning: line {number + 1} is passed over: {why}", file=sys.stderr)
+        elif seen == SHOWN_WARNINGS + 1:
+            print("warning: more such lines: see table malformed", file=sys.stderr)
+
+    return warn
+
+
+def teller(seconds: float) -> Callable[[Progress], None]:
+    """Prints a line of progress, at most every so many seconds."""
+    last = time.monotonic() - seconds
+
+    def tell(now: Progress) -> None:
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            last = time.monotonic()
+            print(f"read {now.upto:,} lines, handled {now.handled:,}", flush=True)
+
+    return tell
+
+
+def main() -> int:
+    """The exit code."""
+    given = arguments()
+    try:
+        source = of_file(given.csv) if given.csv else of_seed(given.seed, given.invoices)
+        storage = given.storage or f"sqlite:///order_book-{source.fingerprint[:8]}.db"
+        return asyncio.run(run(source, storage, given.limit, given.progress))
+    except UnreadableError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (EventBusError, TimeoutError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,243 @@
+"""run and dev as processes of their own: signals, exit codes, probes, the first screen."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from eventbus.cli.reload import stamps
+
+from .conftest import Run
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+
+WORKER = """
+import asyncio
+from datetime import timedelta
+
+from eventbus import Event, EventBus, Group, subscribe
+
+
+class Slow(Event, type="shop.slow"):
+    pass
+
+
+@subscribe(Slow, group=Group("slow", timeout=timedelta(seconds=60)))
+async def hang(event: Slow) -> None:
+    print("hanging", flush=True)
+    await asyncio.Event().wait()
+
+
+@subscribe(Slow, group="stubborn")
+async def swallow(event: Slow) -> None:
+    print("swallowed", flush=True)
+
+
+bus = EventBus("memory://", storage="sqlite://", service="shop", handlers=[hang])
+swift = EventBus("memory://", service="shop", handlers=[swallow])
+"""
+
+Process = subprocess.Popen[str]
+Start = Callable[..., Process]
+
+
+@pytest.fixture
+def start(project: Path) -> Iterator[Start]:
+    """Start a command as a child; what still runs at the end is killed."""
+    (project / "worker_app.py").write_text(WORKER, encoding="utf-8")
+    started: list[Process] = []
+
+    def start(*args: str) -> Process:
+        pipe = subprocess.PIPE
+        command = [sys.executable, "-m", "eventbus", *args]
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=30)
+
+
+def until(stream: IO[str] | None, text: str) -> list[str]:
+    """The lines up to the one that contains a text."""
+    assert stream is not None
+    lines = []
+    for line in stream:
+        lines.append(line.rstrip("\n"))
+        if text in line:
+            return lines
+    raise AssertionError(f"{text!r} never came: {lines}")
+
+
+def end(process: Process, number: signal.Signals) -> tuple[int, str]:
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    return process.returncode, err
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_run_reports_its_guarantees_and_a_signal_drains_it(
+    start: Start, number: signal.Signals
+) -> None:
+    process = start("run", "worker_app:swift", "-v")
+    lines = until(process.stderr, "EB1111")
+    assert re.fullmatch(
+        r"  eventbus \S+   worker_app:swift   memory://   1 handler, 1 type", lines[0]
+    )
+    assert any("EB1103  group 'stubborn': effect at least once" in line for line in lines)
+    until(process.stderr, "group stubborn subscribed")
+    code, err = end(process, number)
+    assert (code, "draining" in err) == (0, True)
+
+
+def test_dev_prints_a_line_per_event_and_ctrl_c_ends_it(start: Start, project: Path) -> None:
+    process = start("dev", "worker_app:swift", "--publish", "shop.slow")
+    lines = until(process.stdout, "done")
+    assert lines[0].startswith("  eventbus ")
+    assert lines[1] == "swallowed"
+    assert re.fullmatch(
+        r"  \d\d:\d\d:\d\d  shop\.slow  -> stubborn\.swallow  done \d+\.\d ms", lines[2]
+    )
+    assert end(process, signal.SIGINT) == (0, "")
+
+
+def test_dev_shows_a_failure_without_a_traceback(start: Start) -> None:
+    process = start("dev", "shop_app:bus", "--publish", 'shop.ordered {"order": "A-1"}')
+    lines = until(process.stdout, "failed ValueError: card refused")
+    assert "shop.ordered A-1  -> dying.die" in lines[-1]
+    code, err = end(process, signal.SIGINT)
+    assert (code, "Traceback" in err) == (0, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('shop.ordered {"cents": 1}', "order: Field required"),
+        ("shop.ordered {", "Invalid JSON"),
+        ("else.where [1", "no JSON object"),
+    ],
+)
+def test_dev_publishes_nothing_that_does_not_validate(run: Run, text: str, said: str) -> None:
+    ran = run("dev", "shop_app:bus", "--publish", 'shop.ordered {"order": "A"}', "--publish", text)
+    assert ran.code == 2
+    assert said in ran.err.splitlines()[0]
+    assert ran.out == ""
+
+
+def hanging(start: Start, *flags: str) -> Process:
+    process = start("dev", "worker_app:bus", "--publish", "shop.slow", *flags)
+    until(process.stdout, "hanging")
+    return process
+
+
+def test_a_second_signal_ends_at_once(start: Start) -> None:
+    process = hanging(start, "-v")
+    process.send_signal(signal.SIGTERM)
+    until(process.stderr, "draining")
+    assert end(process, signal.SIGTERM)[0] == 143
+
+
+def test_a_second_ctrl_c_ends_at_once(start: Start) -> None:
+    process = hanging(start, "-v")
+    process.send_signal(signal.SIGINT)
+    until(process.stderr, "draining")
+    assert end(process, signal.SIGINT)[0] == 130
+
+
+def test_probes_follow_the_life_of_the_worker(start: Start) -> None:
+    port = free_port()
+    process = start("run", "worker_app:swift", "--http", f"127.0.0.1:{port}")
+    until(process.stderr, "group stubborn subscribed")
+    assert get(port, "/livez") == (200, "ok\n")
+    assert get(port, "/readyz") == (200, "ok\n")
+    assert json.loads(get(port, "/info")[1])["groups"] == ["stubborn"]
+    metrics = get(port, "/metrics")[1]
+    assert 'eventbus_healthy{probe="readyz"} 1.0' in metrics
+    assert end(process, signal.SIGTERM)[0] == 0
+
+
+def test_a_draining_worker_is_not_ready_but_lives(start: Start) -> None:
+    port = free_port()
+    process = hanging(start, "-v", "--http", f"127.0.0.1:{port}")
+    process.send_signal(signal.SIGTERM)
+    until(process.stderr, "draining")
+    assert get(port, "/livez")[0] == 200
+    assert get(port, "/readyz") == (503, "draining\n")
+
+
+def test_an_address_in_use_is_refused(start: Start) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        process = start("run", "worker_app:swift", "--http", f"127.0.0.1:{taken.getsockname()[1]}")
+        _, err = process.communicate(timeout=30)
+    assert (process.returncode, "EB1008" in err) == (2, True)
+
+
+@pytest.mark.parametrize("address", ["8080", "localhost:http", "127.0.0.1:99999"])
+def test_what_is_no_address_is_a_usage_error(start: Start, address: str) -> None:
+    process = start("run", "worker_app:swift", "--http", address)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, "EB8001 --http" in err) == (2, True)
+
+
+def test_a_second_bus_on_a_file_is_refused(start: Start, filled: Path) -> None:
+    first = start("run", "shop_app:bus", "--group", "fine")
+    until(first.stderr, "group fine subscribed")
+    second = start("run", "shop_app:bus")
+    _, err = second.communicate(timeout=30)
+    assert (second.returncode, "EB5303" in err) == (5, True)
+    assert end(first, signal.SIGTERM)[0] == 0
+
+
+def test_an_unsafe_bus_does_not_start(start: Start) -> None:
+    process = start("run", "shop_app:unsafe")
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, "EB1110" in err, "Traceback" in err) == (2, True, False)
+
+
+def test_reload_starts_again_when_a_file_changes(start: Start, project: Path) -> None:
+    process = start("dev", "worker_app:swift", "--publish", "shop.slow", "--reload")
+    until(process.stdout, "done")
+    text = (project / "worker_app.py").read_text().replace("swallowed", "swallowed again")
+    (project / "worker_app.py").write_text(text)
+    until(process.stdout, "swallowed again")
+    assert end(process, signal.SIGTERM)[0] == 0
+
+
+def test_hidden_folders_do_not_reload(project: Path) -> None:
+    (project / ".venv").mkdir()
+    (project / ".venv" / "x.py").write_text("")
+    (project / "seen.py").write_text("")
+    found: Sequence[str] = list(stamps())
+    assert "seen.py" in found
+    assert not any(".venv" in name for name in found)
