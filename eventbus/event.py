@@ -139,8 +139,16 @@ def upcasters(cls: type[TypedMessage]) -> dict[int, Callable[[dict[str, Any]], d
         function.__upcast__: function
         for base in reversed(cls.__mro__)
         for member in vars(base).values()
-        if hasattr(function := getattr(member, "__func__", member), "__upcast__")
+        if hasattr(function := _marked(member), "__upcast__")
     }
+
+
+def _marked(member: Any) -> Any:
+    """The function that carries the mark: `@upcast` may stand above or below `@staticmethod`."""
+    function = getattr(member, "__func__", member)
+    if hasattr(member, "__upcast__") and function is not member:
+        function.__upcast__ = member.__upcast__
+    return function
 
 
 @dataclass(frozen=True, slots=True)

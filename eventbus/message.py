@@ -58,38 +58,31 @@ def own_key(message: Message) -> str:
 
 
 class _Ids:
-    """UUIDv7 (RFC 9562 5.7): milliseconds, then a counter from a random start.
+    """UUIDv7 (RFC 9562 5.7): milliseconds, 26 random bits per millisecond, then a counter.
 
-    Rising within a process.
+    The counter starts at random: ids rise within a process, and those of two never meet.
     """
 
     def __init__(self) -> None:
         self._reseed()
-        os.register_at_fork(after_in_child=self._reseed) if hasattr(
-            os, "register_at_fork"
-        ) else None
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._reseed)
 
     def _reseed(self) -> None:
         self._random = random.Random(os.urandom(32))  # noqa: S311 - ids are no secrets
-        self._last = 0
-        self._counter = 0
+        self._last = self._counter = 0
+        self._prefix = ""
 
     def __call__(self) -> str:
         now = time.time_ns() // 1_000_000
         if now > self._last:
             self._last = now
-            self._counter = self._random.getrandbits(73)  # a bit of 74 is left for counting up
+            high, variant = self._random.getrandbits(12), 0x8000 | self._random.getrandbits(14)
+            self._prefix = f"{now >> 16:08x}-{now & 0xFFFF:04x}-7{high:03x}-{variant:04x}-"
+            self._counter = self._random.getrandbits(47)  # a bit of 48 is left for counting up
         else:
-            self._counter += 1 + self._random.getrandbits(16)
-        tail = self._counter
-        value = (
-            self._last << 80
-            | 0x7000_8000_0000_0000_0000
-            | (tail & 0x3FFC_0000_0000_0000_000) << 2
-            | tail & 0x3FFF_FFFF_FFFF_FFFF
-        )
-        text = f"{value:032x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+            self._counter += 1
+        return f"{self._prefix}{self._counter:012x}"
 
 
 new_id = _Ids()

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any, Protocol
 
 log = logging.getLogger("eventbus.service")
@@ -111,17 +112,51 @@ async def end(tasks: Iterable[asyncio.Task[object]], *, seconds: float = 3.0) ->
     return not left
 
 
-async def first_of(*waits: Awaitable[object], name: str) -> None:
-    """Return when one of them does; the others are cancelled. What the first raises is raised."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    for task in tasks:
-        if isinstance(task, asyncio.Task):
-            task.set_name(name)
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+class Alarm:
+    """Wakes one service: at a hint of the storage, when somebody rings, or at the stop.
+
+    A hint is only a reason to look: what it misses the poll finds (S3).
+    """
+
+    def __init__(self, wait: Callable[[timedelta], Awaitable[None]], name: str) -> None:
+        self._wait = wait
+        self._name = name
+        self._rung = asyncio.Event()
+
+    def ring(self) -> None:
+        """End the rest that is going on, or the next one."""
+        self._rung.set()
+
+    async def rest(self, seconds: float) -> None:
+        """Until it rings, at most so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._rung.wait()
+        except TimeoutError:
+            return
+        self._rung.clear()
+
+    @asynccontextmanager
+    async def set(self, stopping: asyncio.Event) -> AsyncIterator[None]:
+        """Listen for hints and the stop inside the block."""
+        tasks = [
+            asyncio.create_task(self._hints(), name=f"{self._name}:hints"),
+            asyncio.create_task(self._stop(stopping), name=f"{self._name}:stop"),
+        ]
+        try:
+            yield
+        finally:
+            await end(tasks)
+
+    async def _hints(self) -> None:
+        while True:
+            try:
+                await self._wait(timedelta(minutes=1))
+            except Exception:  # whatever it is, the poll goes on
+                log.exception("%s hears no hints for a while", self._name)
+                await asyncio.sleep(1)
+            self.ring()
+
+    async def _stop(self, stopping: asyncio.Event) -> None:
+        await stopping.wait()
+        self.ring()

@@ -146,6 +146,10 @@ class Volatile(Protocol):
     forgot.
     """
 
+    async def publish_again(self, messages: Sequence[Message]) -> None:
+        """Publish what an earlier process may have handed out: it is delivered as `redelivered`."""
+        ...
+
     def on_handled(self, tell: Callable[[Sequence[Message]], None]) -> None:
         """Call `tell` with messages that every known group has acknowledged, in partition order.
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from eventbus.bus import Description, EventBus
 
 
+_LOOK_SECONDS = 0.05
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
     """The worker flags of one call."""
@@ -60,10 +63,21 @@ def work(settings: Settings, app: str | None, worker: Worker) -> int:
         only = services(description, worker)
         report(settings, target_of(settings, app) or "", description)
         async with watched(bus, description, worker.http):
-            return await bus.run(only=only, grace=timedelta(seconds=worker.grace))
+            saying = asyncio.create_task(announce(settings, bus), name="cli:announce")
+            try:
+                return await bus.run(only=only, grace=timedelta(seconds=worker.grace))
+            finally:
+                saying.cancel()
 
     with asyncio.Runner(loop_factory=loop_factory(worker.loop)) as runner:
         return DONE if runner.run(working()) else PARTLY
+
+
+async def announce(settings: Settings, bus: "EventBus") -> None:
+    """Say once that the bus is ready."""
+    while not (await bus.health()).ready:
+        await asyncio.sleep(_LOOK_SECONDS)
+    note(settings, "  ready; SIGTERM or Ctrl-C drains")
 
 
 def watched(

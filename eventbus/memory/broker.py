@@ -184,15 +184,18 @@ class MemoryBroker:
             max_held=max_held,
         )
 
-    def store(self, message: Message, malformed: str | None = None) -> bool:
-        """Append to the topic; False: full, nothing was stored."""
+    def store(self, message: Message, malformed: str | None = None, *, again: bool = False) -> bool:
+        """Append to the topic; False: full, nothing was stored.
+
+        `again`: another process may have handed it out, so it is delivered as redelivered.
+        """
         usage = self._usage
         if (
             usage.messages >= self._max_messages
             or usage.bytes + len(message.payload) > self._max_bytes
         ) and not self._make_room(len(message.payload)):
             return False
-        if told := self._style.store(message, malformed):
+        if told := self._style.store(message, malformed, again):
             self._unheard += told
         self.owed += 1
         return True

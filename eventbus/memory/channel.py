@@ -15,14 +15,21 @@ class Entry:
     __slots__ = ("exchange", "handed", "malformed", "message", "name", "offset", "since")
 
     def __init__(
-        self, queue: str, exchange: Exchange, offset: int, message: Message, malformed: str | None
+        self,
+        queue: str,
+        exchange: Exchange,
+        offset: int,
+        message: Message,
+        malformed: str | None,
+        *,
+        handed: int = 0,
     ) -> None:
         self.name = queue
         self.exchange = exchange
         self.offset = offset
         self.message = message
         self.malformed = malformed
-        self.handed = 0  # how often
+        self.handed = handed  # how often
         self.since = 0.0  # when, the last time
 
 

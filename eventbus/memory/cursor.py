@@ -42,14 +42,15 @@ class Cursor:
     def take(self, room: int, room_bytes: int) -> tuple[list[MemoryDelivery], int]:
         """What is ready, at most `room`, until the bytes are used up; and its size."""
         start, log, epoch = self.position, self.log, self.watermark.epoch
-        again, malformed = self.again_below, log.malformed
+        again, malformed, repeated = self.again_below, log.malformed, log.repeated
         size, batch = 0, list[MemoryDelivery]()
         for number, message in enumerate(log.between(start, start + room), start):
             if size >= room_bytes:
                 break
             size += len(message.payload)
             why = malformed.get(number) if malformed else None
-            batch.append(MemoryDelivery(message, why, self, number, epoch, number < again))
+            redelivered = number < again or number in repeated
+            batch.append(MemoryDelivery(message, why, self, number, epoch, redelivered))
         self.position = start + len(batch)
         self.handed = max(self.handed, self.position)
         self.watermark.begin_all(range(start, self.position))

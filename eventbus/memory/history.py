@@ -29,22 +29,26 @@ class PartitionLog:
         "malformed",
         "messages",
         "name",
+        "repeated",
     )
 
     def __init__(self, name: str, usage: Usage, retain: int) -> None:
         self.name = name
         self.messages: list[Message] = []
         self.malformed: dict[int, str] = {}  # by offset: why the envelope cannot be read
+        self.repeated: set[int] = set()  # offsets of what another process may have handed out
         self.first = self.end = self.handled = 0
         self._numbers = array("q")  # place of each message among all of the broker
         self._usage = usage
         self._retain = retain
         self._slack = max(1, retain // 8)  # trimming moves the rest: not for each message
 
-    def append(self, message: Message, number: int, malformed: str | None) -> None:
+    def append(self, message: Message, number: int, malformed: str | None, again: bool) -> None:
         """Store a message at offset `end`."""
         if malformed is not None:
             self.malformed[self.end] = malformed
+        if again:
+            self.repeated.add(self.end)
         self.messages.append(message)
         self._numbers.append(number)
         self.end += 1
@@ -78,6 +82,8 @@ class PartitionLog:
         del self.messages[: len(dropped)], self._numbers[: len(dropped)]
         if self.malformed:
             self.malformed = {at: why for at, why in self.malformed.items() if at >= stop}
+        if self.repeated:
+            self.repeated = {at for at in self.repeated if at >= stop}
         self.first = stop
 
 

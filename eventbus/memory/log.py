@@ -171,12 +171,12 @@ class LogStyle:
         self._unkeyed = 0
         self._number = 0
 
-    def store(self, message: Message, malformed: str | None = None) -> Sequence[Message]:
+    def store(self, message: Message, malformed: str | None, again: bool) -> Sequence[Message]:
         """Append; answers what is handled by that, because no group is known that could."""
         logs = self._topics.get(message.topic) or self._create(message.topic)
         log = logs[self._index(message.key)]
         self._number += 1
-        log.append(message, self._number, malformed)
+        log.append(message, self._number, malformed, again)
         cursors = self._cursors[log.name]
         for cursor in cursors:
             reader = cursor.reader

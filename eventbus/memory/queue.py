@@ -190,15 +190,15 @@ class QueueStyle:
         """By which a delivery grows old."""
         return self._now() if self._now else asyncio.get_running_loop().time()
 
-    def store(self, message: Message, malformed: str | None = None) -> Sequence[Message]:
+    def store(self, message: Message, malformed: str | None, again: bool) -> Sequence[Message]:
         """Put a copy into each queue that wants it; answers what is handled by that."""
         topic = self._topics.get(message.topic) or self._create(message.topic)
         offset = topic.end
         self._number += 1
-        topic.append(message, self._number, malformed)
+        topic.append(message, self._number, malformed, again)
         wanting = [group for group in self._bound[message.topic] if group.wants(message.type)]
         for group in wanting:
-            group.put(Entry(group.name, topic, offset, message, malformed))
+            group.put(Entry(group.name, topic, offset, message, malformed, handed=int(again)))
         return topic.copied(offset, len(wanting))
 
     def group(self, interest: Interest) -> QueueGroup:

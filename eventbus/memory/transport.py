@@ -126,6 +126,16 @@ class MemoryTransport:
                 one and what follows is `NotSent`.
             TransportError: EB2105, not entered; nothing was stored.
         """
+        await self._publish(messages, again=False)
+
+    async def publish_again(self, messages: Sequence[Message]) -> None:
+        """Publish what an earlier process may have handed out: delivered as redelivered.
+
+        Raises what `publish` raises.
+        """
+        await self._publish(messages, again=True)
+
+    async def _publish(self, messages: Sequence[Message], *, again: bool) -> None:
         broker = self._broker_if_entered()
         if broker.stepwise:
             await asyncio.sleep(0)
@@ -134,7 +144,7 @@ class MemoryTransport:
             for place, message in enumerate(messages):
                 if len(message.payload) > self._max_body:
                     raise _too_large(messages, place, self._max_body)
-                if not broker.store(message):
+                if not broker.store(message, again=again):
                     raise _full(messages, place)
                 if broker.owed >= pace:
                     broker.owed = 0

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
+from itertools import groupby
 from random import Random
 from uuid import uuid4
 
@@ -17,7 +18,7 @@ from eventbus.errors import Unknown as UnknownResult
 from eventbus.instrumentation import Instrumentation
 from eventbus.message import Message
 from eventbus.outbox.partitions import fair_share, surplus, wanted
-from eventbus.service import first_of, pause
+from eventbus.service import Alarm, pause
 from eventbus.storage import Storage
 from eventbus.storage.leases import Lease
 from eventbus.storage.outbox import Outgoing
@@ -62,14 +63,17 @@ class Relay:
         self._instrumentation = instrumentation
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._renew_at = 0.0
+        self._failures = 0
         self._presence: Sequence[Lease] = ()
-        self._nudged = asyncio.Event()
+        self._alarm = Alarm(lambda at_most: storage.wait("outbox", at_most=at_most), "relay")
+        self._began = 0.0
         self._busy = False
         # Rows that the transport holds only in this process: settled once their groups are done,
         # and known here until then, or the next read would send them again.
         self._volatile = not transport.capabilities.durable and isinstance(transport, Volatile)
         self._out: dict[tuple[str, str], Outgoing] = {}
         self._handled: list[Outgoing] = []
+        self._reads = 0
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Relay until stopping.
@@ -78,20 +82,22 @@ class Relay:
         """
         if self._volatile and isinstance(self._transport, Volatile):
             self._transport.on_handled(self._take_handled)
+        self._began = asyncio.get_running_loop().time()
         idle = SHORTEST_POLL_SECONDS
         try:
-            while not stopping.is_set():
-                moved = await self._turn(stopping)
-                idle = SHORTEST_POLL_SECONDS if moved else min(self._longest, idle * 2)
-                if not moved:
-                    await self._rest(stopping, idle)
+            async with self._alarm.set(stopping):
+                while not stopping.is_set():
+                    moved = await self._turn(stopping)
+                    idle = SHORTEST_POLL_SECONDS if moved else min(self._longest, idle * 2)
+                    if not moved:
+                        await self._alarm.rest(idle)
         finally:
             await self._give_back()
 
     async def idle(self) -> bool:
         """Whether nothing that is due waits here or in the database; if something does, go on."""
         if self._busy or self._out:
-            self._nudged.set()
+            self._alarm.ring()
             return False
         if self.paused or not self.leases:
             return self.paused
@@ -99,12 +105,11 @@ class Relay:
             due = await tx.outbox.promote(self.leases, limit=100)
             rows = await tx.outbox.read(self.leases, limit=1)
         if due or rows:
-            self._nudged.set()
+            self._alarm.ring()
         return not due and not rows
 
     async def _turn(self, stopping: asyncio.Event) -> int:
         """One round; how many rows moved."""
-        self._nudged.clear()
         self._busy = True
         try:
             await self._hold_leases()
@@ -126,17 +131,27 @@ class Relay:
         rows: Sequence[Outgoing] = ()
         async with self._storage.transaction() as tx:
             if handled:
-                await tx.outbox.settle(self.leases, handled)
+                self._notice(await tx.outbox.settle(self.leases, handled), len(handled))
             if len(self._out) - len(handled) < MAX_OUT:
                 await tx.outbox.promote(self.leases, limit=100)
-                limit = self._batch + len(self._out) - len(handled)
-                rows = await tx.outbox.read(self.leases, limit=limit)
+                after = self._after()
+                limit = self._batch if after else self._batch + len(self._out)
+                rows = await tx.outbox.read(self.leases, limit=limit, after=after)
         del self._handled[: len(handled)]
         for row in handled:
             self._out.pop(_identity(row.message), None)
         if not self._out:
             return list(rows)
         return [row for row in rows if _identity(row.message) not in self._out][: self._batch]
+
+    def _after(self) -> int:
+        """The highest row that is out: what lies below is on its way, and looked at now and then.
+
+        A lower row may become due later, so each tenth read, and each one with nothing out, starts
+        at the beginning.
+        """
+        self._reads = (self._reads + 1) % 10
+        return max((row.row for row in self._out.values()), default=0) if self._reads else 0
 
     async def _publish(self, rows: list[Outgoing]) -> int:
         """Whole where the transport stops at a refusal, else in waves of one row per key."""
@@ -172,7 +187,7 @@ class Relay:
         try:
             with nullcontext() if spans is None else spans.sending(messages):
                 async with asyncio.timeout_at(until):
-                    await self._transport.publish(messages)
+                    await self._hand_over(rows)
         except PublishError as error:
             down = False
             for row, result in zip(rows, error.results, strict=True):
@@ -200,7 +215,15 @@ class Relay:
         confirmed.extend(rows)
         return False
 
-    _failures = 0
+    async def _hand_over(self, rows: Sequence[Outgoing]) -> None:
+        """What stood here before we began, another process may have handed to a volatile broker."""
+        if not isinstance(self._transport, Volatile) or not self._volatile:
+            await self._transport.publish([row.message for row in rows])
+            return
+        since = timedelta(seconds=asyncio.get_running_loop().time() - self._began)
+        for old, some in groupby(rows, key=lambda row: row.age > since):
+            publish = self._transport.publish_again if old else self._transport.publish
+            await publish([row.message for row in some])
 
     def _back_off(self) -> float:
         """0.1 s doubling to 30 s; the leases are kept: nobody else reaches that broker either."""
@@ -223,11 +246,18 @@ class Relay:
             return
         async with self._storage.transaction() as tx:
             if settled:
-                await tx.outbox.settle(self.leases, settled)
+                self._notice(await tx.outbox.settle(self.leases, settled), len(settled))
             for row, reason in rejected:
                 log.warning("the broker refused message %s: %s", row.message.id, reason)
                 delay = delay_after(row.attempts + 1, self._random)
-                await tx.outbox.defer(self.leases, [row], delay=delay, error=reason)
+                self._notice(
+                    await tx.outbox.defer(self.leases, [row], delay=delay, error=reason), 1
+                )
+
+    def _notice(self, changed: int, wanted: int) -> None:
+        """Rows that did not change belong to somebody else: ask at once which leases are ours."""
+        if changed < wanted:
+            self._renew_at = 0.0
 
     def _take_handled(self, messages: Sequence[Message]) -> None:
         """Every group is done with these: their rows may go."""
@@ -236,7 +266,7 @@ class Relay:
             if row is not None:
                 self._handled.append(row)
         if self._handled and not self._busy:
-            self._nudged.set()
+            self._alarm.ring()
 
     async def _hold_leases(self) -> None:
         """Renew at a third of the ttl; take up to the fair share, give back what is above it."""
@@ -261,19 +291,7 @@ class Relay:
                 taken = await tx.leases.acquire(names, owner=self._owner, ttl=TTL, limit=more)
                 held = [*held, *taken]
         self.leases = held
-        self._renew_at = now + TTL.total_seconds() / 3
-
-    async def _rest(self, stopping: asyncio.Event, seconds: float) -> None:
-        """Until a hint, a nudge, the stop, or the next poll.
-
-        Each is only a reason to look again.
-        """
-        await first_of(
-            self._storage.wait("outbox", at_most=timedelta(seconds=seconds)),
-            self._nudged.wait(),
-            stopping.wait(),
-            name="relay:rest",
-        )
+        self._renew_at = now + (TTL.total_seconds() / 3 if held else 1.0)
 
     async def _give_back(self) -> None:
         leases = [*self.leases, *self._presence]

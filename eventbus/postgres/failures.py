@@ -1,17 +1,21 @@
 """Errors of driver and server -> ours: foreign errors stop at the border, with their cause."""
 
-import asyncio
-
 import asyncpg
+from asyncpg.exceptions import DataError, InternalClientError, InvalidCachedStatementError
 
 from eventbus.errors import StorageError
 
-# What a message may be to blame for: its own statement. Everything else is our database's trouble.
-_UNREACHABLE = ("08", "57P01", "57P02", "57P03", "53300")
-_AGAIN = ("40001", "40P01")
-_LOCKED = ("55P03", "57014", "25P03")
-_BORDER = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, asyncio.TimeoutError)
-FAILURES: tuple[type[Exception], ...] = _BORDER
+FAILURES: tuple[type[Exception], ...] = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    InternalClientError,
+    OSError,  # TimeoutError too
+    UnicodeError,  # a lone surrogate in the text of a statement
+)
+"""What the driver may raise; programming errors pass."""
+
+_UNREACHABLE = ("08", "57P01", "57P02", "57P03", "57P05", "53300", "25P03")
+_LATER = "nothing is lost: it goes on by itself when the database is back; eventbus doctor"
 
 
 def sqlstate_of(error: BaseException) -> str:
@@ -19,45 +23,61 @@ def sqlstate_of(error: BaseException) -> str:
     return getattr(error, "sqlstate", None) or ""
 
 
-def translated(error: Exception, where: str) -> StorageError:
-    """The storage error that a failure of driver or server is."""
+def is_cut(error: BaseException) -> bool:
+    """Whether the connection it came from can be trusted no more."""
+    if isinstance(error, DataError):
+        return False
+    foreign = isinstance(error, OSError | InternalClientError)
+    return foreign or sqlstate_of(error).startswith((*_UNREACHABLE, "25006"))
+
+
+def translated(
+    error: BaseException, where: str, *, ours: bool = True, cut: bool = False
+) -> StorageError:
+    """The storage error that a failure of driver or server is.
+
+    Args:
+        error: what was raised.
+        where: the statement's name, and the database.
+        ours: the statement is of this package; one of the application can be a message's fault.
+        cut: the connection is gone.
+    """
     state = sqlstate_of(error)
-    text = f"{state + ' ' if state else ''}{_first_line(error)}"
-    if isinstance(error, TimeoutError):
-        return _failure("EB5007", "the database did not answer in time", where, text, _LATER)
-    if state.startswith(_UNREACHABLE) or isinstance(error, OSError | asyncpg.InterfaceError):
-        return _failure("EB5001", "the database cannot be reached", where, text, _LATER)
-    if state in _AGAIN:
-        return _failure("EB5011", "the transaction met another one", where, text, "it runs again")
-    if state in _LOCKED:
-        return _failure("EB5007", "a lock or a statement took too long", where, text, _LATER)
-    if state == "53100":
-        return _failure("EB5006", "the database's disk is full", where, text, "free space")
-    if state == "42501":
-        return _failure("EB5012", "the role lacks a right", where, text, "GRANT what is missing")
-    if state == "25006":
-        return _failure(
-            "EB5013", "the database is read-only", where, text, "connect to the primary"
-        )
-    if state in {"3F000", "42P01"} and "eventbus" in where:
-        return _failure(
-            "EB5302", "the schema of eventbus is missing", where, text, "eventbus db upgrade"
-        )
-    if state.startswith("22"):
-        return _failure("EB5009", "a value does not fit", where, text, "mend the value")
-    return _failure("EB5005", "a statement failed", where, text, "mend the statement")
-
-
-_LATER = "nothing is lost: it goes on by itself when the database is back | eventbus doctor"
-
-
-def is_conflict(error: StorageError) -> bool:
-    """Serialization failure or deadlock: the whole unit of work may run again."""
-    return error.code == "EB5011"
-
-
-def _failure(code: str, what: str, where: str, why: str, next: str) -> StorageError:
+    what, code, next = _meaning(error, state, ours=ours, cut=cut)
+    why = f"{state} {_first_line(error)}".strip()
     return StorageError(code, what, where=where, why=why, next=next)
+
+
+def _meaning(
+    error: BaseException, state: str, *, ours: bool, cut: bool
+) -> tuple[str, str, str]:
+    if isinstance(error, TimeoutError):
+        return "the database did not answer in time", "EB5007", _LATER
+    if isinstance(error, DataError | UnicodeError) or state.startswith("22") or state == "23502":
+        return "a value does not fit", "EB5009", "mend the value that the server names"
+    if state == "53300":
+        return (
+            "the database has no connection left",
+            "EB5001",
+            "raise max_connections, or lower ?pool=; eventbus guarantees prints the sum",
+        )
+    if cut or isinstance(error, OSError) or state.startswith(_UNREACHABLE):
+        return "the database cannot be reached", "EB5001", _LATER
+    if state in {"40001", "40P01"} or isinstance(error, InvalidCachedStatementError):
+        return "the transaction met another one", "EB5011", "run the whole transaction again"
+    if state in {"55P03", "57014"}:
+        return "a lock or a statement took too long", "EB5007", _LATER
+    if state == "53100":
+        return "the database's disk is full", "EB5006", "free space; intake goes on by itself"
+    if state == "25006":
+        return "the database is read-only", "EB5013", "connect to the primary"
+    if state in {"28000", "28P01", "3D000"}:
+        return "the database refuses the login", "EB5001", "mend user, password or name"
+    if ours and state == "42501":
+        return "the role lacks a right", "EB5012", "GRANT it: USAGE on the schema, and the tables"
+    if ours and state in {"3F000", "42P01", "42883", "42703"}:
+        return "the schema of eventbus is not there", "EB5302", "eventbus db upgrade"
+    return "a statement failed", "EB5005", "mend the statement; placeholders are $1, $2"
 
 
 def _first_line(error: BaseException) -> str:

@@ -41,7 +41,6 @@ class Fate:
             return str(row["status"] or "unknown")
 
 
-
 SERVER = """
 SELECT system_identifier::text AS system,
        substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline

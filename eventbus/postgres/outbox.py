@@ -37,9 +37,9 @@ SELECT pg_current_xact_id()::text AS xid"""
 _READ = """
 SELECT o.* FROM unnest($1::smallint[]) p(part) CROSS JOIN LATERAL (
   SELECT b.part, b.id, b.message_id, b.type, b.source, b.topic, b.key, b.headers, b.payload,
-         b.attempts
+         b.attempts, statement_timestamp() - b.created_at AS age
     FROM {schema}.outbox b
-   WHERE b.part = p.part AND (b.due_at IS NULL OR b.due_at <= statement_timestamp())
+   WHERE b.part = p.part AND b.id > $2 AND (b.due_at IS NULL OR b.due_at <= statement_timestamp())
      AND NOT EXISTS (SELECT 1 FROM {schema}.outbox d
                       WHERE d.part = b.part AND d.key = b.key AND d.id < b.id
                         AND d.due_at > statement_timestamp())
@@ -97,7 +97,9 @@ class PostgresOutbox:
         )
         return await self._changed(_PROMOTE, *arrays, where="outbox.promote", limit=_size(limit))
 
-    async def read(self, leases: Collection[Lease], *, limit: int) -> Sequence[Outgoing]:
+    async def read(
+        self, leases: Collection[Lease], *, limit: int, after: int = 0
+    ) -> Sequence[Outgoing]:
         """What is due, per partition in row order."""
         size = _size(limit)
         sql = _READ.format(
@@ -106,7 +108,7 @@ class PostgresOutbox:
             per_part=_PER_PART if size <= 500 else size,
         )
         parts = [_number(lease) for lease in leases]
-        rows = await self._session.fetch(sql, parts, where="outbox.read", role="control")
+        rows = await self._session.fetch(sql, parts, after, where="outbox.read", role="control")
         return [outgoing_of(row) for row in rows[:limit]]
 
     async def settle(self, leases: Collection[Lease], sent: Sequence[Outgoing]) -> int:

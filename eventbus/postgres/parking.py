@@ -141,5 +141,3 @@ def _lost(lease: Lease | None, group: str) -> LeaseLostError:
         why="the lease is stale, or another worker settled one of the messages",
         next="nothing of this transaction is kept: the new owner goes on",
     )
-
-

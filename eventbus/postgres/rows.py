@@ -44,6 +44,7 @@ def outgoing_of(row: Mapping[str, Any]) -> Outgoing:
         row=row["id"],
         message=message_of(row, row["key"]),
         attempts=row["attempts"],
+        age=row["age"],
     )
 
 

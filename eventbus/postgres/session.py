@@ -2,114 +2,110 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, TypeVar
 
-import asyncpg
-
-from eventbus.errors import CommitUnknownError, StorageError
+from eventbus.errors import StorageError
 from eventbus.message import Message
-from eventbus.postgres.failures import FAILURES, sqlstate_of, translated
-from eventbus.postgres.fate import Fate
+from eventbus.postgres.failures import FAILURES, is_cut, translated
 from eventbus.postgres.pools import Connection, Pools, Role
 from eventbus.storage import Work
 
 log = logging.getLogger("eventbus.postgres")
+T = TypeVar("T")
+
+ROLLBACK_SECONDS = 5.0
 
 
 class Session:
     """What the sub-stores of a transaction share; used by one task at a time.
 
-    A block that does nothing costs nothing: connection and BEGIN come with the first statement,
-    a savepoint with the first statement inside it, in one round trip with the RELEASE before it.
+    A block that does nothing costs nothing: the connection comes with the first statement, BEGIN
+    with the first one that is more than a look, a savepoint with the first statement inside it, in
+    one round trip with the RELEASE before it.
     """
 
-    def __init__(
-        self,
-        pools: Pools,
-        schema: str,
-        *,
-        hint: Callable[[Work], None],
-        flush: Callable[["Session"], Any],
-    ) -> None:
+    def __init__(self, pools: Pools, schema: str, connection: Connection | None = None) -> None:
         self.pools = pools
         self.schema = schema
         self.open = True
+        self.borrowed = connection is not None  # the caller commits, or rolls back
+        self.begun = self.borrowed
+        self.whole = True  # False: cut in mid-statement, nobody may use the connection again
         self.outgoing: list[tuple[Message, timedelta | None]] = []
         self.hints: set[Work] = set()
-        self.closing: dict[str, set[str]] = {}  # keys that a closing round holds, by group
-        self.xid: int | None = None
-        self.ids: list[str] = []
-        self.statements = 0
-        self._hint = hint
-        self._flush = flush
+        self.closing: set[tuple[str, str]] = set()  # (group, key) that a closing round holds
+        self.ids: list[str] = []  # of messages, for who asks what became of the commit
+        self.xid: int | None = None  # what an unknown commit is resolved by
+        self.wrote = False  # something that an unknown commit should be resolved for
+        self.handed_out = False  # the application has the connection itself
+        self.connection = connection
+        self.failed: StorageError | None = None
+        self._failed_at = 0
         self._role: Role = "work"
-        self._connection: Connection | None = None
-        self._borrowed = False
-        self._whole = True
-        self._wrote = False
-        self._failed: StorageError | None = None
         self._points: list[_Savepoint] = []
         self._unreleased: str | None = None
         self._numbered = 0
 
-    @classmethod
-    def borrowed(
-        cls,
-        pools: Pools,
-        schema: str,
-        connection: Connection,
-        *,
-        hint: Callable[[Work], None],
-        flush: Callable[["Session"], Any],
-    ) -> "Session":
-        """Inside the caller's transaction: never commits it, never rolls it back."""
-        session = cls(pools, schema, hint=hint, flush=flush)
-        session._connection = connection
-        session._borrowed = True
-        return session
+    async def look(
+        self, statement: str, *args: Any, where: str, role: Role = "work"
+    ) -> list[Any]:
+        """All rows of a read of ours that locks nothing: before BEGIN it sees the same."""
+        connection = await self._ready(role) if self.begun else await self._connected(role)
+        return await self._rows(connection, statement, args, where)
 
     async def fetch(
         self, statement: str, *args: Any, where: str, role: Role = "work"
     ) -> list[Any]:
         """All rows of a statement of ours."""
-        connection = await self._ready(role)
-        self._wrote = True
-        return await self._run(connection.fetch(statement, *args), where)  # type: ignore[no-any-return]
+        return await self._rows(await self._ready(role), statement, args, where)
 
     async def execute(self, statement: str, *args: Any, where: str, role: Role = "work") -> str:
-        """The command tag of a statement."""
+        """The command tag of a statement of ours."""
         connection = await self._ready(role)
-        self._wrote = True
-        return await self._run(connection.execute(statement, *args), where)  # type: ignore[no-any-return]
-
-    async def execute_many(self, statement: str, rows: Sequence[Any], *, where: str) -> None:
-        """A statement for each row."""
-        connection = await self._ready("work")
-        self._wrote = True
-        await self._run(connection.executemany(statement, rows), where)
-
-    @property
-    def connection(self) -> Connection | None:
-        """The connection, once something was sent."""
-        return self._connection
+        tag: str = await self.run(connection.execute(statement, *args), where)
+        return tag
 
     async def raw(self) -> Connection:
-        """The connection itself, with everything sent that is due."""
-        self._wrote = True
+        """The connection, with everything sent that is due, for statements of the application."""
+        self.wrote = True
         return await self._ready("work")
+
+    async def run(self, work: Awaitable[T], where: str, *, ours: bool = True) -> T:
+        """Await the driver.
+
+        Raises:
+            StorageError: the transaction, or its innermost savepoint, cannot go on.
+        """
+        try:
+            return await work
+        except asyncio.CancelledError as error:
+            self.whole = False
+            failure = translated(TimeoutError("cancelled in mid-statement"), where, cut=True)
+            self._fail(failure)
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():  # nobody asked: the connection went (X22)
+                raise failure from error
+            raise
+        except FAILURES as error:
+            gone = is_cut(error) or (self.connection is not None and self.connection.is_closed())
+            self.whole = self.whole and not gone
+            where = f"{where}, {self.pools.config.where}"
+            failure = translated(error, where, ours=ours, cut=gone)
+            self._fail(failure)
+            self.pools.note(failure)
+            raise failure from error
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
         """If the block raises, undo what it wrote, here and in the buffers."""
-        point = _Savepoint(len(self.outgoing), set(self.hints))
+        point = _Savepoint(len(self._points), len(self.outgoing), set(self.hints))
         self._points.append(point)
         try:
             yield
-            if self._failed is not None and point.name is not None:
-                raise self._failed  # the block swallowed it: what it wrote cannot be kept
+            await self._keep(point)
         except BaseException:
             del self.outgoing[point.outgoing :]
             self.hints = point.hints
@@ -117,51 +113,79 @@ class Session:
             await self._back_to(point)
             raise
         self._points.remove(point)
-        if point.name is not None:
-            self._unreleased = point.name
 
-    async def commit(self) -> None:
-        """Buffered rows last, then COMMIT, then hints.
+    def check(self) -> None:
+        """Refuse what cannot be kept any more.
 
         Raises:
-            StorageError: nothing is kept.
-            CommitUnknownError: perhaps all of it is.
+            StorageError: EB5010, the block was left; EB5004, something in it had failed.
         """
-        self.open = False
-        try:
-            if self._failed is not None:
-                raise self._doomed()
-            if self.outgoing:
-                await self._flush(self)
-            if self._connection is not None and not self._borrowed:
-                await self._commit(self._connection)
-        except BaseException:
-            await self._end(roll_back=True)
-            raise
-        await self._end(roll_back=False)
-        for work in self.hints:
-            self._hint(work)
+        if not self.open and self.connection is None:
+            raise _over()
+        if self.failed is not None:
+            raise self.doomed()
 
-    async def roll_back(self) -> None:
-        """Nothing is kept. Never raises: the error that led here is the one to see (X11)."""
-        self.open = False
-        await self._end(roll_back=True)
+    async def release_last(self) -> None:
+        """End the savepoint that is still open although its block is left."""
+        name, self._unreleased = self._unreleased, None
+        if name is not None and self.connection is not None:
+            await self.run(self.connection.execute(f"RELEASE SAVEPOINT {name}"), "RELEASE")
+
+    async def end(self, *, roll_back: bool) -> None:
+        """Give the connection back; what is open is rolled back. Raises only CancelledError.
+
+        The error that led here is the one to see (X11).
+        """
+        connection, self.connection = self.connection, None
+        if connection is None or self.borrowed:
+            return
+        try:
+            if roll_back and self.whole and self.begun:
+                self.whole = False  # until it is done
+                async with asyncio.timeout(ROLLBACK_SECONDS):
+                    await connection.execute("ROLLBACK")
+                self.whole = True
+        except FAILURES as error:
+            log.warning("the server rolls back by itself, we could not: %s", error)
+        finally:
+            await self.pools.release(self._role, connection, whole=self.whole)
+
+    def doomed(self) -> StorageError:
+        """The error of what comes after a failure."""
+        first = self.failed
+        error = StorageError(
+            "EB5004",
+            "the transaction is doomed: an earlier statement in it failed",
+            where="a statement after the failed one, or the commit" if first is None else first.where,
+            why="the server has rolled it back" if first is None else f"{first.what}: {first.why}",
+            next="let the first error leave the block, or wrap what may fail in tx.savepoint()",
+        )
+        error.__cause__ = first
+        return error
+
+    async def _rows(
+        self, connection: Connection, statement: str, args: Sequence[Any], where: str
+    ) -> list[Any]:
+        rows: list[Any] = await self.run(connection.fetch(statement, *args), where)
+        return rows
+
+    async def _connected(self, role: Role) -> Connection:
+        self.check()
+        if self.connection is None:
+            self._role = role
+            self.connection = await self.pools.acquire(role)
+        return self.connection
 
     async def _ready(self, role: Role) -> Connection:
-        if not self.open and self._connection is None:
-            raise _over()
-        if self._failed is not None:
-            raise self._doomed()
-        if self._connection is None:
-            self._role = role
-            self._connection = await self.pools.acquire(role)
-            await self._run(
-                self._connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED"), "BEGIN"
-            )
+        connection = await self._connected(role)
+        if not self.begun:
+            self.begun = True  # also if it fails: perhaps the server has begun
+            await self.run(connection.execute(self.pools.begin), "BEGIN")
+            self.pools.note(None)
         unsent = [point for point in self._points if point.name is None]
         if unsent:
-            await self._send(self._connection, unsent)
-        return self._connection
+            await self._send(connection, unsent)
+        return connection
 
     async def _send(self, connection: Connection, unsent: "Sequence[_Savepoint]") -> None:
         parts = []
@@ -172,133 +196,53 @@ class Session:
             self._numbered += 1
             point.name = f"eventbus_{self._numbered}"
             parts.append(f"SAVEPOINT {point.name}")
-        await self._run(connection.execute("; ".join(parts)), "SAVEPOINT")
+        await self.run(connection.execute("; ".join(parts)), "SAVEPOINT")
+
+    async def _keep(self, point: "_Savepoint") -> None:
+        if self.failed is not None and self._failed_at > point.depth:
+            raise self.doomed()  # the block swallowed it: what it wrote cannot be kept
+        if point.name is not None:
+            self._unreleased = point.name
+            if self.handed_out:  # perhaps it failed where we could not see it
+                await self.release_last()
 
     async def _back_to(self, point: "_Savepoint") -> None:
-        if point.name is None or self._connection is None or not self._whole:
+        if not self.whole or self.connection is None:
             return
-        self._failed = None
+        if self._failed_at > point.depth:
+            self.failed = None
+        if point.name is None:
+            return
         self._unreleased = None
         undo = f"ROLLBACK TO SAVEPOINT {point.name}; RELEASE SAVEPOINT {point.name}"
         try:
-            await self._run(self._connection.execute(undo), "ROLLBACK TO SAVEPOINT")
+            await self.run(self.connection.execute(undo), "ROLLBACK TO SAVEPOINT")
         except StorageError as error:
             log.warning("a savepoint could not be undone: %s", error)
 
-    async def _run(self, work: Any, where: str) -> Any:
-        """Await the driver; a call that was cut leaves a connection nobody may use again."""
-        self.statements += 1
-        try:
-            return await work
-        except asyncio.CancelledError:
-            self._whole = False
-            raise
-        except FAILURES as error:
-            cut = isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError)
-            if cut or sqlstate_of(error).startswith(("08", "57P")):
-                self._whole = False
-            failure = translated(error, f"{where}, {self.pools.config.where}")
-            self._failed = failure
-            raise failure from error
-
-    async def _commit(self, connection: Connection) -> None:
-        fate = await self._fate(connection)
-        self.pools.warned(connection)
-        commit = asyncio.ensure_future(connection.execute("COMMIT"))
-        cancelled: asyncio.CancelledError | None = None
-        while not commit.done():
-            try:
-                await asyncio.wait([commit])
-            except asyncio.CancelledError as error:  # the outcome first: nobody may guess it
-                cancelled = error
-        self.statements += 1
-        error = commit.exception()
-        if error is not None:
-            self._whole = False
-            state = sqlstate_of(error)
-            if state and not state.startswith(("08", "57P", "57014")):
-                failure = translated(_as_exception(error), f"COMMIT, {self.pools.config.where}")
-                raise failure from error
-            raise self._unknown(fate, _as_exception(error)) from error
-        if commit.result() == "ROLLBACK":
-            raise self._doomed()
-        if self.pools.warned(connection):
-            raise self._unknown(fate, RuntimeError("the standby did not confirm the commit"))
-        if cancelled is not None:
-            raise cancelled
-
-    async def _fate(self, connection: Connection) -> Fate | None:
-        """What an unknown commit is resolved by; one round trip, unless a statement told the xid."""
-        if self.xid is None and self._wrote:
-            row = await self._run(
-                connection.fetchval("SELECT pg_current_xact_id_if_assigned()::text"), "COMMIT"
-            )
-            self.xid = None if row is None else int(row)
-        return None if self.xid is None else Fate(self.xid)
-
-    def _unknown(self, fate: Fate | None, error: Exception) -> CommitUnknownError:
-        async def ask() -> Literal["committed", "rolled_back", "unknown"]:
-            return "unknown" if fate is None else await fate.ask(self.pools)
-
-        return CommitUnknownError(
-            "EB5101",
-            "it is unknown whether the transaction is committed",
-            ids=tuple(self.ids),
-            where=f"COMMIT, {self.pools.config.where}",
-            why=f"no answer to COMMIT: {type(error).__name__} {error}".rstrip(),
-            next="await error.resolve() before anything is repeated",
-            ask=ask,
-        )
-
-    async def _end(self, *, roll_back: bool) -> None:
-        connection, self._connection = self._connection, None
-        if connection is None or self._borrowed:
-            return
-        if roll_back and self._whole:
-            try:
-                async with asyncio.timeout(5):
-                    if connection.is_in_transaction():
-                        await connection.execute("ROLLBACK")
-            except asyncio.CancelledError:
-                self._whole = False
-                await self.pools.release(self._role, connection, whole=False)
-                raise
-            except FAILURES as error:
-                self._whole = False
-                log.warning("a transaction was not rolled back by us: %s", error)
-        await asyncio.shield(self.pools.release(self._role, connection, whole=self._whole))
-
-    def _doomed(self) -> StorageError:
-        assert self._failed is not None  # noqa: S101 - asked by the only callers
-        error = StorageError(
-            "EB5004",
-            "the transaction cannot go on: a statement in it failed",
-            where=self._failed.where,
-            why=self._failed.what,
-            next="let the error leave the block, or put the statement into tx.savepoint()",
-        )
-        error.__cause__ = self._failed
-        return error
+    def _fail(self, failure: StorageError) -> None:
+        self.failed = failure
+        self._failed_at = len(self._points)
 
 
 class _Savepoint:
-    __slots__ = ("hints", "name", "outgoing")
+    __slots__ = ("depth", "hints", "name", "outgoing")
 
-    def __init__(self, outgoing: int, hints: set[Work]) -> None:
+    def __init__(self, depth: int, outgoing: int, hints: set[Work]) -> None:
+        self.depth = depth  # points outside of it
         self.outgoing = outgoing
         self.hints = hints
         self.name: str | None = None  # None: not sent
+
+
+Flush = Callable[[Session], Awaitable[None]]
 
 
 def _over() -> StorageError:
     return StorageError(
         "EB5010",
         "the transaction is over",
-        where="storage.transaction()",
-        why="its block was left",
-        next="await everything inside the block",
+        where="a statement after the block of its transaction",
+        why="it was committed or rolled back when the block was left",
+        next="do it inside `async with storage.transaction()`",
     )
-
-
-def _as_exception(error: BaseException) -> Exception:
-    return error if isinstance(error, Exception) else RuntimeError(repr(error))

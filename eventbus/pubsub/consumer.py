@@ -27,6 +27,7 @@ class Consumer:
         watchdog: Watchdog,
         *,
         scheme: str,
+        lanes: int,
         instrumentation: Instrumentation | None = None,
     ) -> None:
         self.group = group
@@ -39,6 +40,7 @@ class Consumer:
         self._batches = batches
         self._scheme = scheme
         self._instrumentation = instrumentation
+        self._width = lanes
         self._lanes: list[Lane] = []
         self._subscription: Subscription | None = None
         self._held = 0
@@ -80,7 +82,7 @@ class Consumer:
             self._joined.clear()
             self._lanes = [
                 Lane(self.group, self._batches, self.gate, self._done, self._dropped)
-                for _ in range(self.group.lanes)
+                for _ in range(self._width)
             ]
             try:
                 async with asyncio.TaskGroup() as tasks:

@@ -48,23 +48,32 @@ class OutboxPublisher:
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(message, delay, done))
-        if self._task is None:
-            self._task = asyncio.create_task(self._work(), name="publish:outbox")
+        self._start()
         await done
 
     async def drain(self) -> None:
         """Return when every accepted call has its answer."""
         while self._task is not None:
             await asyncio.wait([self._task])
+            await asyncio.sleep(0)  # its callback runs behind us
+
+    def _start(self) -> None:
+        if self._task is None and self._waiting:
+            self._task = asyncio.create_task(self._work(), name="publish:outbox")
+            self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        """Whatever ended it, even before its first step: nobody waits for ever."""
+        self._task = None
+        if task.cancelled() or task.exception() is not None:
+            while self._waiting:
+                _answer(self._waiting.popleft(), asyncio.CancelledError())
+        self._start()
 
     async def _work(self) -> None:
-        try:
-            while self._waiting:
-                most = min(MOST_ROWS, len(self._waiting))
-                batch = [self._waiting.popleft() for _ in range(most)]
-                await self._commit(batch)
-        finally:
-            self._task = None
+        while self._waiting:
+            most = min(MOST_ROWS, len(self._waiting))
+            await self._commit([self._waiting.popleft() for _ in range(most)])
 
     async def _commit(self, batch: list[_Waiting]) -> None:
         try:

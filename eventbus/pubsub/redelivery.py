@@ -11,7 +11,7 @@ from uuid import uuid4
 from eventbus.errors import CommitUnknownError, LeaseLostError, StorageError
 from eventbus.pubsub.gate import Gate
 from eventbus.pubsub.parked_key import ParkedKeys
-from eventbus.service import first_of
+from eventbus.service import Alarm
 from eventbus.storage import Storage
 from eventbus.storage.leases import Lease
 from eventbus.storage.parking import Parked
@@ -36,18 +36,22 @@ class Redelivery:
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._lease: Lease | None = None
         self._renew_at = 0.0
-        self._nudged = asyncio.Event()
+        self._alarm = Alarm(
+            lambda at_most: storage.wait("parked", at_most=at_most),
+            f"redelivery:{self.group.name}",
+        )
         self._busy = False
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Redeliver until stopping; then end the messages that run and release the lease."""
         idle = SHORTEST_POLL_SECONDS
         try:
-            while not stopping.is_set():
-                moved = await self._turn()
-                idle = SHORTEST_POLL_SECONDS if moved else min(LONGEST_POLL_SECONDS, idle * 2)
-                if not moved:
-                    await self._rest(stopping, idle)
+            async with self._alarm.set(stopping):
+                while not stopping.is_set():
+                    moved = await self._turn()
+                    idle = SHORTEST_POLL_SECONDS if moved else min(LONGEST_POLL_SECONDS, idle * 2)
+                    if not moved:
+                        await self._alarm.rest(idle)
         finally:
             await self._give_back()
 
@@ -60,12 +64,11 @@ class Redelivery:
         async with self._storage.transaction() as tx:
             due = await tx.parking.due(self._lease, group=self.group.name, limit=1)
         if due:
-            self._nudged.set()
+            self._alarm.ring()
         return not due
 
     async def _turn(self) -> int:
         """One round; how many messages were settled or parked again."""
-        self._nudged.clear()
         self._busy = True
         try:
             await self._hold_lease()
@@ -154,15 +157,7 @@ class Redelivery:
             paused = await tx.leases.owners(f"paused/group/{self.group.name}/")
         self._lease = held[0] if held else None
         self._gate.paused_by_operator = paused > 0
-        self._renew_at = now + TTL.total_seconds() / 3
-
-    async def _rest(self, stopping: asyncio.Event, seconds: float) -> None:
-        await first_of(
-            self._storage.wait("parked", at_most=timedelta(seconds=seconds)),
-            self._nudged.wait(),
-            stopping.wait(),
-            name=f"redelivery:{self.group.name}",
-        )
+        self._renew_at = now + (TTL.total_seconds() / 3 if held else 1.0)
 
     async def _give_back(self) -> None:
         if self._lease is None:

@@ -30,8 +30,8 @@ _SCHEDULE = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, eventbus_now(), eventbus_now() + ?)"
 )
 _READ = f"""
-SELECT part, id, attempts, {MESSAGE} FROM eventbus_outbox b
- WHERE (b.due_at IS NULL OR b.due_at <= eventbus_now())
+SELECT part, id, attempts, eventbus_now() - created_at, {MESSAGE} FROM eventbus_outbox b
+ WHERE b.id > ? AND (b.due_at IS NULL OR b.due_at <= eventbus_now())
    AND (b.key IS NULL OR NOT EXISTS (
      SELECT 1 FROM eventbus_outbox d
       WHERE d.key = b.key AND d.id < b.id AND d.due_at > eventbus_now()))"""
@@ -83,17 +83,26 @@ class SqliteOutbox:
 
         return await self._session.run("outbox.promote", promote)
 
-    async def read(self, leases: Collection[Lease], *, limit: int) -> Sequence[Outgoing]:
+    async def read(
+        self, leases: Collection[Lease], *, limit: int, after: int = 0
+    ) -> Sequence[Outgoing]:
         """What is due, in the order of ids, so in the order of each key."""
         parts = _partitions(leases)
 
         def read(connection: sqlite3.Connection) -> list[Row]:
             if len(parts) == PARTITIONS:
-                return connection.execute(_READ_ALL, (limit,)).fetchall()
-            return connection.execute(_READ_SOME, (json_list(sorted(parts)), limit)).fetchall()
+                return connection.execute(_READ_ALL, (after, limit)).fetchall()
+            some = (after, json_list(sorted(parts)), limit)
+            return connection.execute(_READ_SOME, some).fetchall()
 
         return [
-            Outgoing(partition=row[0], row=row[1], attempts=row[2], message=message_of(row[3:]))
+            Outgoing(
+                partition=row[0],
+                row=row[1],
+                attempts=row[2],
+                age=timedelta(milliseconds=row[3]),
+                message=message_of(row[4:]),
+            )
             for row in await self._session.run("outbox.read", read)
         ]
 

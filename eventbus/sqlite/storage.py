@@ -75,7 +75,7 @@ class SqliteStorage:
     @property
     def capabilities(self) -> StorageCapabilities:
         """A file survives the process; processes share neither."""
-        return StorageCapabilities(durable=self.path is not None, shared=False)
+        return StorageCapabilities(durable=self.path is not None, shared=False, concurrent=False)
 
     @property
     def trouble(self) -> str | None:

@@ -94,8 +94,10 @@ class ThreadWorker:
     loop waits for the interpreter at each of them. Measured, outbox, relay, inbox and one insert
     per message: 69 us of CPU with every call on the thread, the last two alone 450 us beside a busy
     loop; 30 us and 25 us as it is. So calls with a name run inline while the thread is idle and
-    calls of their name were quick. One that was not goes to the thread for a thousand times as
-    long as it took: slow statements hold the loop for at most a thousandth of the time.
+    calls of their name were quick. Those that were not, twice running (once may be a garbage
+    collection) or by far, go to the thread for a hundred times as long as they took: a slow
+    statement holds the loop for about a hundredth of the time. What was never seen, or is slow by
+    nature, starts on the thread.
     """
 
     def __init__(self, connect: Callable[[], sqlite3.Connection], name: str) -> None:
@@ -108,6 +110,7 @@ class ThreadWorker:
         self._waking = False
         self._since = 0.0
         self._slow_until: dict[str, float] = {}  # by name; one that is missing was never seen
+        self._suspects: set[str] = set()
         self._finished = 0
         self.hops = 0
 
@@ -134,7 +137,7 @@ class ThreadWorker:
         try:
             return call(*args)
         finally:
-            self._learn(name, time.monotonic() - started)
+            self._learn(name, time.monotonic() - started, certain=False)
 
     def certainly(self, call: Callable[[], T], *, name: str | None = None) -> asyncio.Future[T]:
         """As `do`, whatever becomes of the caller."""
@@ -157,16 +160,20 @@ class ThreadWorker:
         return self.hops == self._finished
 
     def _inline(self, name: str) -> bool:
+        if len(self._slow_until) > 1000:  # statements that are built with their values in them
+            self._slow_until.clear()
+            self._suspects.clear()
         until = self._slow_until.get(name)
         return until is not None and self._idle() and (not until or time.monotonic() > until)
 
-    def _learn(self, name: str, seconds: float) -> None:
-        if len(self._slow_until) > 1000:  # statements that are built with their values in them
-            self._slow_until.clear()
-        if seconds > QUICK_SECONDS:
-            self._slow_until[name] = time.monotonic() + 1000 * seconds
-        else:
+    def _learn(self, name: str, seconds: float, *, certain: bool) -> None:
+        if seconds <= QUICK_SECONDS:
             self._slow_until.setdefault(name, 0.0)
+            self._suspects.discard(name)
+            return
+        if certain or name in self._suspects or seconds > 40 * QUICK_SECONDS:
+            self._slow_until[name] = time.monotonic() + 1 + 100 * seconds
+        self._suspects.add(name)
 
     def _hand_over(
         self,
@@ -239,14 +246,14 @@ class ThreadWorker:
         name: str | None,
     ) -> _Outcome:
         self._since = time.monotonic()
-        started = time.thread_time()  # not what it waited for the interpreter
+        started = time.thread_time()  # without what it waited for the interpreter or a processor
         try:
             return future, call(*args), None
         except BaseException as error:  # it is raised where the call came from
             return future, None, error
         finally:
             if name is not None:
-                self._learn(name, time.thread_time() - started)
+                self._learn(name, time.thread_time() - started, certain=True)
             self._since = 0.0
 
     def _deliver(self) -> None:

@@ -25,6 +25,7 @@ class StorageCapabilities:
 
     durable: bool
     shared: bool  # by processes
+    concurrent: bool = True  # transactions run at once; else they take turns
 
 
 class Transaction(Protocol):

@@ -18,6 +18,7 @@ class Outgoing:
     row: int
     message: Message
     attempts: int
+    age: timedelta = timedelta()  # since it was added, by the database's clock
 
 
 PARTITIONS = 64
@@ -46,10 +47,14 @@ class Outbox(Protocol):
         """Let delayed ones that are due join the queue; how many did."""
         ...
 
-    async def read(self, leases: Collection[Lease], *, limit: int) -> Sequence[Outgoing]:
+    async def read(
+        self, leases: Collection[Lease], *, limit: int, after: int = 0
+    ) -> Sequence[Outgoing]:
         """What is due, per key in row order; locks nothing.
 
-        Rows behind a deferred one of their key are left out.
+        Rows behind a deferred one of their key are left out. `after` leaves out rows up to that
+        number too: it spares reading again what is on its way, and is a hint only, for a lower row
+        may be committed, or become due, later. So read from 0 now and then.
         """
         ...
 

@@ -185,6 +185,15 @@ class Hit:
     role: str
     call: str
     fault: Fault
+    points: tuple[str, ...] = ()  # of a kill: the crash points at which the process died
+
+
+def points_at(role: str, calls: Sequence[str], fault: Fault) -> tuple[str, ...]:
+    """The crash points of a kill at a call that goes by these names."""
+    if not isinstance(fault, Kill):
+        return ()
+    places = {(f"{role}:{call}", fault.after) for call in calls}
+    return tuple(point for point, place in POINTS.items() if place in places)
 
 
 @dataclass(slots=True)
@@ -286,7 +295,8 @@ class FaultPlan:
             self.trace.append(f"{role}:{call}")
         fault = self._planned(role, (call, *also)) or self._by_chance(call)
         if fault is not None:
-            self.hits.append(Hit(self.calls, role, call, fault))
+            points = points_at(role, (call, *also), fault)
+            self.hits.append(Hit(self.calls, role, call, fault, points))
         return fault
 
     def _planned(self, role: str, calls: Sequence[str]) -> Fault | None:

@@ -80,6 +80,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+_Publish = Callable[[Sequence[Message]], Awaitable[None]]
 
 
 class FaultyTransport(AbstractAsyncContextManager["FaultyTransport"]):
@@ -119,37 +120,32 @@ class FaultyTransport(AbstractAsyncContextManager["FaultyTransport"]):
 
     async def publish(self, messages: Sequence[Message]) -> None:
         """Publish, as far as the plan lets it."""
+        await self._through(self.inner.publish, messages)
 
+    async def _through(self, publish: _Publish, messages: Sequence[Message]) -> None:
         def unknown(_: bool) -> Exception:
-            return _publish_unknown(messages, partial(self.inner.publish, messages))
+            return _publish_unknown(messages, partial(publish, messages))
 
-        await self._plan.through("publish", partial(self._publish, messages), unknown)
+        act = partial(self._publish, publish, messages)
+        await self._plan.through("publish", act, unknown)
 
-    async def _publish(self, messages: Sequence[Message], fault: Fault | None) -> None:
+    async def _publish(
+        self, publish: _Publish, messages: Sequence[Message], fault: Fault | None
+    ) -> None:
         match fault:
             case Unroutable():
                 raise _unroutable(messages)
             case DropConfirmed():
                 return
             case BreakKeyOrder():
-                await self.inner.publish(list(reversed(messages)))
+                await publish(list(reversed(messages)))
             case Reorder(window):
-                await self._reordered(messages, self._plan.reordered(messages, window))
+                await _reordered(publish, messages, self._plan.reordered(messages, window))
             case Duplicate(times):
                 for _ in range(1 + times):
-                    await self.inner.publish(messages)
+                    await publish(messages)
             case _:
-                await self.inner.publish(messages)
-
-    async def _reordered(self, messages: Sequence[Message], order: Sequence[int]) -> None:
-        try:
-            await self.inner.publish([messages[place] for place in order])
-        except PublishError as error:
-            results: list[PublishResult] = [Unknown()] * len(messages)
-            for place, result in zip(order, error.results, strict=True):
-                results[place] = result
-            error.results = results
-            raise
+                await publish(messages)
 
     def subscribe(
         self, interest: Interest, *, on_lost: OnLost
@@ -165,9 +161,24 @@ class FaultyTransport(AbstractAsyncContextManager["FaultyTransport"]):
 
 
 class _FaultyVolatile(FaultyTransport):
+    async def publish_again(self, messages: Sequence[Message]) -> None:
+        """Publish, as far as the plan lets it, what may have been handed out before."""
+        await self._through(cast("Volatile", self.inner).publish_again, messages)
+
     def on_handled(self, tell: Callable[[Sequence[Message]], None]) -> None:
         """Forwarded."""
         cast("Volatile", self.inner).on_handled(tell)
+
+
+async def _reordered(publish: _Publish, messages: Sequence[Message], order: Sequence[int]) -> None:
+    try:
+        await publish([messages[place] for place in order])
+    except PublishError as error:
+        results: list[PublishResult] = [Unknown()] * len(messages)
+        for place, result in zip(order, error.results, strict=True):
+            results[place] = result
+        error.results = results
+        raise
 
 
 class _Again:

@@ -182,9 +182,9 @@ class RecordingBroker(MemoryBroker):
         super().__init__(**options)
         self._published = published
 
-    def store(self, message: Message, malformed: str | None = None) -> bool:
+    def store(self, message: Message, malformed: str | None = None, *, again: bool = False) -> bool:
         """Append to the topic, and note it."""
-        stored = super().store(message, malformed)
+        stored = super().store(message, malformed, again=again)
         if stored and malformed is None:
             self._published.record(message)
         return stored

@@ -51,7 +51,7 @@ async def run(source: Source, storage: str, limit: int | None, seconds: float) -
 
 
 def warner() -> Callable[[int, str], None]:
-    """Says on which line what is wrong, the first times; all are counted, and kept with the rest."""
+    """Says on which line what is wrong, the first times; all of them are kept and counted."""
     seen = 0
 
     def warn(number: int, why: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from eventbus import EventBus
+from eventbus import EventBus, UnitOfWork
 from examples.order_book import billing, events, stock
 from examples.order_book.invoices import Chunk, chunks
 from examples.order_book.sources import Source, UnreadableError
@@ -30,7 +30,6 @@ class Progress:
     upto: int  # read, with those that could not be
     published: int
     handled: int  # by the slower group
-    malformed: int = 0
 
 
 def order_book(storage: str) -> EventBus:
@@ -62,14 +61,17 @@ async def prepare(bus: EventBus, source: Source) -> Progress:
 async def progress(bus: EventBus) -> Progress:
     """How far reading and both groups are."""
     async with bus.transaction() as tx:
-        rows = await tx.sql.fetch(
-            "SELECT upto, lines AS published, (SELECT count(*) FROM malformed) AS malformed,"
-            " (SELECT coalesce(sum(lines), 0) FROM tallies WHERE rule = 'all') AS billed,"
-            " (SELECT coalesce(sum(lines), 0) FROM stock) AS counted FROM reading"
-        )
+        return await _progress(tx)
+
+
+async def _progress(tx: UnitOfWork) -> Progress:
+    rows = await tx.sql.fetch(
+        "SELECT upto, lines AS published,"
+        " (SELECT coalesce(sum(lines), 0) FROM tallies WHERE rule = 'all') AS billed,"
+        " (SELECT coalesce(sum(lines), 0) FROM stock) AS counted FROM reading"
+    )
     row = rows[0]
-    handled = min(row["billed"], row["counted"])
-    return Progress(row["upto"], row["published"], handled, row["malformed"])
+    return Progress(row["upto"], row["published"], min(row["billed"], row["counted"]))
 
 
 async def read(
@@ -84,17 +86,17 @@ async def read(
     now = await prepare(bus, source)
     lines = itertools.islice(source.lines(), now.upto, limit)
     for chunk in chunks(lines, after=now.upto):
-        await publish(bus, chunk)
+        now = await publish(bus, chunk)
         for number, why in chunk.malformed:
             warn(number, why)
-        tell(now := await progress(bus))
+        tell(now)
         if now.published - now.handled > MOST_AHEAD:
             await _until_handled(bus, MOST_AHEAD // 2, tell)
     await _until_handled(bus, 0, tell)
     await bus.until_idle(at_most=timedelta(seconds=PATIENCE_SECONDS))
 
 
-async def publish(bus: EventBus, chunk: Chunk) -> None:
+async def publish(bus: EventBus, chunk: Chunk) -> Progress:
     """One transaction: killed before its commit nothing of it happened, behind it all of it."""
     async with bus.transaction() as tx:
         await tx.sql.execute(
@@ -103,6 +105,7 @@ async def publish(bus: EventBus, chunk: Chunk) -> None:
         await tx.sql.execute_many("INSERT INTO malformed VALUES ($1, $2)", chunk.malformed)
         for invoice in chunk.invoices:
             await tx.publish(invoice)
+        return await _progress(tx)
 
 
 async def _until_handled(bus: EventBus, ahead: int, tell: Callable[[Progress], None]) -> None:

@@ -1,4 +1,4 @@
-"""Group billing: revenue by country and month, the invoices, and how many lines fell under a rule."""
+"""Group billing: revenue by country and month, invoices, how many lines fell under a rule."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -168,7 +168,7 @@ def moment(text: str) -> datetime:
         MalformedError: it is none.
     """
     try:
-        return datetime.strptime(text, "%Y-%m-%d %H:%M:%S")  # noqa: DTZ007 - the shop's own clock
+        return datetime.strptime(text, "%Y-%m-%d %H:%M:%S")  # the shop's own clock
     except ValueError:
         raise MalformedError(f"InvoiceDate {_shown(text)} is no time") from None
 

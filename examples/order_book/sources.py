@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO, cast
 
 from examples.order_book import synthetic
 from examples.order_book.invoices import COLUMNS, LONGEST_LINE_BYTES
@@ -73,7 +73,7 @@ def _lines(path: Path) -> Iterator[bytes]:
             yield line
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: Path) -> BinaryIO:
     with path.open("rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if packed else path.open("rb")
+    return cast("BinaryIO", gzip.open(path, "rb")) if packed else path.open("rb")

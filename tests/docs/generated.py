@@ -16,6 +16,7 @@ BLOCKS = {
     "EB10": "Loading and URLs",
     "EB11": "Guarantees",
     "EB12": "Types, handlers, groups",
+    "EB13": "Test services",
     "EB2": "Transport",
     "EB3": "Codec and schema",
     "EB4": "Handling",
@@ -33,8 +34,8 @@ def cli_page() -> str:
     parts = [
         "# Command line",
         HINT,
-        "Every command with its arguments and flags. `APP` is `module:attribute`. What scripts may rely "
-        "on, streams, exit codes, JSON schemas, how a changing command asks: "
+        "Every command with its arguments and flags. `APP` is `module:attribute`. What scripts may "
+        "rely on, streams, exit codes, JSON schemas, how a changing command asks: "
         "[conventions](cli/README.md). `eventbus explain CODE` prints the page of an "
         "[error](errors.md).",
         "## Global flags",

@@ -1,12 +1,8 @@
 """The README's first screen and its cards do what they say."""
 
 import ast
-import asyncio
 import inspect
-import os
 import re
-import shlex
-import signal
 import subprocess
 import sys
 import textwrap
@@ -20,14 +16,14 @@ import pytest
 
 import eventbus
 from eventbus import EventBus
+from tests.docs.child import printed_by
 from tests.docs.pages import ROOT, Block, blocks
 
 README = list(blocks(ROOT / "README.md"))
 PYTHON = [block for block in README if block.language == "python"]
 APP = next(block for block in PYTHON if block.file == "app.py")
 CARDS = [block for block in PYTHON if block is not APP]
-DESIGN = '''
-import asyncio
+DESIGN = """
 from eventbus import Context, Event, EventBus, subscribe
 
 class OrderPlaced(Event, type="shop.order-placed", key="order_id"):
@@ -59,7 +55,7 @@ async def main() -> None:
             await tx.publish(OrderPlaced(order_id="A-1", cents=4200))
 
 asyncio.run(main())
-'''
+"""
 
 
 def test_the_first_screen_does_what_it_shows(tmp_path: Path) -> None:
@@ -77,30 +73,6 @@ def test_the_first_screen_runs_on_a_file_as_well(tmp_path: Path) -> None:
     lines = printed_by(command, tmp_path, count=3)
     assert lines[1] == "bill A-1: 4200"
     assert (tmp_path / "shop.db").exists()
-
-
-def printed_by(command: str, folder: Path, *, count: int) -> list[str]:
-    """The first lines of a child's stdout; then it is asked to end, and must end well."""
-    words = shlex.split(command)
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("EVENTBUS_")
-    }
-    child = subprocess.Popen(
-        [sys.executable, "-m", *words],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**environment, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
-    )
-    assert child.stdout is not None
-    with child:
-        try:
-            lines = [child.stdout.readline().rstrip("\n") for _ in range(count)]
-        finally:
-            child.send_signal(signal.SIGTERM)
-        assert child.wait(timeout=10) == 0
-        assert child.stdout.read() == ""
-    return lines
 
 
 def without_times(line: str) -> str:
@@ -157,7 +129,7 @@ async def test_the_card_of_transactions(capsys: pytest.CaptureFixture[str]) -> N
 
 
 async def test_the_card_of_retries() -> None:
-    class CardRefused(Exception):
+    class CardRefused(Exception):  # noqa: N818 - as the card calls it
         pass
 
     async def charge(cents: int, *, key: str) -> None:

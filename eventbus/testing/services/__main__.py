@@ -39,7 +39,7 @@ def _up(names: Sequence[str]) -> int:
     """Print lines that a shell can evaluate."""
     for name in names:
         running = up(name, say=_say)
-        _say(f"{running}, started in {running.start_seconds:.2f} s")
+        _say(str(running))
         _print(f"export {variable(name)}='{running.url}'")
     return _DONE
 

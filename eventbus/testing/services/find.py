@@ -83,18 +83,20 @@ def acquire(
 
 def release(user: Process) -> None:
     """The user needs nothing any more, however often it acquired: end what nobody else wants."""
-    if sys.platform == "win32":
+    state = state_of_this_checkout()
+    if not state.read():  # nothing was ever started: leave no trace
         return
-    with state_of_this_checkout().locked() as entries:
+    with state.locked() as entries:
         for name, entry in entries.items():
             entries[name] = entry.left_by(user)
         _end_unwanted(entries)
 
 
 def _release_once(name: str, user: Process) -> None:
-    if sys.platform == "win32":
+    state = state_of_this_checkout()
+    if name not in state.read():  # it came from the environment: leave no trace
         return
-    with state_of_this_checkout().locked() as entries:
+    with state.locked() as entries:
         if name in entries:
             entries[name] = entries[name].left_once_by(user)
         _end_unwanted(entries)
@@ -102,7 +104,10 @@ def _release_once(name: str, user: Process) -> None:
 
 def down(names: Sequence[str] = ()) -> list[Entry]:
     """End what was started here and is named (default: all of it); what was ended."""
-    with state_of_this_checkout().locked() as entries:
+    state = state_of_this_checkout()
+    if not state.read():
+        return []
+    with state.locked() as entries:
         chosen = [name for name in entries if not names or name.partition(":")[0] in names]
         ended = []
         for name in chosen:

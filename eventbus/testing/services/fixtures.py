@@ -74,9 +74,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What the tests used."""
     for running in terminalreporter.config.stash[_DISCOVERY].used():
-        terminalreporter.write_line(
-            f"eventbus services: {running}, started in {running.start_seconds:.2f} s"
-        )
+        started = f", started in {running.start_seconds:.2f} s" if running.start_seconds else ""
+        terminalreporter.write_line(f"eventbus services: {running}{started}")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

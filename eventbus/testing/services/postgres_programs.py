@@ -36,9 +36,11 @@ class Programs:
         return int(re.match(r"\d+", self.version).group())  # type: ignore[union-attr]  # it was parsed from digits
 
 
-def find_programs(patterns: Iterable[str] = PATTERNS) -> Programs | None:
+def find_programs(patterns: Iterable[str] | None = None) -> Programs | None:
     """The newest in the usual places; only if there is none, the ones on PATH."""
-    usual = [programs for folder in _folders(patterns) if (programs := _examine(folder))]
+    usual = [
+        programs for folder in _folders(patterns or PATTERNS) if (programs := _examine(folder))
+    ]
     if usual:
         return max(usual, key=lambda programs: programs.major)
     on_path = shutil.which("pg_ctl")

@@ -41,4 +41,4 @@ def atomicity(tables: Tables, *, transactional: Collection[str]) -> Verdict:
 
 
 def _each(what: str, ids: Iterable[str]) -> list[str]:
-    return [f"{what}: {id}" for id in sorted(ids)[:SHOWN]]
+    return [f"{what}: {each}" for each in sorted(ids)[:SHOWN]]

@@ -33,7 +33,7 @@ def total_queue(
     unknown = {line.id for line in publishes if line.type == "info"} - acked
     counts = Counter(effect.id for effect in effects if effect.group == group)
     lost = sorted(acked - counts.keys() - set(unhandled))
-    duplicate = sorted(id for id, count in counts.items() if count > 1)
+    duplicate = sorted(each for each, count in counts.items() if count > 1)
     unexpected = sorted((counts.keys() - attempted) | (counts.keys() & failed))
     return Verdict(
         checker=f"K1 {group}",
@@ -50,11 +50,11 @@ def total_queue(
         counterexample=[
             *_shown("lost", lost, publishes),
             *_shown("duplicate", duplicate, publishes),
-        ]
-        + _shown("unexpected", unexpected, publishes),
+            *_shown("unexpected", unexpected, publishes),
+        ],
     )
 
 
 def _shown(what: str, ids: Sequence[str], publishes: Sequence[Operation]) -> list[str]:
     by_id = {line.id: line for line in publishes}
-    return [f"{what}: {by_id.get(id, id)}" for id in ids[:SHOWN]]
+    return [f"{what}: {by_id.get(each, each)}" for each in ids[:SHOWN]]

@@ -21,6 +21,19 @@ from .conftest import Run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
+FILL = """
+import asyncio
+from worker_app import Slow, bus
+
+
+async def fill() -> None:
+    async with bus.client():
+        await bus.publish(Slow())
+
+
+asyncio.run(fill())
+"""
+
 WORKER = """
 import asyncio
 from datetime import timedelta
@@ -43,7 +56,7 @@ async def swallow(event: Slow) -> None:
     print("swallowed", flush=True)
 
 
-bus = EventBus("memory://", storage="sqlite://", service="shop", handlers=[hang])
+bus = EventBus("memory://", storage="sqlite:///slow.db", service="shop", handlers=[hang])
 swift = EventBus("memory://", service="shop", handlers=[swallow])
 """
 
@@ -108,13 +121,13 @@ def free_port() -> int:
 def test_run_reports_its_guarantees_and_a_signal_drains_it(
     start: Start, number: signal.Signals
 ) -> None:
-    process = start("run", "worker_app:swift", "-v")
+    process = start("run", "worker_app:swift")
     lines = until(process.stderr, "EB1111")
     assert re.fullmatch(
         r"  eventbus \S+   worker_app:swift   memory://   1 handler, 1 type", lines[0]
     )
     assert any("EB1103  group 'stubborn': effect at least once" in line for line in lines)
-    until(process.stderr, "group stubborn subscribed")
+    until(process.stderr, "ready;")
     code, err = end(process, number)
     assert (code, "draining" in err) == (0, True)
 
@@ -154,29 +167,42 @@ def test_dev_publishes_nothing_that_does_not_validate(run: Run, text: str, said:
 
 
 def hanging(start: Start, *flags: str) -> Process:
-    process = start("dev", "worker_app:bus", "--publish", "shop.slow", *flags)
+    """A worker whose handler never ends."""
+    subprocess.run([sys.executable, "-c", FILL], check=True, timeout=60)
+    process = start("run", "worker_app:bus", *flags)
     until(process.stdout, "hanging")
     return process
 
 
 def test_a_second_signal_ends_at_once(start: Start) -> None:
-    process = hanging(start, "-v")
+    process = hanging(start)
     process.send_signal(signal.SIGTERM)
     until(process.stderr, "draining")
     assert end(process, signal.SIGTERM)[0] == 143
 
 
 def test_a_second_ctrl_c_ends_at_once(start: Start) -> None:
-    process = hanging(start, "-v")
+    process = hanging(start)
     process.send_signal(signal.SIGINT)
     until(process.stderr, "draining")
     assert end(process, signal.SIGINT)[0] == 130
 
 
+def test_a_used_up_grace_is_partly_done(start: Start) -> None:
+    process = hanging(start, "--grace", "500ms")
+    code, err = end(process, signal.SIGTERM)
+    assert (code, "the grace of 0:00:00.500000 is used up" in err) == (4, True)
+
+
+def test_what_was_cut_off_is_handled_by_the_next_worker(start: Start) -> None:
+    assert end(hanging(start, "--grace", "100ms"), signal.SIGTERM)[0] == 4
+    until(start("run", "worker_app:bus").stdout, "hanging")
+
+
 def test_probes_follow_the_life_of_the_worker(start: Start) -> None:
     port = free_port()
     process = start("run", "worker_app:swift", "--http", f"127.0.0.1:{port}")
-    until(process.stderr, "group stubborn subscribed")
+    until(process.stderr, "ready;")
     assert get(port, "/livez") == (200, "ok\n")
     assert get(port, "/readyz") == (200, "ok\n")
     assert json.loads(get(port, "/info")[1])["groups"] == ["stubborn"]
@@ -187,7 +213,7 @@ def test_probes_follow_the_life_of_the_worker(start: Start) -> None:
 
 def test_a_draining_worker_is_not_ready_but_lives(start: Start) -> None:
     port = free_port()
-    process = hanging(start, "-v", "--http", f"127.0.0.1:{port}")
+    process = hanging(start, "--http", f"127.0.0.1:{port}")
     process.send_signal(signal.SIGTERM)
     until(process.stderr, "draining")
     assert get(port, "/livez")[0] == 200
@@ -212,7 +238,7 @@ def test_what_is_no_address_is_a_usage_error(start: Start, address: str) -> None
 
 def test_a_second_bus_on_a_file_is_refused(start: Start, filled: Path) -> None:
     first = start("run", "shop_app:bus", "--group", "fine")
-    until(first.stderr, "group fine subscribed")
+    until(first.stderr, "ready;")
     second = start("run", "shop_app:bus")
     _, err = second.communicate(timeout=30)
     assert (second.returncode, "EB5303" in err) == (5, True)

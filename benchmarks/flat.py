@@ -1,0 +1,92 @@
+"""FLAT: memory stays where it is, however many messages go through. A process of its own per run."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+from benchmarks.measure import Clock, memory_mib
+from benchmarks.message import OrderPlaced, orders
+from benchmarks.rounds import Bar, Case, Figures, Goal
+from eventbus import Context, EventBus, subscribe
+
+MARKS = (10, 50, 100)  # per cent of the messages
+CHUNK = 1000
+
+
+def bar() -> Bar:
+    """Resident memory at 10, 50 and 100 % of the way; it may grow by a tenth at most."""
+    goal = Goal(figure="growth", at_most=1.1)
+    return Bar(
+        name="FLAT",
+        what="resident memory in MiB; growth from 10 to 100 %",
+        ratio_of="peak_mib",
+        cases=[
+            Case(bar="FLAT", name=name, n=n, run=_in_a_process(name), goal=goal, most=1)
+            for name, n in (("memory", 1_000_000), ("sqlite", 200_000))
+        ],
+    )
+
+
+def _in_a_process(name: str) -> Callable[[int], Figures]:
+    def run(n: int) -> Figures:
+        clock = Clock()
+        with clock:
+            done = subprocess.run(
+                [sys.executable, "-m", "benchmarks.flat", name, str(n)],
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+        figures: dict[str, float] = json.loads(done.stdout)
+        return {"rate": n / clock.seconds, **figures, "noise": clock.noise}
+
+    return run
+
+
+async def main(name: str, n: int) -> dict[str, float]:
+    """Publish and handle n messages, a thousand at a time; what memory was on the way."""
+    figures: dict[str, float] = {}
+    storage = None
+    with tempfile.TemporaryDirectory() as folder:
+        if name == "sqlite":
+            storage = f"sqlite:///{Path(folder) / 'flat.db'}"
+        handled = 0
+
+        @subscribe(OrderPlaced, group="bench")
+        async def handle(event: OrderPlaced, ctx: Context) -> None:
+            nonlocal handled
+            handled += 1
+
+        async with EventBus("memory://", storage=storage, handlers=[handle]) as bus:
+            for done in range(CHUNK, n + 1, CHUNK):
+                await _publish(bus, storage is not None)
+                while handled < done - 2 * CHUNK:
+                    await asyncio.sleep(0)
+                if done * 100 // n in MARKS and f"rss_{done * 100 // n}_mib" not in figures:
+                    await bus.until_idle(at_most=timedelta(minutes=1))
+                    figures[f"rss_{done * 100 // n}_mib"] = memory_mib("VmRSS")
+    return {
+        **figures,
+        "peak_mib": memory_mib("VmHWM"),
+        "growth": figures["rss_100_mib"] / figures["rss_10_mib"],
+    }
+
+
+async def _publish(bus: EventBus, stored: bool) -> None:
+    events = orders(CHUNK)
+    if not stored:
+        for event in events:
+            await bus.publish(event)
+        return
+    async with bus.transaction() as tx:
+        for event in events:
+            await tx.publish(event)
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(main(sys.argv[1], int(sys.argv[2])))))

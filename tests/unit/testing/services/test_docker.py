@@ -1,0 +1,130 @@
+"""What the lane of Docker decides where there is no engine, or one without the image.
+
+No container runs in these tests: that needs an engine.
+"""
+
+import json
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from eventbus.testing.services import docker
+from eventbus.testing.services.postgres import IMAGE, SETTINGS, Postgres
+from eventbus.testing.services.service import Absent
+
+COMPOSE = Path(__file__).parents[4] / "docker-compose.test.yml"
+
+
+def start() -> Absent:
+    """The lane, which must be out; what it said on the way is its caller's."""
+    found = docker.start(Postgres(), say=lambda text: None)
+    assert isinstance(found, Absent)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("DOCKER_HOST", "unset by each test")
+    monkeypatch.delenv("EVENTBUS_TEST_POSTGRES_IMAGE", raising=False)
+    yield
+    assert "DOCKER_HOST" in os.environ
+
+
+class Engine(BaseHTTPRequestHandler):
+    """As much of an engine as says that it has no image; `pull` decides how a pull ends."""
+
+    pull = "refused"
+    finished = threading.Event()
+
+    def do_GET(self) -> None:
+        if self.path == "/version":
+            self.answer(200, {"ApiVersion": "1.44"})
+        else:
+            self.answer(404, {"message": f"No such image: {self.path}"})
+
+    def do_POST(self) -> None:
+        if self.pull == "hangs":
+            self.finished.wait(30)
+        self.answer(500, {"message": "registry cannot be reached"})
+
+    def answer(self, status: int, body: object) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Engine]]:
+    class Mine(Engine):
+        finished = threading.Event()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Mine) as server:
+        thread = threading.Thread(target=server.serve_forever, name="engine")
+        thread.start()
+        monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{server.server_port}")
+        yield Mine
+        Mine.finished.set()
+        server.shutdown()
+        thread.join()
+
+
+def test_without_an_engine_the_lane_is_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path / 'no.sock'}")
+    assert start().reason.startswith("no engine answers within 2 s: ")
+
+
+def test_an_engine_that_accepts_and_never_answers_is_given_up_after_two_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{silent.getsockname()[1]}")
+        began = time.monotonic()
+        reason = start().reason
+        assert 1.9 < time.monotonic() - began < 10
+    assert reason.startswith("no engine answers within 2 s: ")
+
+
+def test_an_image_that_cannot_be_pulled_leads_to_the_next_lane(engine: type[Engine]) -> None:
+    reason = start().reason
+    assert reason.startswith(f"{IMAGE} is not here and cannot be pulled: ")
+    assert "registry cannot be reached" in reason
+
+
+def test_a_pull_that_hangs_is_given_up(
+    engine: type[Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.pull = "hangs"
+    monkeypatch.setattr(docker, "PULL_SECONDS", 1.0)
+    assert start().reason == f"{IMAGE} is not here and not pulled within 1 s"
+
+
+def test_the_image_is_chosen_by_the_environment(
+    engine: type[Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVENTBUS_TEST_POSTGRES_IMAGE", "mirror.example/postgres:16")
+    assert start().reason.startswith("mirror.example/postgres:16 is not here")
+
+
+def test_compose_runs_the_image_and_the_settings_of_the_package() -> None:
+    text = COMPOSE.read_text()
+    assert re.findall(r"^    image: (.+)$", text, re.MULTILINE) == [IMAGE]
+    container = Postgres().container(1)
+    assert f"    command: {' '.join(container.command)}\n" in text
+    assert all(f"{name}={value}" in text for name, value in SETTINGS.items())
+    assert f"POSTGRES_PASSWORD: {container.environment['POSTGRES_PASSWORD']}" in text
+    published = re.findall(r'- "(.+)"', text)
+    assert published
+    assert all(each.startswith("127.0.0.1:") for each in published)
