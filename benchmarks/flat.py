@@ -1,4 +1,4 @@
-"""FLAT: memory stays where it is, however many messages go through. A process of its own per run."""
+"""FLAT: memory stays where it is, however many messages go through; a process per run."""
 
 import asyncio
 import json
@@ -48,6 +48,28 @@ def _in_a_process(name: str) -> Callable[[int], Figures]:
     return run
 
 
+class Handled:
+    """How many were handled, and waiting for it."""
+
+    def __init__(self) -> None:
+        self._done = 0
+        self._wanted = 0
+        self._reached = asyncio.Event()
+
+    def one(self) -> None:
+        """One more."""
+        self._done += 1
+        if self._done >= self._wanted:
+            self._reached.set()
+
+    async def reach(self, wanted: int) -> None:
+        """Return when so many are: the publisher stays that near."""
+        if self._done < wanted:
+            self._wanted = wanted
+            self._reached.clear()
+            await self._reached.wait()
+
+
 async def main(name: str, n: int) -> dict[str, float]:
     """Publish and handle n messages, a thousand at a time; what memory was on the way."""
     figures: dict[str, float] = {}
@@ -55,18 +77,16 @@ async def main(name: str, n: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         if name == "sqlite":
             storage = f"sqlite:///{Path(folder) / 'flat.db'}"
-        handled = 0
+        handled = Handled()
 
         @subscribe(OrderPlaced, group="bench")
         async def handle(event: OrderPlaced, ctx: Context) -> None:
-            nonlocal handled
-            handled += 1
+            handled.one()
 
         async with EventBus("memory://", storage=storage, handlers=[handle]) as bus:
             for done in range(CHUNK, n + 1, CHUNK):
                 await _publish(bus, storage is not None)
-                while handled < done - 2 * CHUNK:
-                    await asyncio.sleep(0)
+                await handled.reach(done - 2 * CHUNK)
                 if done * 100 // n in MARKS and f"rss_{done * 100 // n}_mib" not in figures:
                     await bus.until_idle(at_most=timedelta(minutes=1))
                     figures[f"rss_{done * 100 // n}_mib"] = memory_mib("VmRSS")

@@ -152,10 +152,10 @@ def _publish_by_hand(db: sqlite3.Connection, models: Sequence[OrderFields]) -> N
 
 def _rows(models: Sequence[OrderFields]) -> Iterator[tuple[object, ...]]:
     for model in models:
-        id = new_id()
-        headers = json.dumps({"time": "2026-01-02T03:04:05.678901Z", "correlationid": id})
+        name = new_id()
+        headers = json.dumps({"time": "2026-01-02T03:04:05.678901Z", "correlationid": name})
         payload = model.model_dump_json().encode()
-        yield id, "bench.order-placed", "bench", str(model.order_id), payload, headers
+        yield name, "bench.order-placed", "bench", str(model.order_id), payload, headers
 
 
 def _handle_by_hand(db: sqlite3.Connection, size: int) -> None:

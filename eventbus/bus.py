@@ -261,13 +261,21 @@ class EventBus:
         """
         self._refuse_unless_entered("until_idle")
         async with asyncio.timeout(at_most.total_seconds()):
-            before = -1
-            while True:
-                progress = self._progress()
-                if await self._is_idle() and progress == before:
-                    return
-                before = progress
-                await asyncio.sleep(0.002)
+            await self._rest()
+
+    async def _rest(self, *, or_paused: bool = False) -> None:
+        """Idle twice in a row without progress in between; `or_paused`: or only paused ones left."""
+        loop = asyncio.get_running_loop()
+        before, since = -1, loop.time()
+        while True:
+            progress = self._progress()
+            if await self._is_idle() and progress == before:
+                return
+            if progress != before:
+                before, since = progress, loop.time()
+            elif or_paused and loop.time() - since > 1 and self._is_paused():
+                return
+            await asyncio.sleep(0.002)
 
     async def upgrade(self) -> None:
         """Bring the schema of the storage to this code's version."""
@@ -576,7 +584,8 @@ class EventBus:
 
     async def _work_off(self, grace: timedelta) -> None:
         try:
-            await self.until_idle(at_most=grace)
+            async with asyncio.timeout(grace.total_seconds()):
+                await self._rest(or_paused=True)
         except TimeoutError:
             log.warning("left before everything on its way was worked off: %s passed", grace)
 
@@ -608,6 +617,9 @@ class EventBus:
             if not await group.idle():
                 return False
         return True
+
+    def _is_paused(self) -> bool:
+        return any(group.is_paused for group in self._running.values())
 
     def _progress(self) -> int:
         relayed = 0 if self._relay is None else self._relay.relayed

@@ -2,20 +2,21 @@
 
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from eventbus.cli.flags import Settings
-from eventbus.cli.output import DONE, PARTLY, note, show_facts
+from eventbus.cli.failures import DONE, PARTLY
+from eventbus.cli.locate import called
+from eventbus.cli.output import note, show_facts
+from eventbus.cli.storages import with_storage
 from eventbus.errors import CommitUnknownError, ConfigurationError, EventBusError, StorageError
 
 if TYPE_CHECKING:
     from eventbus.inspection import Inspected, Selection, Verb
-
-T = TypeVar("T")
 
 # what a verb counts, and how its result reads
 _UNITS: dict[str, tuple[str, str]] = {
@@ -29,34 +30,6 @@ _UNITS: dict[str, tuple[str, str]] = {
     "pause": ("place", "paused"),
     "resume": ("place", "resumed"),
 }
-
-
-def with_storage(settings: Settings, ask: "Callable[[Inspected], Awaitable[T]]") -> T:
-    """Open the operators' storage, ask it once, close it; all within --timeout.
-
-    Raises:
-        StorageError: EB5007, no answer in time; or what the storage says.
-    """
-    import asyncio
-
-    from eventbus.cli.locate import operators_storage
-
-    storage = operators_storage(settings)
-
-    async def asked() -> T:
-        async with asyncio.timeout(settings.timeout), storage:
-            return await ask(storage)
-
-    try:
-        return asyncio.run(asked())
-    except TimeoutError as error:
-        raise StorageError(
-            "EB5007",
-            f"no answer within {settings.timeout:g} s",
-            where=click.get_current_context().command_path,
-            why="the database is locked, busy, or cannot be reached",
-            next="eventbus doctor | --timeout 60s",
-        ) from error
 
 
 def change(
@@ -128,7 +101,7 @@ def confirm(settings: Settings, affected: str) -> None:
     raise ConfigurationError(
         "EB8002",
         f"not confirmed: {affected}",
-        where=click.get_current_context().command_path,
+        where=called(),
         why="the answer was no" if asked else "there is no terminal to ask on",
         next="--yes does it | --dry-run only counts",
     )
@@ -155,7 +128,7 @@ def one_of(ids: Sequence[str], *, everything: bool, or_else: str) -> None:
     raise ConfigurationError(
         "EB8003",
         "nothing is selected",
-        where=click.get_current_context().command_path,
+        where=called(),
         why="without a selection a change would touch everything",
         next=f"name ids, or {or_else}",
     )
@@ -178,7 +151,7 @@ def _not_there(what: "Selection", verb: str) -> EventBusError:
     return EventBusError(
         "EB8004",
         f"no such message: {ids[0]}" + (f" and {len(ids) - 1} more" if len(ids) > 1 else ""),
-        where=click.get_current_context().command_path,
+        where=called(),
         why=f"{what.place} has no row of this id that {verb} could change",
         next=f"eventbus {what.place} list",
     )
@@ -189,7 +162,7 @@ def _unknown(what: "Selection", verb: str, error: Exception) -> EventBusError:
         "EB5101",
         f"whether {verb} was done is unknown",
         ids=what.ids,
-        where=click.get_current_context().command_path,
+        where=called(),
         why=str(getattr(error, "what", error)),
         next=f"eventbus {what.place} list shows what it is now; the change is one transaction",
     )

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from eventbus.cli.changing import actor, change, confirm, one_of, with_storage
+from eventbus.cli.changing import change, one_of
 from eventbus.cli.flags import Command, Rate, Settings
 from eventbus.cli.main import Commands
-from eventbus.cli.output import note, show_facts, show_rows, to_json
-from eventbus.cli.rows import found, row_of, show_one
+from eventbus.cli.output import note, show_rows, to_json
+from eventbus.cli.rows import found, show_one
 
 if TYPE_CHECKING:
-    from eventbus.inspection import Inspected, Selection
+    from eventbus.inspection import Selection
 
 _COLUMNS = ("id", "type", "key", "group", "attempts", "waiting", "fingerprint", "error")
 _FIELDS = ("group", "key", "type", "fingerprint")
@@ -132,45 +132,9 @@ def _selected(
 @click.pass_obj
 def edit(settings: Settings, id: str, data: str | None, reason: str) -> int:
     """Replace the body of one dead letter, if the codec of the app can read the new one."""
-    import asyncio
+    from eventbus.cli.editing import edited
 
-    from eventbus.bus import DeadLetters
-    from eventbus.cli.locate import app_of
-
-    types = asyncio.run(app_of(settings).describe()).types
-    row = row_of(settings, "dead-letter", id)
-    payload = _body(bytes(row["payload"]), data)
-    _show_difference(settings, bytes(row["payload"]), payload)
-
-    async def ask(storage: "Inspected") -> int:
-        letters = DeadLetters(storage.inspection, types)
-        return await letters.edit(id, payload, actor=actor(), reason=reason)
-
-    facts: dict[str, Any] = {
-        "verb": "edit",
-        "place": "dead-letter",
-        "unit": "message",
-        "missing": [],
-    }
-    if not settings.dry_run:
-        confirm(settings, "1 message of dead-letter: edited")
-    count = 1 if settings.dry_run else with_storage(settings, ask)
-    facts |= {"count": count, "dry_run": settings.dry_run}
-    show_facts(settings, "dead-letter edit", facts, [f"{count} edited; redrive tries it again"])
-    return 0
-
-
-def _body(old: bytes, data: str | None) -> bytes:
-    if data is None:
-        text = click.edit(old.decode(), extension=".json", require_save=True)
-        if text is None:
-            raise click.UsageError("the editor saved nothing")
-        return text.strip().encode()
-    return Path(data[1:]).read_bytes() if data.startswith("@") else data.encode()
-
-
-def _show_difference(settings: Settings, old: bytes, new: bytes) -> None:
-    note(settings, f"- {old.decode(errors='replace')}\n+ {new.decode(errors='replace')}")
+    return edited(settings, id, data, reason)
 
 
 @dead_letter.command(cls=Command)

@@ -1,20 +1,18 @@
-"""`describe`, `guarantees`, `explain`: what the app is, what it is promised, what a code means."""
+"""`eventbus describe`: what the app is made of."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from difflib import get_close_matches
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from eventbus.cli.flags import Command, Settings, app_argument, option
-from eventbus.cli.output import DONE, FOUND, show_facts
+from eventbus.cli.flags import Command, Settings, app_argument
+from eventbus.cli.output import show_facts
 
 if TYPE_CHECKING:
     from eventbus.bus import Description
-    from eventbus.errors import Finding
 
 
 @click.command(cls=Command)
@@ -125,57 +123,3 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
     for finding in facts["findings"]:
         if finding["level"] != "say":
             yield f"{finding['level']} {finding['code']} {finding['what']}"
-
-
-@click.command(cls=Command)
-@app_argument
-@option("--strict", is_flag=True, help="A warning fails too, as with EventBus(strict=True).")
-@click.pass_obj
-def guarantees(settings: Settings, app: str | None, strict: bool) -> int:
-    """What each group is promised under this configuration; exit 1 if something is unsafe."""
-    from eventbus.cli.locate import app_of
-
-    findings = asyncio.run(app_of(settings, app).describe()).findings
-    failing = {"refuse", "warn"} if strict else {"refuse"}
-    safe = not any(finding.level in failing for finding in findings)
-    facts = {"safe": safe, "strict": strict, "findings": [asdict(finding) for finding in findings]}
-    show_facts(settings, "guarantees", facts, _findings(findings))
-    return DONE if safe else FOUND
-
-
-def _findings(findings: "Sequence[Finding]") -> Iterator[str]:
-    for finding in findings:
-        yield f"{finding.level:<6}  {finding.code}  {finding.what}"
-        yield f"        why   {finding.why}"
-        if finding.level != "say":
-            yield f"        next  {finding.next}"
-
-
-@click.command(cls=Command)
-@click.argument("code")
-@click.pass_obj
-def explain(settings: Settings, code: str) -> None:
-    """What an error code means, and what to do about it."""
-    pages = {
-        page.name.removesuffix(".md"): page
-        for page in files("eventbus.cli").joinpath("explain").iterdir()
-        if page.name.endswith(".md")
-    }
-    page = pages.get(code.upper())
-    if page is None:
-        raise _no_page(code, sorted(pages))
-    text = page.read_text(encoding="utf-8")
-    show_facts(settings, "explain", {"code": code.upper(), "text": text}, [text.rstrip()])
-
-
-def _no_page(code: str, known: Sequence[str]) -> Exception:
-    from eventbus.errors import ConfigurationError
-
-    close = get_close_matches(code.upper(), known, n=3, cutoff=0.6)
-    return ConfigurationError(
-        "EB8001",
-        f"there is no error code {code!r}",
-        where=f"eventbus explain {code}",
-        why=f"codes are EB and four digits; this version has {len(known)}",
-        next=" | ".join(f"eventbus explain {one}" for one in close) or "eventbus explain EB1001",
-    )

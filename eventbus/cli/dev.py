@@ -11,7 +11,8 @@ import click
 from eventbus.cli.flags import Command, Settings, app_argument, http_option, option
 from eventbus.cli.locate import app_of, target_of
 from eventbus.cli.output import cell
-from eventbus.cli.run import headline, watched, write_logs
+from eventbus.cli.process import write_logs
+from eventbus.cli.run import headline, watched
 
 if TYPE_CHECKING:
     from eventbus.bus import EventBus

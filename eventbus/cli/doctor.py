@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eventbus.cli.flags import Command, Settings, app_argument
-from eventbus.cli.locate import app_of, beside, operators_storage, target_of
-from eventbus.cli.output import DONE, FOUND, show_rows
+from eventbus.cli.failures import DONE, FOUND
+from eventbus.cli.locate import app_of, target_of
+from eventbus.cli.output import show_rows
+from eventbus.cli.storages import beside, operators_storage
 from eventbus.errors import EventBusError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""`shop.app:bus` to an EventBus, and the storage that operators look into."""
+"""`shop.app:bus` to an EventBus."""
 
 import os
 import sys
@@ -7,15 +7,13 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from eventbus.cli.flags import Settings
 from eventbus.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from eventbus.bus import EventBus
-    from eventbus.inspection import Inspected
-    from eventbus.storage import Storage
 
 
 def target_of(settings: Settings, given: str | None = None) -> str | None:
@@ -34,7 +32,7 @@ def app_of(settings: Settings, given: str | None = None) -> "EventBus":
         raise ConfigurationError(
             "EB8001",
             "no app was named",
-            where=_call(),
+            where=called(),
             why="neither an argument, nor --app, EVENTBUS_APP, nor [tool.eventbus] app",
             next="name the bus as module:attribute, e.g. app:bus",
         )
@@ -42,45 +40,6 @@ def app_of(settings: Settings, given: str | None = None) -> "EventBus":
     if settings.transport is None and settings.storage is None:
         return bus
     return bus.replace(transport=settings.transport, storage=settings.storage)
-
-
-def operators_storage(settings: Settings) -> "Inspected":
-    """The storage by --storage, else that of the app, opened beside a bus that runs; not entered.
-
-    Raises:
-        ConfigurationError: EB8001, there is none; EB1006, it lives in another process's memory.
-    """
-    from eventbus.storage import open_storage
-
-    if settings.storage is not None:
-        return beside(open_storage(settings.storage, "operator"))
-    storage = app_of(settings).storage if target_of(settings) is not None else None
-    if storage is None:
-        raise ConfigurationError(
-            "EB8001",
-            "no storage was named",
-            where=_call(),
-            why="neither --storage, nor EVENTBUS_STORAGE, nor an app that has one",
-            next="--storage sqlite:///app.db | --app app:bus",
-        )
-    return beside(storage)
-
-
-def beside(storage: "Storage") -> "Inspected":
-    """The same database for an operator: SQLite without the lock of the bus, without upgrading."""
-    from eventbus.sqlite import SqliteStorage
-
-    if not isinstance(storage, SqliteStorage):
-        return cast("Inspected", storage)
-    if storage.path is None:
-        raise ConfigurationError(
-            "EB1006",
-            "a database in memory cannot be looked into from outside",
-            where="storage sqlite://",
-            why="it lives and ends with the process of the bus",
-            next="--storage sqlite:///app.db",
-        )
-    return SqliteStorage(storage.path, inspect_only=True)
 
 
 def locate(target: str) -> "EventBus":
@@ -126,7 +85,7 @@ def _module(name: str, target: str) -> ModuleType:
         raise ConfigurationError(
             "EB1001",
             f"there is no module {error.name!r}",
-            where=f"{_call()} {target}",
+            where=f"{called()} {target}",
             why=f"it was looked for in {Path.cwd().name}/ and among what is installed",
             next=_instead(target, name, close) or "mend the name, or change the directory",
         ) from error
@@ -176,7 +135,7 @@ def _no_bus(
     return ConfigurationError(
         "EB1002",
         what,
-        where=f"{_call()} {name}{':' if attribute else ''}{attribute}",
+        where=f"{called()} {name}{':' if attribute else ''}{attribute}",
         why=f"the module defines {_counted(buses)}",
         next=" | ".join(f"{name}:{bus}" for bus in close)
         or "bus = EventBus(…) at the top level of the module",
@@ -193,7 +152,7 @@ def _instead(target: str, name: str, close: list[str]) -> str:
     return " | ".join(target.replace(name, one, 1) for one in close)
 
 
-def _call() -> str:
+def called() -> str:
     """The command as it was typed, for `where`; options may hold secrets and are left out."""
     import click
 

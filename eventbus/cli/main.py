@@ -22,8 +22,8 @@ COMMANDS = {
     "dead-letter": ("dead_letter:dead_letter", "What was given up: list, edit, redrive, discard."),
     "db": ("db:db", "The schema of the storage: upgrade, status, check."),
     "describe": ("describe:describe", "Groups, handlers and types of the app."),
-    "guarantees": ("describe:guarantees", "What each group is promised, and what is unsafe."),
-    "explain": ("describe:explain", "The page of an error code."),
+    "guarantees": ("guarantees:guarantees", "What each group is promised, and what is unsafe."),
+    "explain": ("pages:explain", "The page of an error code."),
     "doctor": ("doctor:doctor", "Configuration, connectivity, schema, backlog."),
     "completion": ("completion:completion", "Completion for bash, zsh or fish."),
 }
@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:  # the edge: whatever it is becomes lines and an exit code
-        from eventbus.cli.output import report
+        from eventbus.cli.failures import report
 
         return report(error, settings)
     return code if isinstance(code, int) else 0

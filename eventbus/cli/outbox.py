@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from eventbus.cli.changing import change, one_of, with_storage
+from eventbus.cli.changing import change, one_of
 from eventbus.cli.flags import Command, Duration, Settings, app_argument, option, worker_flags
 from eventbus.cli.main import Commands
 from eventbus.cli.output import show_facts, show_rows
+from eventbus.cli.storages import with_storage
 
 if TYPE_CHECKING:
     from eventbus.inspection import Inspected

@@ -1,21 +1,16 @@
-"""stdout is data, stderr is everything else; tables, JSON, errors, exit codes."""
+"""stdout is data, stderr is everything else: tables, JSON, notes."""
 
 import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from eventbus.cli.flags import Settings
 
-if TYPE_CHECKING:
-    from eventbus.errors import EventBusError
-
 SCHEMA = "eventbus.cli/1"
-
-DONE, FOUND, USAGE, UNREACHABLE, PARTLY, REFUSED, UNKNOWN, BUG = 0, 1, 2, 3, 4, 5, 6, 70
 
 Row = Mapping[str, Any]
 
@@ -115,60 +110,3 @@ def _has_rich() -> bool:
     from importlib.util import find_spec
 
     return find_spec("rich") is not None
-
-
-def report(error: Exception, settings: Settings) -> int:
-    """An error as its lines, or as one line of JSON, on stderr; the exit code."""
-    from eventbus.errors import EventBusError
-
-    known = error if isinstance(error, EventBusError) else _known(error)
-    if settings.output == "table":
-        click.echo(str(known), err=True)
-    else:
-        names = ("code", "what", "where", "why", "next", "url")
-        click.echo(to_json({name: getattr(known, name) for name in names}), err=True)
-    if settings.verbose or known.code == "EB9001":
-        from traceback import format_exception
-
-        click.echo("".join(format_exception(error)).rstrip(), err=True)
-    return exit_code(known)
-
-
-def _known(error: Exception) -> "EventBusError":
-    from eventbus.errors import ConfigurationError, EventBusError
-
-    if not isinstance(error, click.ClickException):
-        return EventBusError(
-            "EB9001",
-            f"a bug in eventbus: {type(error).__name__}: {error}",
-            where=" ".join(["eventbus", *sys.argv[1:2]]),
-            why="the command line did not expect this",
-            next="report it with the traceback below and what `eventbus doctor` prints",
-        )
-    ctx = getattr(error, "ctx", None)
-    path = "eventbus" if ctx is None else ctx.command_path
-    close = getattr(error, "possibilities", None) or ()
-    return ConfigurationError(
-        "EB8001",
-        str(getattr(error, "message", error)).rstrip(".").replace("\n", " "),
-        where=path,
-        why="the command line cannot be understood",
-        next=" | ".join([*(f"{path} {one}" for one in close), f"{path} --help"]),
-    )
-
-
-_CODES = {
-    "EB2104": UNKNOWN,
-    "EB5101": UNKNOWN,
-    "EB8002": REFUSED,
-    "EB8004": REFUSED,
-    "EB8005": REFUSED,
-}
-_BLOCKS = {"EB2": UNREACHABLE, "EB3": REFUSED, "EB53": REFUSED, "EB5": UNREACHABLE, "EB9": BUG}
-
-
-def exit_code(error: "EventBusError") -> int:
-    """By the code of the error; the longest prefix speaks."""
-    if error.code in _CODES:
-        return _CODES[error.code]
-    return _BLOCKS.get(error.code[:4], _BLOCKS.get(error.code[:3], USAGE))

@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from eventbus.cli.changing import with_storage
 from eventbus.cli.flags import Settings
+from eventbus.cli.locate import called
 from eventbus.cli.output import cell, show_facts, to_json
+from eventbus.cli.storages import with_storage
 
 if TYPE_CHECKING:
     from eventbus.inspection import Inspected, Kind, Selection
@@ -39,7 +38,7 @@ def row_of(settings: Settings, place: "Kind", id: str) -> Mapping[str, Any]:
     raise EventBusError(
         "EB8004",
         f"no such message: {id}",
-        where=click.get_current_context().command_path,
+        where=called(),
         why=f"{place} has no row of this id: handled meanwhile, discarded, or in another place",
         next=f"eventbus {place} list",
     )

@@ -1,21 +1,21 @@
 """`eventbus run`: a worker process, from its report at the start to its exit code."""
 
 import asyncio
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from difflib import get_close_matches
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from eventbus.cli.failures import DONE, PARTLY
 from eventbus.cli.flags import Command, Settings, app_argument, worker_flags
 from eventbus.cli.locate import app_of, target_of
-from eventbus.cli.output import DONE, PARTLY, note
-from eventbus.errors import ConfigurationError, MissingExtraError
+from eventbus.cli.output import note
+from eventbus.cli.process import loop_factory, write_logs
+from eventbus.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from eventbus.bus import Description, EventBus
@@ -75,7 +75,7 @@ def work(settings: Settings, app: str | None, worker: Worker) -> int:
 
 async def announce(settings: Settings, bus: "EventBus") -> None:
     """Say once that the bus is ready."""
-    while not (await bus.health()).ready:
+    while not (await bus.health()).ready:  # noqa: ASYNC110 - health is asked, nobody tells it
         await asyncio.sleep(_LOOK_SECONDS)
     note(settings, "  ready; SIGTERM or Ctrl-C drains")
 
@@ -171,39 +171,3 @@ def facts(description: "Description") -> dict[str, Any]:
         "storage": description.storage,
         "groups": sorted(description.groups),
     }
-
-
-def write_logs(settings: Settings) -> None:
-    """Logs to stderr: lines for people, JSON lines where the output is JSON."""
-    from eventbus.observability.logging import JsonFormatter, LineFormatter
-
-    handler = logging.StreamHandler()
-    handler.setFormatter(LineFormatter() if settings.output == "table" else JsonFormatter())
-    logger = logging.getLogger("eventbus")
-    logger.addHandler(handler)
-    logger.propagate = False
-    level = logging.ERROR if settings.quiet else logging.INFO
-    logger.setLevel(logging.DEBUG if settings.verbose else level)
-
-
-def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """The one of uvloop where it is wanted and installed; None: asyncio's own.
-
-    Raises:
-        MissingExtraError: EB1005, it is wanted by name and not installed.
-    """
-    if name == "asyncio":
-        return None
-    try:
-        factory: Callable[[], asyncio.AbstractEventLoop] = import_module("uvloop").new_event_loop
-    except ImportError as error:
-        if name == "auto":
-            return None
-        raise MissingExtraError(
-            "EB1005",
-            "uvloop is not installed",
-            where="--loop uvloop",
-            why="it is no dependency of eventbus",
-            next="pip install uvloop | --loop auto",
-        ) from error
-    return factory

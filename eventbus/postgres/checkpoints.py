@@ -30,6 +30,7 @@ class PostgresCheckpoints:
     async def load(self, name: str, *, fingerprint: bytes, start: Position = START) -> Position:
         """The position; creates it at `start`."""
         schema = self._session.schema
+        self._session.wrote = True
         await self._session.execute(
             _CREATE.format(schema=schema), name, start, fingerprint, where="checkpoints.load"
         )
@@ -62,7 +63,7 @@ class PostgresCheckpoints:
 
     async def positions(self, prefix: str) -> Mapping[str, Position]:
         """All of names with this prefix."""
-        rows = await self._session.fetch(
+        rows = await self._session.look(
             _POSITIONS.format(schema=self._session.schema), prefix, where="checkpoints.positions"
         )
         return {row["name"]: Position(row["position"]) for row in rows}

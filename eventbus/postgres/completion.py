@@ -25,7 +25,6 @@ async def commit(session: Session, hint: Callable[[Work], None]) -> None:
         StorageError: nothing is kept.
         CommitUnknownError: perhaps all of it is.
     """
-    committed = False
     try:
         if session.failed is not None:
             raise session.doomed()
@@ -36,14 +35,11 @@ async def commit(session: Session, hint: Callable[[Work], None]) -> None:
             await session.release_last()
         elif session.connection is not None and session.begun:
             await _commit(session, session.connection)
-        committed = True
-    except asyncio.CancelledError:
-        committed = not session.begun  # `_commit` says so
-        raise
+        session.committed = True
     finally:
         session.open = False
-        await session.end(roll_back=not committed and session.begun)
-        if committed:
+        await session.end(roll_back=not session.committed)
+        if session.committed:
             for work in session.hints:
                 hint(work)
 
@@ -70,6 +66,7 @@ async def _commit(session: Session, connection: Connection) -> None:
     if error is not None:
         _raise_of(error, session, fate)
     session.begun = False
+    session.committed = sent.result() != "ROLLBACK" and not warnings
     if sent.result() == "ROLLBACK":  # a statement of the application had failed unseen
         raise session.doomed()
     if warnings:

@@ -2,11 +2,12 @@
 
 import re
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit, urlunsplit
 
 from eventbus.errors import ConfigurationError
 
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,40}")
+_PORT = re.compile(r":\d*$")
 _OURS = ("schema", "pool", "pgbouncer")
 _LOCAL = {"", "localhost", "127.0.0.1", "::1"}
 
@@ -46,12 +47,23 @@ class PostgresConfig:
     def where(self) -> str:
         """The database without secrets, for error texts."""
         parts = urlsplit(self.dsn)
-        return f"postgresql://{parts.hostname or ''}{_port(parts.port)}{parts.path}"
+        hosts = parts.netloc.rpartition("@")[2]
+        return f"postgresql://{hosts}{parts.path}"
 
     @property
     def is_local(self) -> bool:
         """Whether no network lies between."""
-        return (urlsplit(self.dsn).hostname or "") in _LOCAL
+        given = parse_qs(urlsplit(self.dsn).query).get("host", [""])[0]
+        hosts = urlsplit(self.dsn).netloc.rpartition("@")[2] or given
+        names = {_PORT.sub("", one).strip("[]") for one in hosts.split(",")}
+        return all(name in _LOCAL or name.startswith("/") for name in names)
+
+    @property
+    def several_hosts(self) -> bool:
+        """Whether a primary must be looked for, and nothing says which kind of server it may be."""
+        parts = urlsplit(self.dsn)
+        hosts = f"{parts.netloc} {parse_qs(parts.query).get('host', [''])[0]}"
+        return "," in hosts and "target_session_attrs" not in parts.query
 
 
 def config_of(url: str, service: str) -> PostgresConfig:
@@ -78,10 +90,6 @@ def config_of(url: str, service: str) -> PostgresConfig:
         pool=pool,
         pgbouncer=flag == "true",
     )
-
-
-def _port(port: int | None) -> str:
-    return "" if port is None else f":{port}"
 
 
 def _bad(name: str, value: str, wanted: str) -> ConfigurationError:

@@ -48,9 +48,7 @@ def translated(
     return StorageError(code, what, where=where, why=why, next=next)
 
 
-def _meaning(
-    error: BaseException, state: str, *, ours: bool, cut: bool
-) -> tuple[str, str, str]:
+def _meaning(error: BaseException, state: str, *, ours: bool, cut: bool) -> tuple[str, str, str]:
     if isinstance(error, TimeoutError):
         return "the database did not answer in time", "EB5007", _LATER
     if isinstance(error, DataError | UnicodeError) or state.startswith("22") or state == "23502":
@@ -61,6 +59,8 @@ def _meaning(
             "EB5001",
             "raise max_connections, or lower ?pool=; eventbus guarantees prints the sum",
         )
+    if state in {"28000", "28P01", "3D000"}:
+        return "the database refuses the login", "EB5001", "mend user, password or name"
     if cut or isinstance(error, OSError) or state.startswith(_UNREACHABLE):
         return "the database cannot be reached", "EB5001", _LATER
     if state in {"40001", "40P01"} or isinstance(error, InvalidCachedStatementError):
@@ -71,8 +71,6 @@ def _meaning(
         return "the database's disk is full", "EB5006", "free space; intake goes on by itself"
     if state == "25006":
         return "the database is read-only", "EB5013", "connect to the primary"
-    if state in {"28000", "28P01", "3D000"}:
-        return "the database refuses the login", "EB5001", "mend user, password or name"
     if ours and state == "42501":
         return "the role lacks a right", "EB5012", "GRANT it: USAGE on the schema, and the tables"
     if ours and state in {"3F000", "42P01", "42883", "42703"}:

@@ -2,19 +2,21 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from eventbus.errors import StorageError
-
-if TYPE_CHECKING:
-    from eventbus.postgres.pools import Pools
+from eventbus.postgres.pools import Pools
 
 ASKING_SECONDS = 10.0
+AGAIN_SECONDS = 0.1
 
-_STATUS = """
-SELECT pg_xact_status($1::text::xid8) AS status, system_identifier::text AS system,
+SERVER = """
+SELECT system_identifier::text AS system,
        substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline
   FROM pg_control_system()"""
+_STATUS = f"SELECT s.*, pg_xact_status($1::text::xid8) AS status FROM ({SERVER}) s"  # noqa: S608 - a constant
+
+Answer = Literal["committed", "rolled_back", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,25 +25,31 @@ class Fate:
 
     xid: int
 
-    async def ask(self, pools: "Pools") -> Literal["committed", "rolled_back", "unknown"]:
-        """Ask a new connection, for at most 10 s while the transaction is still in progress."""
+    async def ask(self, pools: Pools) -> Answer:
+        """Ask, for at most 10 s while it is in progress or the database is away."""
         try:
             async with asyncio.timeout(ASKING_SECONDS):
-                while (answer := await self._once(pools)) == "in progress":
-                    await asyncio.sleep(0.2)
-        except (TimeoutError, StorageError):
+                while (answer := await self._once(pools)) is None:
+                    await asyncio.sleep(AGAIN_SECONDS)
+                return answer
+        except TimeoutError:
             return "unknown"
-        return {"committed": "committed", "aborted": "rolled_back"}.get(answer, "unknown")  # type: ignore[return-value]  # the three words
 
-    async def _once(self, pools: "Pools") -> str:
-        async with pools.connection() as connection:
-            row = await connection.fetchrow(_STATUS, str(self.xid))
-            if pools.server != (row["system"], row["timeline"]):
-                return "unknown"  # another server: the number may belong to somebody else
-            return str(row["status"] or "unknown")
-
-
-SERVER = """
-SELECT system_identifier::text AS system,
-       substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline
-  FROM pg_control_system()"""
+    async def _once(self, pools: Pools) -> Answer | None:
+        """None: ask again."""
+        try:
+            async with pools.connecting() as connection:
+                row = await connection.fetchrow(_STATUS, str(self.xid))
+        except StorageError:
+            return None
+        if pools.server != (row["system"], row["timeline"]):
+            return "unknown"  # another server: the number may belong to somebody else
+        match row["status"]:
+            case "committed":
+                return "committed"
+            case "aborted":
+                return "rolled_back"
+            case "in progress":
+                return None
+            case _:
+                return "unknown"

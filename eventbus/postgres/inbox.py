@@ -6,7 +6,7 @@ from uuid import UUID
 
 from eventbus.message import Message
 from eventbus.postgres.rows import identities_and_days
-from eventbus.postgres.session import Session
+from eventbus.postgres.session import Session, only_read_committed
 from eventbus.storage.inbox import Received
 
 _RECEIVE = "SELECT fresh, held, xid::text AS xid FROM {schema}.receive($1, $2, $3, $4)"
@@ -44,15 +44,22 @@ class PostgresInbox:
         self, messages: Sequence[Message], *, keys: Sequence[str], group: str
     ) -> Received:
         """Record identities; what is new, and which keys are held."""
-        row = await self._ask(_RECEIVE, messages, keys, group, "inbox.receive")
-        self._session.xid = int(row["xid"])
-        return _received(row)
+        await only_read_committed(self._session, "inbox.receive")
+        rows = await self._session.fetch(
+            *self._question(_RECEIVE, messages, keys, group), where="inbox.receive"
+        )
+        self._session.wrote = True
+        self._session.xid = int(rows[0]["xid"])
+        return _received(rows[0])
 
     async def look(
         self, messages: Sequence[Message], *, keys: Sequence[str], group: str
     ) -> Received:
         """The answer of `receive`, without its rows."""
-        return _received(await self._ask(_LOOK, messages, keys, group, "inbox.look"))
+        rows = await self._session.look(
+            *self._question(_LOOK, messages, keys, group), where="inbox.look"
+        )
+        return _received(rows[0])
 
     async def forget(self, messages: Sequence[Message], *, group: str) -> None:
         """Delete the rows."""
@@ -67,19 +74,12 @@ class PostgresInbox:
         rows = await self._session.fetch(sql, group, identities, where="inbox.count")
         return {row["message"]: row["attempts"] for row in rows}
 
-    async def _ask(
-        self,
-        statement: str,
-        messages: Sequence[Message],
-        keys: Sequence[str],
-        group: str,
-        where: str,
-    ) -> Any:
+    def _question(
+        self, statement: str, messages: Sequence[Message], keys: Sequence[str], group: str
+    ) -> tuple[Any, ...]:
         identities, days = identities_and_days(messages)
         sql = statement.format(schema=self._session.schema)
-        queues = sorted(set(keys))
-        rows = await self._session.fetch(sql, group, identities, days, queues, where=where)
-        return rows[0]
+        return sql, group, identities, days, sorted(set(keys))
 
 
 def _received(row: Any) -> Received:

@@ -21,7 +21,7 @@ _RENEW = """
 UPDATE {schema}.leases l SET until = statement_timestamp() + $3::interval
   FROM unnest($1::text[], $2::bigint[]) h(name, epoch)
  WHERE l.name = h.name AND l.epoch = h.epoch AND l.until > '-infinity'
-RETURNING l.name, l.owner, l.epoch"""
+RETURNING l.name, l.epoch"""
 _RELEASE = """
 UPDATE {schema}.leases l SET until = '-infinity'
   FROM unnest($1::text[], $2::bigint[]) h(name, epoch)
@@ -67,7 +67,9 @@ class PostgresLeases:
 
     async def owners(self, prefix: str) -> int:
         """How many with this prefix are held."""
-        return int((await self._fetch(_OWNERS, prefix))[0]["n"])
+        sql = _OWNERS.format(schema=self._session.schema)
+        rows = await self._session.look(sql, prefix, where="leases.owners", role="control")
+        return int(rows[0]["n"])
 
     async def _fetch(self, statement: str, *args: object) -> list[Any]:
         sql = statement.format(schema=self._session.schema)

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from datetime import timedelta
+from random import randrange
 from typing import Any
 
 from eventbus.message import Message
@@ -44,6 +45,10 @@ SELECT o.* FROM unnest($1::smallint[]) p(part) CROSS JOIN LATERAL (
                       WHERE d.part = b.part AND d.key = b.key AND d.id < b.id
                         AND d.due_at > statement_timestamp())
    ORDER BY b.id LIMIT {per_part}) o LIMIT {limit}"""
+_ANY_DUE = """
+SELECT 1 FROM unnest($1::smallint[]) p(part) CROSS JOIN LATERAL (
+  SELECT 1 FROM {schema}.outbox_scheduled b
+   WHERE b.part = p.part AND b.due_at <= statement_timestamp() LIMIT 1) x LIMIT 1"""
 _SETTLE = """
 DELETE FROM {schema}.outbox o
  USING unnest($1::smallint[], $2::bigint[], $3::text[], $4::bigint[]) d(part, id, lease, epoch),
@@ -87,14 +92,11 @@ class PostgresOutbox:
 
     async def promote(self, leases: Collection[Lease], *, limit: int) -> int:
         """Delayed ones that are due join the queue."""
-        if not leases:
-            return 0
         held = list(leases)
-        arrays = (
-            [_number(lease) for lease in held],
-            [lease.name for lease in held],
-            [lease.epoch for lease in held],
-        )
+        parts = [_number(lease) for lease in held]
+        if not await self._look(_ANY_DUE, parts, where="outbox.promote"):
+            return 0  # nearly always: a look needs no transaction
+        arrays = (parts, [lease.name for lease in held], [lease.epoch for lease in held])
         return await self._changed(_PROMOTE, *arrays, where="outbox.promote", limit=_size(limit))
 
     async def read(
@@ -128,6 +130,12 @@ class PostgresOutbox:
         arrays = _ours(leases, rows)
         return await self._changed(_DEFER, *arrays, delay, clean(error), where="outbox.defer")
 
+    async def _look(
+        self, statement: str, parts: list[int], *, where: str, **limits: int
+    ) -> list[Any]:
+        sql = statement.format(schema=self._session.schema, **limits)
+        return await self._session.look(sql, parts, where=where, role="control")
+
     async def _changed(self, statement: str, *args: Any, where: str, limit: int = 0) -> int:
         sql = statement.format(schema=self._session.schema, limit=limit)
         tag = await self._session.execute(sql, *args, where=where, role="control")
@@ -136,6 +144,7 @@ class PostgresOutbox:
 
 async def flush(session: Session) -> None:
     """Write what was buffered: the last statements, so ids follow the order of commits per key."""
+    session.wrote = True
     now = [message for message, delay in session.outgoing if delay is None]
     later = [(message, delay) for message, delay in session.outgoing if delay is not None]
     session.ids += [message.id for message, _ in session.outgoing]

@@ -3,14 +3,19 @@
 from collections.abc import Sequence
 from typing import Any
 
-from eventbus.errors import LeaseLostError, StorageError
+from eventbus.errors import LeaseLostError
 from eventbus.postgres.rows import parked_columns, parked_of
-from eventbus.postgres.session import Session
+from eventbus.postgres.session import Session, only_read_committed
 from eventbus.storage.leases import Lease
 from eventbus.storage.parking import Parked
 
 _ARGUMENTS = ", ".join(f"${number}" for number in range(1, 22))
 _PARK = f"SELECT {{schema}}.park({_ARGUMENTS}) AS held"
+_ANY_EMPTY = """
+SELECT 1 FROM {schema}.parked_keys k
+ WHERE group_name = $1 AND state = 0 AND due_at <= statement_timestamp()
+   AND NOT EXISTS (SELECT 1 FROM {schema}.parked p
+                    WHERE p.group_name = k.group_name AND p.key = k.key) LIMIT 1"""
 # Empty keys are freed in two statements, because one cannot wait and then look again.
 _EMPTY = """
 SELECT key FROM {schema}.parked_keys k
@@ -31,9 +36,7 @@ SELECT p.* FROM (
   SELECT * FROM {schema}.parked p WHERE p.group_name = k.group_name AND p.key = k.key
    ORDER BY p.seq LIMIT 20) p
  ORDER BY k.due_at, p.key, p.seq"""
-_LOCK = """
-SELECT 1 FROM {schema}.parked_keys
- WHERE group_name = $1 AND key = $2 AND state = 0 FOR UPDATE"""
+_CLOSE = "SELECT {schema}.close_key($1, $2) AS closed"
 _ALIVE = "SELECT 1 FROM {schema}.parked_keys WHERE group_name = $1 AND key = $2 AND state = 0"
 _BEHIND = """
 SELECT * FROM {schema}.parked WHERE group_name = $1 AND key = $2 ORDER BY seq LIMIT {limit}"""
@@ -43,7 +46,6 @@ DELETE FROM {schema}.parked p USING unnest($4::uuid[]) d(message)
  WHERE p.group_name = $3 AND p.message = d.message AND EXISTS (SELECT 1 FROM f) RETURNING 1"""
 _FENCE = "SELECT 1 FROM {schema}.leases WHERE name = $1 AND epoch = $2 FOR SHARE"
 _KEYS = "SELECT key FROM {schema}.parked_keys WHERE group_name = $1 LIMIT {limit}"
-_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '1s'"
 
 
 class PostgresParking:
@@ -58,24 +60,26 @@ class PostgresParking:
         """Put messages at the end of their keys' queues."""
         if not parked:
             return
+        await only_read_committed(self._session, "parking.park")
         name, epoch = (None, None) if lease is None else (lease.name, lease.epoch)
         rows = await self._fetch(
             _PARK, group, name, epoch, *parked_columns(parked), where="parking.park"
         )
         if not rows[0]["held"]:
             raise _lost(lease, group)
+        self._session.wrote = True
         self._session.hints.add("parked")
 
     async def keys(self, *, group: str, limit: int) -> frozenset[str]:
         """Keys held now."""
-        rows = await self._fetch(_KEYS, group, where="parking.keys", limit=limit)
+        rows = await self._look(_KEYS, group, where="parking.keys", limit=limit)
         return frozenset(row["key"] for row in rows)
 
     async def due(self, lease: Lease, *, group: str, limit: int) -> Sequence[Parked]:
         """Free empty keys, then the heads that are due and what queues behind them."""
         while await self._free_empty(group) >= 1000:
             pass
-        rows = await self._fetch(_DUE, group, where="parking.due", limit=limit)
+        rows = await self._look(_DUE, group, where="parking.due", limit=limit)
         return [parked_of(row) for row in rows]
 
     async def behind(
@@ -86,8 +90,8 @@ class PostgresParking:
         if not alive:
             return None
         if closing:
-            self._session.closing.setdefault(group, set()).add(key)
-        rows = await self._fetch(_BEHIND, group, key, where="parking.behind", limit=limit)
+            self._session.closing.add((group, key))
+        rows = await self._look(_BEHIND, group, key, where="parking.behind", limit=limit)
         return [parked_of(row) for row in rows]
 
     async def settle(self, lease: Lease, parked: Sequence[Parked], *, group: str) -> None:
@@ -101,11 +105,13 @@ class PostgresParking:
                 raise _lost(lease, group)
         elif not await self._fetch(_FENCE, lease.name, lease.epoch, where="parking.settle"):
             raise _lost(lease, group)
-        closed = self._session.closing.pop(group, None)
+        closed = sorted(key for name, key in self._session.closing if name == group)
         if closed:
-            await self._fetch(_FREE, group, sorted(closed), where="parking.settle")
+            await self._fetch(_FREE, group, closed, where="parking.settle")
 
     async def _free_empty(self, group: str) -> int:
+        if not await self._look(_ANY_EMPTY, group, where="parking.due"):
+            return 0  # nearly always: a look needs no transaction
         rows = await self._fetch(_EMPTY, group, where="parking.due")
         if rows:
             keys = [row["key"] for row in rows]
@@ -113,19 +119,17 @@ class PostgresParking:
         return len(rows)
 
     async def _alive(self, group: str, key: str) -> bool:
-        return bool(await self._fetch(_ALIVE, group, key, where="parking.behind"))
+        return bool(await self._look(_ALIVE, group, key, where="parking.behind"))
 
     async def _close(self, group: str, key: str) -> bool:
         """Lock the key row; busy for a second means not now."""
-        try:
-            async with self._session.savepoint():
-                await self._session.execute(_LOCK_TIMEOUT, where="parking.behind")
-                rows = await self._fetch(_LOCK, group, key, where="parking.behind")
-        except StorageError as error:
-            if error.code == "EB5007":
-                return False
-            raise
-        return bool(rows)
+        await only_read_committed(self._session, "parking.behind")
+        rows = await self._fetch(_CLOSE, group, key, where="parking.behind")
+        return bool(rows[0]["closed"])
+
+    async def _look(self, statement: str, *args: Any, where: str, limit: int = 0) -> list[Any]:
+        sql = statement.format(schema=self._session.schema, limit=limit)
+        return await self._session.look(sql, *args, where=where)
 
     async def _fetch(self, statement: str, *args: Any, where: str, limit: int = 0) -> list[Any]:
         sql = statement.format(schema=self._session.schema, limit=limit)

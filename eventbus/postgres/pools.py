@@ -8,14 +8,33 @@ from typing import Any, Literal
 
 import asyncpg
 
+from eventbus.errors import StorageError
 from eventbus.postgres.config import PostgresConfig
-from eventbus.postgres.failures import FAILURES, translated
+from eventbus.postgres.failures import FAILURES, is_cut, translated
 
 log = logging.getLogger("eventbus.postgres")
 
 Role = Literal["work", "control"]  # control: relays, leases, checks; never shared with handlers
 CONTROL = 4
+RELEASE_SECONDS = 5.0
+UPGRADE_SECONDS = 3600.0  # one file; an index on a large table takes its time
 Connection = Any  # asyncpg's, or the pool's proxy of one
+
+_TROUBLE = frozenset({"EB5001", "EB5006", "EB5007", "EB5012", "EB5013", "EB5302"})
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+_TIMEOUTS = {
+    "statement_timeout": "8s",  # below command_timeout: a server that lives answers (X1)
+    "lock_timeout": "5s",
+    "idle_in_transaction_session_timeout": "45s",
+}
+_SETTINGS = _TIMEOUTS | {
+    "jit": "off",
+    "client_connection_check_interval": "1s",  # a client that is gone holds its locks no longer
+    "tcp_user_timeout": "10000",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
 
 
 class Pools:
@@ -25,9 +44,9 @@ class Pools:
         self.config = config
         self.trouble: str | None = None
         self.server: tuple[str, str] | None = None  # system identifier and timeline, at entering
+        self.begin = _begin(config)
         self._pools: dict[Role, asyncpg.Pool[Any]] = {}
         self._opening = asyncio.Lock()
-        self._warned: set[int] = set()
 
     async def acquire(self, role: Role) -> Connection:
         """A connection, within the deadline.
@@ -37,26 +56,28 @@ class Pools:
         """
         try:
             pool = self._pools.get(role) or await self._open(role)
-            connection = await pool.acquire(timeout=self.config.acquire_seconds)
+            return await pool.acquire(timeout=self.config.acquire_seconds)
         except FAILURES as error:
-            failure = translated(error, f"{self.config.where}, pool {role}")
-            self.trouble = failure.what
+            where = f"{self.config.where}, pool of {role}"
+            failure = translated(error, where, cut=not isinstance(error, TimeoutError))
+            self.note(failure)
             raise failure from error
-        self.trouble = None
-        return connection
 
     async def release(self, role: Role, connection: Connection, *, whole: bool) -> None:
         """Give a connection back; one that is not whole is ended first. Never raises."""
         if not whole:
+            connection.terminate()  # never close(): it waits for a server that is away (X3)
+        pool = self._pools.get(role)
+        if pool is None:  # closed meanwhile
             connection.terminate()
+            return
         try:
-            await self._pools[role].release(connection, timeout=5)
+            await pool.release(connection, timeout=RELEASE_SECONDS)
         except FAILURES as error:
             log.warning("a connection was not given back: %s", error)
-            connection.terminate()
 
     @asynccontextmanager
-    async def connection(self, role: Role = "control") -> AsyncIterator[Connection]:
+    async def connecting(self, role: Role = "control") -> AsyncIterator[Connection]:
         """A connection outside any transaction."""
         connection = await self.acquire(role)
         whole = False
@@ -64,7 +85,10 @@ class Pools:
             yield connection
             whole = True
         except FAILURES as error:
-            raise translated(error, self.config.where) from error
+            whole = not (is_cut(error) or connection.is_closed() or connection.is_in_transaction())
+            failure = translated(error, self.config.where, cut=connection.is_closed())
+            self.note(failure)
+            raise failure from error
         finally:
             await self.release(role, connection, whole=whole)
 
@@ -73,24 +97,33 @@ class Pools:
         try:
             return await asyncpg.connect(**self._options(role))
         except FAILURES as error:
-            raise translated(error, f"{self.config.where}, {role}") from error
+            where = f"{self.config.where}, {role}"
+            raise translated(error, where, cut=not isinstance(error, TimeoutError)) from error
 
     async def close(self) -> None:
         """End all connections; what does not end in time is cut."""
         pools, self._pools = self._pools, {}
         for pool in pools.values():
             try:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(RELEASE_SECONDS):
                     await pool.close()
             except TimeoutError:
                 pool.terminate()
 
-    def warned(self, connection: Connection) -> bool:
-        """Whether the server warned on this connection since it was asked last (X12)."""
-        pid = connection.get_server_pid()
-        was = pid in self._warned
-        self._warned.discard(pid)
-        return was
+    def note(self, failure: StorageError | None) -> None:
+        """Remember why nothing can be done at the moment, or that something could."""
+        if failure is None:
+            self.trouble = None
+        elif failure.code in _TROUBLE:
+            self.trouble = f"{failure.what}: {failure.why}"
+
+    def size(self) -> int:
+        """Connections that the pools have, and those that are idle: equal at rest."""
+        return sum(pool.get_size() for pool in self._pools.values())
+
+    def idle(self) -> int:
+        """Connections that nobody uses."""
+        return sum(pool.get_idle_size() for pool in self._pools.values())
 
     async def _open(self, role: Role) -> "asyncpg.Pool[Any]":
         async with self._opening:
@@ -99,39 +132,35 @@ class Pools:
                     **self._options(role),
                     min_size=1,
                     max_size=self.config.pool if role == "work" else CONTROL,
-                    init=self._init,
                     reset=_nothing_to_reset,
                 )
             return self._pools[role]
 
     def _options(self, role: str) -> dict[str, Any]:
-        name = f"eventbus/{self.config.service}/{role}"
-        settings = {"application_name": name}
+        settings = {"application_name": f"eventbus/{self.config.service}/{role}"}
         if not self.config.pgbouncer:  # a pooler refuses start-up parameters it does not know
-            settings |= {
-                "statement_timeout": "8s",
-                "lock_timeout": "5s",
-                "idle_in_transaction_session_timeout": "45s",
-                "jit": "off",
-                "tcp_user_timeout": "10000",
-                "tcp_keepalives_idle": "10",
-                "tcp_keepalives_interval": "5",
-                "tcp_keepalives_count": "3",
-            }
-        return {
+            settings |= _SETTINGS
+        options: dict[str, Any] = {
             "dsn": self.config.dsn,
             "timeout": self.config.connect_seconds,
             "command_timeout": self.config.command_seconds,
             "server_settings": settings,
             "statement_cache_size": 0 if self.config.pgbouncer else 200,
         }
+        if self.config.several_hosts:
+            options["target_session_attrs"] = "primary"
+        if role == "upgrade":
+            settings.pop("statement_timeout", None)
+            options["command_timeout"] = UPGRADE_SECONDS
+        return options
 
-    async def _init(self, connection: Connection) -> None:
-        connection.add_log_listener(self._note)
 
-    def _note(self, connection: Connection, message: Any) -> None:
-        if getattr(message, "sqlstate", "") == "01000":
-            self._warned.add(connection.get_server_pid())
+def _begin(config: PostgresConfig) -> str:
+    """Behind a pooler the timeouts come with the transaction: its connection is anybody's (X10)."""
+    if not config.pgbouncer:
+        return _BEGIN
+    local = [f"SET LOCAL {name} = '{value}'" for name, value in _TIMEOUTS.items()]
+    return "; ".join([_BEGIN, *local])
 
 
 async def _nothing_to_reset(connection: Connection) -> None:

@@ -1,6 +1,7 @@
 """Message <-> row: the only file that knows the columns of messages."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -63,6 +64,7 @@ def message_of(row: Mapping[str, Any], key: str | None) -> Message:
 
 def parked_columns(parked: Sequence[Parked]) -> Columns:
     """The arrays that the function `park` takes, in its order."""
+    parked = _each_once(parked)
     messages = [one.message for one in parked]
     failures = [one.failure for one in parked]
     return (
@@ -85,6 +87,19 @@ def parked_columns(parked: Sequence[Parked]) -> Columns:
         [None if failure is None else clean(failure.fingerprint) for failure in failures],
         [one.delay for one in parked],
     )
+
+
+def _each_once(parked: Sequence[Parked]) -> Sequence[Parked]:
+    """One statement cannot touch a row twice: the first place, the last failure, all attempts."""
+    once: dict[UUID, Parked] = {}
+    for one in parked:
+        identity = one.message.identity
+        before = once.get(identity)
+        if before is not None:
+            told = before if one.failure is None else one
+            one = replace(told, attempts=max(before.attempts, one.attempts), key=before.key)
+        once[identity] = one
+    return list(once.values())
 
 
 def parked_of(row: Mapping[str, Any]) -> Parked:
@@ -118,13 +133,13 @@ def identities_and_days(messages: Sequence[Message]) -> tuple[list[UUID], list[d
 def day_of(message: Message) -> date:
     """From the UUIDv7, else from CloudEvents `time`, else the day of what has none."""
     identity = message.identity
-    if identity.version == 7:
-        return _within(datetime.fromtimestamp((identity.int >> 80) / 1000, UTC).date())
     try:
+        if identity.version == 7:
+            return _within(datetime.fromtimestamp((identity.int >> 80) / 1000, UTC).date())
         told = datetime.fromisoformat(message.headers.get("time", ""))
-    except ValueError:
+        return _within(told.astimezone(UTC).date() if told.tzinfo else told.date())
+    except (ValueError, OverflowError):  # no time, or one that no calendar has
         return UNDATED
-    return _within(told.astimezone(UTC).date() if told.tzinfo else told.date())
 
 
 def _within(day: date) -> date:

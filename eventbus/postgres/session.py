@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from eventbus.errors import StorageError
+from eventbus.errors import StorageError, UnsafeConfigurationError
 from eventbus.message import Message
 from eventbus.postgres.failures import FAILURES, is_cut, translated
 from eventbus.postgres.pools import Connection, Pools, Role
@@ -33,6 +33,7 @@ class Session:
         self.open = True
         self.borrowed = connection is not None  # the caller commits, or rolls back
         self.begun = self.borrowed
+        self.committed = False
         self.whole = True  # False: cut in mid-statement, nobody may use the connection again
         self.outgoing: list[tuple[Message, timedelta | None]] = []
         self.hints: set[Work] = set()
@@ -41,6 +42,7 @@ class Session:
         self.xid: int | None = None  # what an unknown commit is resolved by
         self.wrote = False  # something that an unknown commit should be resolved for
         self.handed_out = False  # the application has the connection itself
+        self.isolation: str | None = None  # of a caller's transaction, once asked
         self.connection = connection
         self.failed: StorageError | None = None
         self._failed_at = 0
@@ -49,16 +51,12 @@ class Session:
         self._unreleased: str | None = None
         self._numbered = 0
 
-    async def look(
-        self, statement: str, *args: Any, where: str, role: Role = "work"
-    ) -> list[Any]:
+    async def look(self, statement: str, *args: Any, where: str, role: Role = "work") -> list[Any]:
         """All rows of a read of ours that locks nothing: before BEGIN it sees the same."""
         connection = await self._ready(role) if self.begun else await self._connected(role)
         return await self._rows(connection, statement, args, where)
 
-    async def fetch(
-        self, statement: str, *args: Any, where: str, role: Role = "work"
-    ) -> list[Any]:
+    async def fetch(self, statement: str, *args: Any, where: str, role: Role = "work") -> list[Any]:
         """All rows of a statement of ours."""
         return await self._rows(await self._ready(role), statement, args, where)
 
@@ -120,7 +118,7 @@ class Session:
         Raises:
             StorageError: EB5010, the block was left; EB5004, something in it had failed.
         """
-        if not self.open and self.connection is None:
+        if not self.open:
             raise _over()
         if self.failed is not None:
             raise self.doomed()
@@ -156,7 +154,9 @@ class Session:
         error = StorageError(
             "EB5004",
             "the transaction is doomed: an earlier statement in it failed",
-            where="a statement after the failed one, or the commit" if first is None else first.where,
+            where="a statement after the failed one, or the commit"
+            if first is None
+            else first.where,
             why="the server has rolled it back" if first is None else f"{first.what}: {first.why}",
             next="let the first error leave the block, or wrap what may fail in tx.savepoint()",
         )
@@ -225,6 +225,27 @@ class Session:
         self._failed_at = len(self._points)
 
 
+async def only_read_committed(session: Session, where: str) -> None:
+    """Refuse a caller's transaction whose snapshot is older than what others have committed.
+
+    Raises:
+        UnsafeConfigurationError: EB5008.
+    """
+    if not session.borrowed or session.isolation == "read committed":
+        return
+    if session.isolation is None:
+        rows = await session.fetch("SELECT current_setting('transaction_isolation')", where=where)
+        session.isolation = str(rows[0][0])
+    if session.isolation != "read committed":
+        raise UnsafeConfigurationError(
+            "EB5008",
+            f"{where} needs READ COMMITTED",
+            where=f"a joined transaction, {session.isolation.upper()}",
+            why="it would not see which keys others hold, and which messages they have received",
+            next="join a transaction that is READ COMMITTED, or leave this to the bus",
+        )
+
+
 class _Savepoint:
     __slots__ = ("depth", "hints", "name", "outgoing")
 
@@ -233,9 +254,6 @@ class _Savepoint:
         self.outgoing = outgoing
         self.hints = hints
         self.name: str | None = None  # None: not sent
-
-
-Flush = Callable[[Session], Awaitable[None]]
 
 
 def _over() -> StorageError:

@@ -60,6 +60,11 @@ class GroupServices:
             return False
         return await self.consumer.idle()
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether an operator or an open circuit keeps it from starting anything."""
+        return self._gate.reason is not None
+
     def status(self) -> Mapping[str, str]:
         """By name of the service, for health."""
         state = "running" if self.consumer.is_subscribed else "not subscribed"

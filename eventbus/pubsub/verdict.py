@@ -1,5 +1,6 @@
 """One message in its savepoint, and what becomes of it: done, parked, a dead letter."""
 
+import logging
 from collections import Counter
 from functools import partial
 from random import Random
@@ -12,9 +13,11 @@ from eventbus.pubsub.call import Call, cut
 from eventbus.pubsub.gate import Circuit
 from eventbus.pubsub.unit_of_work import HandlerContext, Publishing
 from eventbus.pubsub.watchdog import Run
-from eventbus.resilience.retry import attempts_in_place, failure_of, verdict_of
+from eventbus.resilience.retry import Verdict, attempts_in_place, failure_of, verdict_of
 from eventbus.storage import Transaction
-from eventbus.storage.parking import Parked
+from eventbus.storage.parking import Failure, Parked
+
+log = logging.getLogger("eventbus.pubsub")
 
 _ITS_OWN = frozenset({"EB5003", "EB5005", "EB5009"})  # storage errors that a message causes
 
@@ -112,13 +115,15 @@ class Verdicts:
         """Where a failed message goes, by the policy of the group."""
         verdict = verdict_of(error, self.group.retry, call.attempt, self._random)
         self._note_failure(call, error, verdict.reason, verdict.code, dead=verdict.delay is None)
+        failure = failure_of(error, verdict)
+        _log_failure(call, self.group, verdict, failure)
         return Parked(
             message=cut(call.message) if isinstance(error, LimitError) else call.message,
             key=call.key,
             attempts=call.attempt,
             delay=verdict.delay,
             origin=call.origin,
-            failure=failure_of(error, verdict),
+            failure=failure,
         )
 
     def killed(self, call: Call) -> Parked:
@@ -187,6 +192,32 @@ def raise_if_not_its_own(error: Exception) -> None:
     """Let through what is no verdict on a message."""
     if not is_its_own(error):
         raise error
+
+
+def _log_failure(call: Call, group: Group, verdict: Verdict, failure: Failure) -> None:
+    """WARNING for what is tried again, ERROR for a dead letter; never a payload."""
+    message = call.message
+    dead = verdict.delay is None
+    log.log(
+        logging.ERROR if dead else logging.WARNING,
+        "group %s: %s %s: %s %s",
+        group.name,
+        message.id,
+        "is a dead letter" if dead else f"is parked for {verdict.delay}",
+        failure.type,
+        failure.text.partition("\n")[0][:200],
+        extra={
+            "eventbus": {
+                "event_id": message.id,
+                "event_type": message.type,
+                "topic": message.topic,
+                "group": group.name,
+                "attempt": call.attempt,
+                "correlation_id": message.headers.get("correlationid"),
+                "code": failure.code,
+            }
+        },
+    )
 
 
 def _type_label(call: Call) -> str:

@@ -18,7 +18,7 @@ CREATE TABLE {schema}.outbox (
   message_id text NOT NULL, type text NOT NULL, source text NOT NULL, topic text NOT NULL,
   key text COLLATE "C", headers bytea NOT NULL, payload bytea NOT NULL,
   created_at timestamptz NOT NULL DEFAULT statement_timestamp(),
-  attempts smallint NOT NULL DEFAULT 0,
+  attempts int NOT NULL DEFAULT 0,
   due_at timestamptz, error text,        -- due_at: NULL now, future deferred, infinity failed
   PRIMARY KEY (part, id)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000,
@@ -41,7 +41,7 @@ CREATE TABLE {schema}.inbox_undated PARTITION OF {schema}.inbox
 CREATE TABLE {schema}.inbox_other PARTITION OF {schema}.inbox DEFAULT;
 
 CREATE TABLE {schema}.attempts (
-  group_name text COLLATE "C" NOT NULL, message uuid NOT NULL, attempts smallint NOT NULL,
+  group_name text COLLATE "C" NOT NULL, message uuid NOT NULL, attempts int NOT NULL,
   at timestamptz NOT NULL, PRIMARY KEY (group_name, message));
 
 CREATE TABLE {schema}.parked_keys (
@@ -56,7 +56,7 @@ CREATE TABLE {schema}.parked (
   seq bigint GENERATED ALWAYS AS IDENTITY (CACHE 1), message uuid NOT NULL,
   message_id text NOT NULL, type text NOT NULL, source text NOT NULL, topic text NOT NULL,
   message_key text COLLATE "C", headers bytea, payload bytea,
-  position bigint, origin text NOT NULL, attempts smallint NOT NULL DEFAULT 0,
+  position bigint, origin text NOT NULL, attempts int NOT NULL DEFAULT 0,
   reason text, code text, error_type text, error text, fingerprint text,
   parked_at timestamptz NOT NULL DEFAULT statement_timestamp(),
   PRIMARY KEY (group_name, key, seq), UNIQUE (group_name, message));
@@ -70,7 +70,7 @@ CREATE TABLE {schema}.discarded (
   group_name text NOT NULL, key text NOT NULL, seq bigint NOT NULL, message uuid NOT NULL,
   message_id text NOT NULL, type text NOT NULL, source text NOT NULL, topic text NOT NULL,
   message_key text, headers bytea, payload bytea, position bigint, origin text NOT NULL,
-  attempts smallint NOT NULL, reason text, code text, error_type text, error text,
+  attempts int NOT NULL, reason text, code text, error_type text, error text,
   fingerprint text, parked_at timestamptz NOT NULL, audit_id bigint NOT NULL,
   PRIMARY KEY (group_name, message, audit_id));
 
@@ -99,7 +99,7 @@ END $$;
 CREATE FUNCTION {schema}.park(
   _group text, _lease text, _epoch bigint, _keys text[], _messages uuid[], _ids text[],
   _types text[], _sources text[], _topics text[], _message_keys text[], _headers bytea[],
-  _payloads bytea[], _positions bigint[], _origins text[], _attempts smallint[], _reasons text[],
+  _payloads bytea[], _positions bigint[], _origins text[], _attempts int[], _reasons text[],
   _codes text[], _error_types text[], _errors text[], _fingerprints text[], _delays interval[])
   RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
@@ -139,17 +139,34 @@ BEGIN
   RETURN true;
 END $$;
 
+-- The lock of a closing round: one second, then not now. In a block of its own, so that the
+-- time-out of the lock costs the transaction nothing, and ends with the function.
+CREATE FUNCTION {schema}.close_key(_group text, _key text) RETURNS boolean
+  LANGUAGE plpgsql VOLATILE SET lock_timeout = '1s' AS $$
+BEGIN
+  PERFORM 1 FROM {schema}.parked_keys
+    WHERE group_name = _group AND key = _key AND state = 0 FOR UPDATE;
+  RETURN FOUND;
+EXCEPTION WHEN lock_not_available THEN RETURN false;
+END $$;
+
 -- A day's partition of the inbox, built apart and attached; what stands in inbox_other stays there.
+-- One at a time, under lock kind 4 (migrations) and the day: 44 bits hold schema and day.
 CREATE FUNCTION {schema}.ensure_inbox_day(_day date) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE _name text := 'inbox_' || to_char(_day, 'YYYYMMDD');
 BEGIN
   IF to_regclass(format('{schema}.%I', _name)) IS NOT NULL THEN RETURN false; END IF;
+  PERFORM pg_advisory_xact_lock(
+    (73::bigint << 56) | (hashtextextended('{schema}.inbox', 0) & 17592186044415));
+  IF to_regclass(format('{schema}.%I', _name)) IS NOT NULL THEN RETURN false; END IF;
   IF EXISTS (SELECT 1 FROM {schema}.inbox_other WHERE day = _day) THEN RETURN false; END IF;
   EXECUTE format('CREATE TABLE {schema}.%I (LIKE {schema}.inbox INCLUDING DEFAULTS)', _name);
   EXECUTE format('ALTER TABLE {schema}.%I ADD PRIMARY KEY (group_name, message, day)', _name);
-  EXECUTE format('ALTER TABLE {schema}.inbox ATTACH PARTITION {schema}.%I FOR VALUES FROM (%L) TO (%L)',
-                 _name, _day, _day + 1);
+  EXECUTE format(
+    'ALTER TABLE {schema}.inbox ATTACH PARTITION {schema}.%I FOR VALUES FROM (%L) TO (%L)',
+    _name, _day, _day + 1);
   RETURN true;
+EXCEPTION WHEN check_violation THEN RETURN false;  -- a row of that day came into inbox_other
 END $$;
 
 SELECT {schema}.ensure_inbox_day(current_date + n) FROM generate_series(-1, 7) n;

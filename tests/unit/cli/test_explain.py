@@ -9,6 +9,7 @@ import eventbus
 
 from .conftest import Run
 
+GROUPS = {"outbox", "parked", "dead-letter", "db"}
 PACKAGE = Path(eventbus.__file__).parent
 PAGES = {page.stem: page for page in (PACKAGE / "cli" / "explain").glob("*.md")}
 CODE = re.compile(r"""["'](EB\d{4})["']""")
@@ -46,7 +47,7 @@ def test_commands_on_the_pages_exist() -> None:
     }
     for command, verb in called:
         assert command in COMMANDS
-        args = [command, verb] if verb and COMMANDS[command][0].endswith(command) else [command]
+        args = [command, verb] if verb and command in GROUPS else [command]
         assert CliRunner().invoke(eventbus, [*args, "--help"]).exit_code == 0, args
 
 

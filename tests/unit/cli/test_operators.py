@@ -1,5 +1,6 @@
 """outbox, parked, dead-letter, db: on a real file, with every exit code and schema."""
 
+import asyncio
 import json
 import os
 import pty
@@ -11,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from eventbus.cli.output import exit_code
-from eventbus.errors import CommitUnknownError, EventBusError
+from eventbus.cli.failures import exit_code
+from eventbus.cli.flags import Settings
+from eventbus.cli.storages import with_storage
+from eventbus.errors import CommitUnknownError, EventBusError, StorageError
+from eventbus.inspection import Inspected
 
 from .conftest import Ran, Run
 
@@ -258,12 +262,16 @@ def test_a_broken_rule_is_found_by_the_check(run: Run, filled: Path) -> None:
     assert (ran.code, ran.result["ok"]) == (1, False)
 
 
-def test_a_locked_database_is_waited_for_as_long_as_was_said(run: Run, filled: Path) -> None:
-    one = first_letter(run)
-    with closing(sqlite3.connect(filled / "shop.db", isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        ran = run("dead-letter", "redrive", one, *FILE, "--yes", "--timeout", "300ms")
-    assert (ran.code, ran.err.splitlines()[0][:6]) == (3, "EB5007")
+def test_a_database_that_does_not_answer_is_waited_for_as_long_as_was_said(filled: Path) -> None:
+    settings = Settings()
+    settings.storage, settings.timeout = FILE[1], 0.05
+
+    async def ask(storage: Inspected) -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(StorageError) as caught:
+        with_storage(settings, ask)
+    assert (caught.value.code, exit_code(caught.value)) == ("EB5007", 3)
 
 
 def test_an_unknown_outcome_has_its_own_code() -> None:

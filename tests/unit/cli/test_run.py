@@ -194,11 +194,6 @@ def test_a_used_up_grace_is_partly_done(start: Start) -> None:
     assert (code, "the grace of 0:00:00.500000 is used up" in err) == (4, True)
 
 
-def test_what_was_cut_off_is_handled_by_the_next_worker(start: Start) -> None:
-    assert end(hanging(start, "--grace", "100ms"), signal.SIGTERM)[0] == 4
-    until(start("run", "worker_app:bus").stdout, "hanging")
-
-
 def test_probes_follow_the_life_of_the_worker(start: Start) -> None:
     port = free_port()
     process = start("run", "worker_app:swift", "--http", f"127.0.0.1:{port}")

@@ -1,0 +1,79 @@
+"""The storage that operators look into, beside a bus that may be running."""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from eventbus.cli.flags import Settings
+from eventbus.cli.locate import app_of, called, target_of
+from eventbus.errors import ConfigurationError, StorageError
+
+if TYPE_CHECKING:
+    from eventbus.inspection import Inspected
+    from eventbus.storage import Storage
+
+T = TypeVar("T")
+
+
+def with_storage(settings: Settings, ask: "Callable[[Inspected], Awaitable[T]]") -> T:
+    """Open the operators' storage, ask it once, close it; all within --timeout.
+
+    Raises:
+        StorageError: EB5007, no answer in time; or what the storage says.
+    """
+    import asyncio
+
+    storage = operators_storage(settings)
+
+    async def asked() -> T:
+        async with asyncio.timeout(settings.timeout), storage:
+            return await ask(storage)
+
+    try:
+        return asyncio.run(asked())
+    except TimeoutError as error:
+        raise StorageError(
+            "EB5007",
+            f"no answer within {settings.timeout:g} s",
+            where=called(),
+            why="the database is locked, busy, or cannot be reached",
+            next="eventbus doctor | --timeout 60s",
+        ) from error
+
+
+def operators_storage(settings: Settings) -> "Inspected":
+    """The storage by --storage, else that of the app, opened beside a bus that runs; not entered.
+
+    Raises:
+        ConfigurationError: EB8001, there is none; EB1006, it lives in another process's memory.
+    """
+    from eventbus.storage import open_storage
+
+    if settings.storage is not None:
+        return beside(open_storage(settings.storage, "operator"))
+    storage = app_of(settings).storage if target_of(settings) is not None else None
+    if storage is None:
+        raise ConfigurationError(
+            "EB8001",
+            "no storage was named",
+            where=called(),
+            why="neither --storage, nor EVENTBUS_STORAGE, nor an app that has one",
+            next="--storage sqlite:///app.db | --app app:bus",
+        )
+    return beside(storage)
+
+
+def beside(storage: "Storage") -> "Inspected":
+    """The same database for an operator: SQLite without the lock of the bus, without upgrading."""
+    from eventbus.sqlite import SqliteStorage
+
+    if not isinstance(storage, SqliteStorage):
+        return cast("Inspected", storage)
+    if storage.path is None:
+        raise ConfigurationError(
+            "EB1006",
+            "a database in memory cannot be looked into from outside",
+            where="storage sqlite://",
+            why="it lives and ends with the process of the bus",
+            next="--storage sqlite:///app.db",
+        )
+    return SqliteStorage(storage.path, inspect_only=True)
