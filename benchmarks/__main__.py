@@ -86,7 +86,7 @@ def machine() -> dict[str, object]:
 
 def table(lines: Sequence[Mapping[str, object]]) -> str:
     """For people."""
-    rows = [("bar", "case", "figures", "ratio", "noise", "goal")]
+    rows: list[tuple[str, ...]] = [("bar", "case", "figures", "ratio", "noise", "goal")]
     for line in lines:
         figures = "  ".join(f"{name} {line[name]:,}" for name in SHOWN if name in line)
         goal = f"{line['goal']}: {'held' if line['held'] else 'MISSED'}" if "goal" in line else ""

@@ -57,7 +57,7 @@ def busy_seconds() -> float:
     return (user + nice + system + interrupt + soft) / TICKS
 
 
-def wait_for_quiet(at_most: float = 3.0) -> None:
+def wait_for_quiet(at_most: float) -> None:
     """Return when others use less than a tenth of the machine, or it takes too long."""
     until = time.monotonic() + at_most
     while time.monotonic() < until:

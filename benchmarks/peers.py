@@ -2,7 +2,7 @@
 
 import logging
 
-from taskiq import InMemoryBroker
+from taskiq import InMemoryBroker  # type: ignore[import-not-found, unused-ignore]  # optional
 
 from benchmarks.in_memory import IN_FLIGHT, Count, on_all
 from benchmarks.measure import Clock
@@ -15,7 +15,7 @@ async def taskiq_in_memory(n: int, clock: Clock) -> None:
     count = Count(n)
     broker = InMemoryBroker(max_stored_results=1)
 
-    @broker.task
+    @broker.task  # type: ignore[untyped-decorator, unused-ignore]  # taskiq is optional
     async def handle(order: OrderFields) -> None:
         count.one()
 

@@ -46,6 +46,7 @@ class Case:
     best: Literal["median", "min"] = "median"
     fewest: int = 1  # runs, whatever is asked for
     most: int = 1000
+    patience_seconds: float = 3.0  # for others to let the machine be
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,7 @@ def run_bar(bar: Bar, runs: int, tell: Callable[[Case, int, Figures], None]) -> 
         for case, figures in zip(bar.cases, found, strict=True):
             if number >= case.most:
                 continue
-            wait_for_quiet()
+            wait_for_quiet(case.patience_seconds)
             figures.append(case.run(case.n))
             tell(case, number, figures[-1])
     return found

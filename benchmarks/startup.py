@@ -37,6 +37,7 @@ def bar() -> Bar:
                 run=_above,
                 best="min",
                 fewest=ROUNDS,
+                patience_seconds=0,
                 goal=Goal(figure="above_ms", at_most=30),
             ),
             _case("eventbus --help", "-m", "eventbus", "--help", goal=goal),
@@ -53,6 +54,7 @@ def _case(name: str, *arguments: str, goal: Goal | None = None) -> Case:
         goal=goal,
         best="min",
         fewest=ROUNDS,
+        patience_seconds=0,
     )
 
 

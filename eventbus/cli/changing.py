@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from eventbus.cli.flags import Settings
 from eventbus.cli.failures import DONE, PARTLY
+from eventbus.cli.flags import Settings
 from eventbus.cli.locate import called
 from eventbus.cli.output import note, show_facts
 from eventbus.cli.storages import with_storage

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eventbus.cli.changing import confirm
-from eventbus.cli.flags import Command, Settings
 from eventbus.cli.failures import DONE, FOUND
+from eventbus.cli.flags import Command, Settings
 from eventbus.cli.main import Commands
 from eventbus.cli.output import show_facts, show_rows
 from eventbus.cli.storages import operators_storage, with_storage

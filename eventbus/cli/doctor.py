@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from eventbus.cli.flags import Command, Settings, app_argument
 from eventbus.cli.failures import DONE, FOUND
+from eventbus.cli.flags import Command, Settings, app_argument
 from eventbus.cli.locate import app_of, target_of
 from eventbus.cli.output import show_rows
 from eventbus.cli.storages import beside, operators_storage

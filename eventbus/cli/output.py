@@ -78,8 +78,10 @@ def show_table(rows: Sequence[Row], columns: Sequence[str], *, colour: bool) -> 
     from shutil import get_terminal_size
 
     lines = table(rows, columns, width=get_terminal_size().columns)
-    heading = f"\x1b[1m{lines[0]}\x1b[0m" if colour and _has_rich() else lines[0]
-    click.echo("\n".join([heading, *lines[1:]]))
+    if colour and _show_bold(lines[0]):
+        lines = lines[1:]
+    for line in lines:
+        click.echo(line)
 
 
 def table(rows: Sequence[Row], columns: Sequence[str], *, width: int | None = None) -> list[str]:
@@ -106,7 +108,11 @@ def cell(value: Any) -> str:
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
 
 
-def _has_rich() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("rich") is not None
+def _show_bold(line: str) -> bool:
+    """With rich, the extra `cli`; False where it is not installed."""
+    try:
+        from rich.console import Console
+    except ImportError:
+        return False
+    Console(highlight=False).print(line, style="bold", markup=False, soft_wrap=True)
+    return True

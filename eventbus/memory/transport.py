@@ -115,7 +115,7 @@ class MemoryTransport:
             self._entered = False
             self.broker.unlisten(self)
 
-    async def publish(self, messages: Sequence[Message]) -> None:
+    async def publish(self, messages: Sequence[Message], *, again: bool = False) -> None:
         """Return once the broker holds all of them, in the order given.
 
         Stops at its first refusal: what came before is stored, what follows is `NotSent`. Lets
@@ -126,16 +126,6 @@ class MemoryTransport:
                 one and what follows is `NotSent`.
             TransportError: EB2105, not entered; nothing was stored.
         """
-        await self._publish(messages, again=False)
-
-    async def publish_again(self, messages: Sequence[Message]) -> None:
-        """Publish what an earlier process may have handed out: delivered as redelivered.
-
-        Raises what `publish` raises.
-        """
-        await self._publish(messages, again=True)
-
-    async def _publish(self, messages: Sequence[Message], *, again: bool) -> None:
         broker = self._broker_if_entered()
         if broker.stepwise:
             await asyncio.sleep(0)
@@ -151,6 +141,13 @@ class MemoryTransport:
                     await asyncio.sleep(0)
         finally:
             broker.tell_unheard()
+
+    async def publish_again(self, messages: Sequence[Message]) -> None:
+        """Publish what an earlier process may have handed out: delivered as redelivered.
+
+        Raises what `publish` raises.
+        """
+        await self.publish(messages, again=True)
 
     def subscribe(self, interest: Interest, *, on_lost: OnLost) -> MemorySubscription:
         """Join the group on entering; leaving gives back every delivery without a verdict.

@@ -3,12 +3,31 @@
 from collections.abc import Sequence
 
 from eventbus.errors import Finding, StorageError
-from eventbus.postgres.pools import Pools
+from eventbus.postgres.fate import SERVER
+from eventbus.postgres.pools import Connection, Pools
 
 _SETTINGS = """
 SELECT name, setting FROM pg_settings
  WHERE name IN ('fsync', 'synchronous_commit', 'synchronous_standby_names', 'max_connections',
                 'full_page_writes')"""
+
+
+async def require_primary(connection: Connection, where: str) -> tuple[str, str]:
+    """Which server this is: system identifier and timeline.
+
+    Raises:
+        StorageError: EB5013, it only reads.
+    """
+    if await connection.fetchval("SELECT pg_is_in_recovery()"):
+        raise StorageError(
+            "EB5013",
+            "this server is a read-only standby",
+            where=where,
+            why="inbox, outbox and leases must be written, and never be read late (X17)",
+            next="connect to the primary: ?target_session_attrs=primary",
+        )
+    row = await connection.fetchrow(SERVER)
+    return row["system"], row["timeline"]
 
 
 async def findings(pools: Pools) -> Sequence[Finding]:
@@ -17,7 +36,7 @@ async def findings(pools: Pools) -> Sequence[Finding]:
     if pools.server is None:
         return found
     try:
-        async with pools.connection() as connection:
+        async with pools.connecting() as connection:
             rows = await connection.fetch(_SETTINGS)
             standby = await connection.fetchval("SELECT pg_is_in_recovery()")
     except StorageError as error:

@@ -1,5 +1,7 @@
 """What nobody needs any more goes, in small batches; the days ahead get their partitions."""
 
+# ruff: noqa: S608 - statements are built from this room's constants only; values are bound
+
 from datetime import timedelta
 
 from eventbus.postgres.failures import FAILURES, sqlstate_of
@@ -10,37 +12,37 @@ ATTEMPTS = timedelta(days=7)
 DISCARDED = timedelta(days=30)
 AUDIT = timedelta(days=400)
 RELAY_LEASES = timedelta(hours=1)
+SCAN_SECONDS = 120.0  # a day of the inbox is read once before it goes
+_BUSY = {"55P03", "40P01"}  # consumers come first: another time
 
 _DAYS = "SELECT {schema}.ensure_inbox_day(current_date + n) FROM generate_series(-1, $1::int) n"
 _OLD_DAYS = """
-SELECT c.relname AS name FROM pg_inherits i
-  JOIN pg_class c ON c.oid = i.inhrelid
+SELECT c.relname AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
  WHERE i.inhparent = '{schema}.inbox'::regclass AND c.relname ~ '^inbox_[0-9]{{8}}$'
    AND to_date(right(c.relname, 8), 'YYYYMMDD') < current_date - 1
  ORDER BY 1"""
-_SEEN = "SELECT coalesce(max(seen) < current_date - $1::interval, true) FROM {schema}.{table}"
+_NEEDED = "SELECT EXISTS (SELECT 1 FROM {schema}.{table} WHERE seen >= current_date - $1::interval)"
 _COUNT = "SELECT count(*) FROM {schema}.{table}"
-_DELETIONS = (
-    """
-DELETE FROM {schema}.inbox_undated WHERE ctid = ANY (ARRAY(
-  SELECT ctid FROM {schema}.inbox_undated WHERE seen < current_date - $1::interval LIMIT {limit}))""",
-    """
-DELETE FROM {schema}.inbox_other WHERE ctid = ANY (ARRAY(
-  SELECT ctid FROM {schema}.inbox_other WHERE seen < current_date - $1::interval LIMIT {limit}))""",
-    """
-DELETE FROM {schema}.attempts WHERE ctid = ANY (ARRAY(
-  SELECT ctid FROM {schema}.attempts WHERE at < statement_timestamp() - $2::interval LIMIT {limit}))""",
-    """
-DELETE FROM {schema}.discarded WHERE ctid = ANY (ARRAY(
-  SELECT d.ctid FROM {schema}.discarded d JOIN {schema}.audit a ON a.id = d.audit_id
-   WHERE a.at < statement_timestamp() - $3::interval LIMIT {limit}))""",
-    """
-DELETE FROM {schema}.audit WHERE ctid = ANY (ARRAY(
-  SELECT ctid FROM {schema}.audit WHERE at < statement_timestamp() - $4::interval LIMIT {limit}))""",
-    """
-DELETE FROM {schema}.leases WHERE ctid = ANY (ARRAY(
-  SELECT ctid FROM {schema}.leases WHERE starts_with(name, 'relay/')
-     AND until < statement_timestamp() - $5::interval LIMIT {limit}))""",
+
+
+def _deletion(table: str, condition: str) -> str:
+    return f"""
+DELETE FROM {{schema}}.{table} WHERE ctid = ANY (ARRAY(
+  SELECT ctid FROM {{schema}}.{table} WHERE {condition} LIMIT {{limit}}))"""
+
+
+_BY_AGE = {
+    _deletion("attempts", "at < statement_timestamp() - $1::interval"): ATTEMPTS,
+    _deletion("discarded", "discarded_at < statement_timestamp() - $1::interval"): DISCARDED,
+    _deletion("audit", "at < statement_timestamp() - $1::interval"): AUDIT,
+    # never those of shared names, whose epoch must not start again
+    _deletion(
+        "leases", "starts_with(name, 'relay/') AND until < statement_timestamp() - $1::interval"
+    ): RELAY_LEASES,
+}
+_INBOX = tuple(
+    _deletion(table, "seen < current_date - $1::interval")
+    for table in ("inbox_undated", "inbox_other")
 )
 
 
@@ -48,44 +50,43 @@ async def prune(connection: Connection, schema: str, *, inbox: timedelta, limit:
     """Delete at most `limit` rows of each kind; a day of the inbox goes as a whole."""
     await _ahead(connection, schema)
     gone = await _days(connection, schema, inbox)
-    spans = (inbox, ATTEMPTS, DISCARDED, AUDIT, RELAY_LEASES)
-    for statement in _DELETIONS:
+    for statement, span in [*((one, inbox) for one in _INBOX), *_BY_AGE.items()]:
         sql = statement.format(schema=schema, limit=int(limit))
-        used = [number for number in range(1, 6) if f"${number}::" in sql]
-        for place, number in enumerate(used, 1):
-            sql = sql.replace(f"${number}::", f"${place}::")
-        tag = await connection.execute(sql, *(spans[number - 1] for number in used))
+        tag = await connection.execute(sql, span)
         gone += int(tag.rpartition(" ")[2])
     return gone
 
 
 async def _ahead(connection: Connection, schema: str) -> None:
     """A partition missing is slow, not wrong: rows of that day stand in inbox_other."""
-    async with connection.transaction():
-        await connection.execute("SET LOCAL lock_timeout = '200ms'")
-        try:
-            async with connection.transaction():
-                await connection.fetch(_DAYS.format(schema=schema), AHEAD)
-        except FAILURES as error:
-            if sqlstate_of(error) != "55P03":
-                raise
+    sql = _DAYS.format(schema=schema)
+    await _unless_busy(connection, sql, AHEAD)
 
 
 async def _days(connection: Connection, schema: str, inbox: timedelta) -> int:
     """Drop days whose last row was seen long ago; busy ones go another time."""
     gone = 0
     for row in await connection.fetch(_OLD_DAYS.format(schema=schema)):
-        table = row["name"]
-        if not await connection.fetchval(_SEEN.format(schema=schema, table=table), inbox):
-            continue
-        count = int(await connection.fetchval(_COUNT.format(schema=schema, table=table)))
-        try:
-            async with connection.transaction():
-                await connection.execute("SET LOCAL lock_timeout = '200ms'")
-                await connection.execute(f"DROP TABLE {schema}.{table}")
-        except FAILURES as error:
-            if sqlstate_of(error) != "55P03":
-                raise
-            continue
-        gone += count
+        names = {"schema": schema, "table": row["name"]}
+        async with connection.transaction():
+            await connection.execute(f"SET LOCAL statement_timeout = '{SCAN_SECONDS:.0f}s'")
+            wait = SCAN_SECONDS + 5
+            if await connection.fetchval(_NEEDED.format(**names), inbox, timeout=wait):
+                continue
+            count = await connection.fetchval(_COUNT.format(**names), timeout=wait)
+        if await _unless_busy(connection, "DROP TABLE {schema}.{table}".format(**names)):
+            gone += int(count)
     return gone
+
+
+async def _unless_busy(connection: Connection, statement: str, *args: object) -> bool:
+    """All consumers queue behind a lock on the inbox that waits: so it does not wait for long."""
+    try:
+        async with connection.transaction():
+            await connection.execute("SET LOCAL lock_timeout = '200ms'")
+            await connection.execute(statement, *args)
+    except FAILURES as error:
+        if sqlstate_of(error) not in _BUSY:
+            raise
+        return False
+    return True

@@ -99,18 +99,23 @@ class Session:
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
         """If the block raises, undo what it wrote, here and in the buffers."""
-        point = _Savepoint(len(self._points), len(self.outgoing), set(self.hints))
+        point = _Savepoint(self, len(self._points))
         self._points.append(point)
         try:
             yield
             await self._keep(point)
         except BaseException:
             del self.outgoing[point.outgoing :]
-            self.hints = point.hints
+            self.hints, self.closing = point.hints, point.closing
             self._points.remove(point)
             await self._back_to(point)
             raise
         self._points.remove(point)
+
+    @property
+    def sent(self) -> bool:
+        """Whether BEGIN and all savepoints are with the server."""
+        return self.begun and all(point.name is not None for point in self._points)
 
     def check(self) -> None:
         """Refuse what cannot be kept any more.
@@ -247,12 +252,13 @@ async def only_read_committed(session: Session, where: str) -> None:
 
 
 class _Savepoint:
-    __slots__ = ("depth", "hints", "name", "outgoing")
+    __slots__ = ("closing", "depth", "hints", "name", "outgoing")
 
-    def __init__(self, depth: int, outgoing: int, hints: set[Work]) -> None:
+    def __init__(self, session: Session, depth: int) -> None:
         self.depth = depth  # points outside of it
-        self.outgoing = outgoing
-        self.hints = hints
+        self.outgoing = len(session.outgoing)
+        self.hints = set(session.hints)
+        self.closing = set(session.closing)
         self.name: str | None = None  # None: not sent
 
 

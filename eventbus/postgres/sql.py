@@ -6,6 +6,7 @@ from typing import Any
 from eventbus.postgres.session import Session
 
 _WHERE = "a statement of the application"
+_CHANGES = ("INSERT", "UPDATE", "DELETE", "MERGE", "COPY")
 
 
 class PostgresSql:
@@ -16,14 +17,20 @@ class PostgresSql:
 
     async def execute(self, statement: str, *args: object) -> int:
         """Run one statement; how many rows it changed."""
-        tag = await self._session.execute(statement, *args, where=_WHERE)
-        count = tag.rpartition(" ")[2]
-        return int(count) if count.isdigit() else 0
+        connection = await self._session.raw()
+        run = connection.execute(statement, *args)
+        tag: str = await self._session.run(run, _WHERE, ours=False)
+        return int(tag.rpartition(" ")[2]) if tag.startswith(_CHANGES) else 0
 
     async def execute_many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
         """Run one statement for each row, in one batch of messages."""
-        await self._session.execute_many(statement, list(rows), where=_WHERE)
+        connection = await self._session.raw()
+        await self._session.run(connection.executemany(statement, rows), _WHERE, ours=False)
 
     async def fetch(self, statement: str, *args: object) -> Sequence[Mapping[str, Any]]:
         """All rows, each by column name."""
-        return await self._session.fetch(statement, *args, where=_WHERE)
+        connection = await self._session.raw()
+        rows: Sequence[Mapping[str, Any]] = await self._session.run(
+            connection.fetch(statement, *args), _WHERE, ours=False
+        )
+        return rows

@@ -1,11 +1,12 @@
 """Joins the caller's SQLAlchemy transaction: AsyncSession, AsyncConnection."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from eventbus.errors import UnsafeConfigurationError
 
 
-async def driver_connection(given: Any) -> tuple[Any, dict[type, Any]] | None:
+async def driver_connection(given: object) -> tuple[Any, dict[type, Any]] | None:
     """The asyncpg connection of an AsyncSession or AsyncConnection, its transaction begun.
 
     SQLAlchemy begins lazily: after `session.begin()` the driver's connection is in no transaction
@@ -20,45 +21,54 @@ async def driver_connection(given: Any) -> tuple[Any, dict[type, Any]] | None:
     except ImportError:
         return None
     resources: dict[type, Any] = {}
-    connection = given
     if isinstance(given, AsyncSession):
-        connection = await given.connection()
         resources[AsyncSession] = given
-    if not isinstance(connection, AsyncConnection):
+        given = await given.connection()
+    if not isinstance(given, AsyncConnection):
         return None
-    resources[AsyncConnection] = connection
-    if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
-        raise _refused("it is in AUTOCOMMIT: each statement would be a transaction of its own")
-    await connection.execute(text("SELECT 1"))
-    raw = (await connection.get_raw_connection()).driver_connection
+    resources[AsyncConnection] = given
+    raw = (await given.get_raw_connection()).driver_connection
     if not hasattr(raw, "is_in_transaction"):
-        raise _refused(f"its driver is {type(raw).__module__}, not asyncpg")
+        raise not_accepted(f"its driver is {type(raw).__module__}, not asyncpg")
+    await given.execute(text("SELECT 1"))
+    if not raw.is_in_transaction():
+        raise not_accepted("it is in AUTOCOMMIT: each statement would be a transaction of its own")
     return raw, resources
 
 
-async def flush(resources: dict[type, Any]) -> None:
+async def flush(resources: Mapping[type, Any]) -> None:
     """Write the session's business rows before our outbox rows, or the order of S2 is gone."""
     for resource in resources.values():
         if hasattr(resource, "flush"):
             await resource.flush()
 
 
-def after_commit(resources: dict[type, Any], hint: Any) -> bool:
-    """Call `hint` once when the caller commits; False: nobody will say."""
+def after_commit(resources: Mapping[type, Any], hint: Callable[[], None]) -> bool:
+    """Call `hint` once, when the session's transaction is committed; False: nobody will say."""
+    session = next((one.sync_session for one in resources.values() if _is_session(one)), None)
+    if session is None:
+        return False
     from sqlalchemy import event
 
-    for resource in resources.values():
-        if hasattr(resource, "sync_session"):
-            event.listen(resource.sync_session, "after_commit", lambda _: hint(), once=True)
-            return True
-    return False
+    def committed(of: Any) -> None:
+        if not of.in_nested_transaction():  # a savepoint's release says nothing
+            event.remove(session, "after_commit", committed)
+            hint()
+
+    event.listen(session, "after_commit", committed)
+    return True
 
 
-def _refused(why: str) -> UnsafeConfigurationError:
+def not_accepted(why: str) -> UnsafeConfigurationError:
+    """What cannot be joined."""
     return UnsafeConfigurationError(
         "EB5008",
         "the transaction cannot be joined",
         where="bus.transaction(connection)",
         why=why,
-        next="hand over an AsyncSession or AsyncConnection on postgresql+asyncpg, in a transaction",
+        next="hand over an asyncpg connection, AsyncSession or AsyncConnection in a transaction",
     )
+
+
+def _is_session(resource: Any) -> bool:
+    return hasattr(resource, "sync_session")

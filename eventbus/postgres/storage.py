@@ -1,19 +1,17 @@
 """PostgresStorage: pools, transactions, the caller's transaction, schema, hints."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
-from eventbus.errors import Finding, UnsafeConfigurationError
+from eventbus.errors import Finding
 from eventbus.postgres import retention, sqlalchemy
 from eventbus.postgres.config import PostgresConfig, config_of
-from eventbus.postgres.examination import findings
-from eventbus.postgres.fate import SERVER
+from eventbus.postgres.examination import findings, require_primary
 from eventbus.postgres.inspection import PostgresInspection
-from eventbus.postgres.outbox import flush
 from eventbus.postgres.pools import Pools
 from eventbus.postgres.session import Session
 from eventbus.postgres.transaction import Entry, PostgresTransaction
@@ -21,7 +19,7 @@ from eventbus.postgres.upgrade import require_current, upgrade
 from eventbus.postgres.wakeups import Wakeups
 from eventbus.storage import StorageCapabilities, Transaction, Work
 
-_LATE_HINT_SECONDS = 0.05  # the caller commits after our block: hint again then
+LATE_HINT_SECONDS = 0.05  # an asyncpg caller commits after our block: hint again then
 
 
 class PostgresStorage:
@@ -35,17 +33,20 @@ class PostgresStorage:
     """
 
     def __init__(self, config: PostgresConfig) -> None:
-        self.config = config
-        self._pools = Pools(config)
-        self._wakeups = Wakeups(self._pools, config.schema)
+        self.config: PostgresConfig = config
+        self.pools: Pools = Pools(config)
+        self.wakeups: Wakeups = Wakeups(self.pools, config.schema)
         self._late: set[asyncio.TimerHandle] = set()
 
     async def __aenter__(self) -> "PostgresStorage":
-        async with self._pools.connection() as connection:
-            await require_current(connection, self.config.schema, self.config.where)
-            row = await connection.fetchrow(SERVER)
-            self._pools.server = (row["system"], row["timeline"])
-        self._wakeups.start()
+        try:
+            async with self.pools.connecting() as connection:
+                self.pools.server = await require_primary(connection, self.config.where)
+                await require_current(connection, self.config.schema, self.config.where)
+        except BaseException:
+            await self.pools.close()
+            raise
+        self.wakeups.start()
         return self
 
     async def __aexit__(
@@ -57,8 +58,8 @@ class PostgresStorage:
         for timer in self._late:
             timer.cancel()
         self._late.clear()
-        await self._wakeups.stop()
-        await self._pools.close()
+        await self.wakeups.stop()
+        await self.pools.close()
 
     @property
     def capabilities(self) -> StorageCapabilities:
@@ -68,42 +69,41 @@ class PostgresStorage:
     @property
     def trouble(self) -> str | None:
         """Why it can do nothing at the moment."""
-        return self._pools.trouble
+        return self.pools.trouble
 
     @property
     def inspection(self) -> PostgresInspection:
         """What operators may look at and put right."""
-        return PostgresInspection(self._pools, self.config.schema, self._wakeups.hint)
+        return PostgresInspection(self.pools, self.config.schema, self.wakeups.hint)
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """A transaction of its own; connection and BEGIN come with the first statement."""
-        return Entry(self, self._session())
+        return Entry(self, Session(self.pools, self.config.schema), self.wakeups.hint)
 
     @asynccontextmanager
     async def enlist(self, connection: object) -> AsyncIterator[PostgresTransaction]:
         """Join the caller's transaction: asyncpg's connection, AsyncSession, AsyncConnection.
 
-        Leave the block last, just before your commit: the outbox rows are written on leaving.
+        Leave the block last, just before your commit: the outbox rows are written on leaving. A
+        savepoint of yours that is rolled back later takes them with it.
 
         Raises:
             UnsafeConfigurationError: EB5008, what was given is in no transaction, or is another kind.
         """
-        raw, resources = await self._joined(connection)
-        session = Session.borrowed(
-            self._pools, self.config.schema, raw, hint=self._wakeups.hint, flush=flush
-        )
-        async with Entry(self, session, resources) as tx:
+        raw, resources = await _joined(connection)
+        session = Session(self.pools, self.config.schema, raw)
+        async with Entry(self, session, _no_hint, resources) as tx:
             yield tx
             await sqlalchemy.flush(resources)
         self._hint_after_commit(session, resources)
 
     async def wait(self, work: Work, *, at_most: timedelta) -> None:
         """Until a hint, or that long."""
-        await self._wakeups.wait(work, at_most)
+        await self.wakeups.wait(work, at_most)
 
     async def upgrade(self) -> None:
         """Apply pending migrations, under a lock."""
-        connection = await self._pools.connect("upgrade")
+        connection = await self.pools.connect("upgrade")
         try:
             await upgrade(connection, self.config.schema, self.config.where)
         finally:
@@ -111,40 +111,28 @@ class PostgresStorage:
 
     async def prune(self, *, inbox: timedelta, limit: int) -> int:
         """Delete what nobody needs any more, and make the partitions of the days ahead."""
-        async with self._pools.connection() as connection:
+        async with self.pools.connecting() as connection:
             return await retention.prune(connection, self.config.schema, inbox=inbox, limit=limit)
 
     async def examine(self) -> Sequence[Finding]:
         """What settings of the server and configuration mean for the promises."""
-        return await findings(self._pools)
+        return await findings(self.pools)
 
-    def _session(self) -> Session:
-        return Session(self._pools, self.config.schema, hint=self._wakeups.hint, flush=flush)
-
-    async def _joined(self, given: Any) -> tuple[Any, dict[type, Any]]:
-        joined = await sqlalchemy.driver_connection(given)
-        if joined is not None:
-            return joined
-        if not hasattr(given, "is_in_transaction"):
-            raise _not_accepted(f"{type(given).__name__} is neither")
-        if not given.is_in_transaction():
-            raise _not_accepted("the connection is in no transaction: each statement would commit")
-        return given, {}
-
-    def _hint_after_commit(self, session: Session, resources: dict[type, Any]) -> None:
+    def _hint_after_commit(self, session: Session, resources: Mapping[type, Any]) -> None:
         def hint() -> None:
             for work in session.hints:
-                self._wakeups.hint(work)
+                self.wakeups.hint(work)
 
-        if resources and sqlalchemy.after_commit(resources, hint):
-            return
-        loop = asyncio.get_running_loop()
+        if session.hints and not sqlalchemy.after_commit(resources, hint):
+            hint()
+            self._soon(hint)
 
+    def _soon(self, call: Callable[[], None]) -> None:
         def late() -> None:
             self._late.discard(timer)
-            hint()
+            call()
 
-        timer = loop.call_later(_LATE_HINT_SECONDS, late)
+        timer = asyncio.get_running_loop().call_later(LATE_HINT_SECONDS, late)
         self._late.add(timer)
 
 
@@ -153,11 +141,16 @@ def open_storage(url: str, service: str) -> PostgresStorage:
     return PostgresStorage(config_of(url, service))
 
 
-def _not_accepted(why: str) -> UnsafeConfigurationError:
-    return UnsafeConfigurationError(
-        "EB5008",
-        "the transaction cannot be joined",
-        where="bus.transaction(connection)",
-        why=why,
-        next="hand over an asyncpg connection, AsyncSession or AsyncConnection in a transaction",
-    )
+async def _joined(given: Any) -> tuple[Any, Mapping[type, Any]]:
+    joined = await sqlalchemy.driver_connection(given)
+    if joined is not None:
+        return joined
+    if not hasattr(given, "is_in_transaction"):
+        raise sqlalchemy.not_accepted(f"{type(given).__name__} is none of these")
+    if not given.is_in_transaction():
+        raise sqlalchemy.not_accepted("it is in no transaction: each statement would commit")
+    return given, {}
+
+
+def _no_hint(work: Work) -> None:
+    """The caller has not committed yet."""

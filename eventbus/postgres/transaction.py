@@ -1,5 +1,6 @@
 """One transaction of a storage: its sub-stores, and the block around it."""
 
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from types import TracebackType
@@ -9,12 +10,14 @@ import asyncpg
 
 from eventbus.errors import StorageError
 from eventbus.postgres.checkpoints import PostgresCheckpoints
+from eventbus.postgres.completion import commit, roll_back
 from eventbus.postgres.inbox import PostgresInbox
 from eventbus.postgres.leases import PostgresLeases
 from eventbus.postgres.outbox import PostgresOutbox
 from eventbus.postgres.parking import PostgresParking
 from eventbus.postgres.session import Session
 from eventbus.postgres.sql import PostgresSql
+from eventbus.storage import Work
 
 T = TypeVar("T")
 
@@ -24,29 +27,30 @@ _innermost: ContextVar["Entry | None"] = ContextVar("eventbus_postgres_transacti
 class PostgresTransaction:
     """The sub-stores of one transaction."""
 
-    def __init__(self, session: Session, resources: dict[type, Any]) -> None:
-        self.session = session
-        self.sql = PostgresSql(session)
-        self.outbox = PostgresOutbox(session)
-        self.inbox = PostgresInbox(session)
-        self.parking = PostgresParking(session)
-        self.checkpoints = PostgresCheckpoints(session)
-        self.leases = PostgresLeases(session)
+    def __init__(self, session: Session, resources: Mapping[type, Any]) -> None:
+        self.session: Session = session
+        self.sql: PostgresSql = PostgresSql(session)
+        self.outbox: PostgresOutbox = PostgresOutbox(session)
+        self.inbox: PostgresInbox = PostgresInbox(session)
+        self.parking: PostgresParking = PostgresParking(session)
+        self.checkpoints: PostgresCheckpoints = PostgresCheckpoints(session)
+        self.leases: PostgresLeases = PostgresLeases(session)
         self._resources = resources
 
     def resource(self, kind: type[T]) -> T:
         """The connection of this transaction: asyncpg's, or what the caller handed over.
 
         Raises:
-            LookupError: there is none of that kind, or nothing was sent yet.
+            LookupError: there is none of that kind, or no statement was sent in the innermost
+                savepoint yet, so what is done through it would not be undone with the block.
         """
         if kind is asyncpg.Connection:
-            connection = self.session.connection
-            if connection is None:
-                raise LookupError("nothing was sent yet: await ctx.resource(…) sends it")
-            return cast(T, connection)
+            if not self.session.sent:
+                raise LookupError("BEGIN or the savepoint is not sent yet: run a statement first")
+            self.session.wrote = self.session.handed_out = True
+            return cast("T", self.session.connection)
         if kind in self._resources:
-            return cast(T, self._resources[kind])
+            return cast("T", self._resources[kind])
         raise LookupError(f"this transaction has no {kind.__name__}")
 
     def savepoint(self) -> AbstractAsyncContextManager[None]:
@@ -58,10 +62,15 @@ class Entry(AbstractAsyncContextManager[PostgresTransaction]):
     """Around a transaction: refuses a second one of the same storage (X6)."""
 
     def __init__(
-        self, storage: object, session: Session, resources: dict[type, Any] | None = None
+        self,
+        storage: object,
+        session: Session,
+        hint: Callable[[Work], None],
+        resources: Mapping[type, Any] | None = None,
     ) -> None:
         self._storage = storage
         self._session = session
+        self._hint = hint
         self._resources = resources or {}
         self._outer: Entry | None = None
 
@@ -82,9 +91,9 @@ class Entry(AbstractAsyncContextManager[PostgresTransaction]):
     ) -> None:
         _innermost.set(self._outer)
         if kind is None:
-            await self._session.commit()
+            await commit(self._session, self._hint)
         else:
-            await self._session.roll_back()
+            await roll_back(self._session)
 
 
 def _open(entry: Entry | None) -> Entry | None:

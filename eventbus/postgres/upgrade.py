@@ -5,16 +5,18 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
-from typing import Any
 
-from eventbus.errors import MigrationError, StorageError
+from eventbus.errors import MigrationError
 from eventbus.postgres.failures import FAILURES, translated
-from eventbus.postgres.pools import Connection
+from eventbus.postgres.pools import UPGRADE_SECONDS, Connection
 
 log = logging.getLogger("eventbus.postgres")
 
-_LOCK = "SELECT pg_advisory_xact_lock(4990000000000000000 + hashtext($1))"
-_SCHEMA = "CREATE SCHEMA IF NOT EXISTS {schema}"
+# Lock kind 4 (storage.md 2); 44 bits for the schema.
+_LOCK = """
+SELECT pg_advisory_xact_lock((73::bigint << 56) | (hashtextextended($1, 0) & 17592186044415))"""
+_SCHEMA = "CREATE SCHEMA {schema}"
+_NO_SCHEMA = "SELECT to_regnamespace($1) IS NULL"
 _TABLE = """
 CREATE TABLE IF NOT EXISTS {schema}.migrations (
   number int PRIMARY KEY, name text NOT NULL, kind text NOT NULL, digest text NOT NULL,
@@ -55,7 +57,7 @@ def migrations() -> tuple[Migration, ...]:
 
 def script(schema: str) -> str:
     """What `eventbus db upgrade --sql` prints: all files, each with its record."""
-    parts = [_SCHEMA.format(schema=schema) + ";", _TABLE.format(schema=schema) + ";"]
+    parts = [f"CREATE SCHEMA IF NOT EXISTS {schema};", _TABLE.format(schema=schema) + ";"]
     for one in migrations():
         parts += [
             f"\n-- {one.number:04}_{one.name}",
@@ -75,9 +77,11 @@ async def upgrade(connection: Connection, schema: str, where: str) -> list[str]:
     while True:
         try:
             async with connection.transaction():
+                await connection.execute(f"SET LOCAL lock_timeout = '{UPGRADE_SECONDS:.0f}s'")
+                await connection.fetchval(_LOCK, schema)  # of another upgrade: its files take long
                 await connection.execute("SET LOCAL lock_timeout = '2s'")
-                await connection.fetchval(_LOCK, schema)
-                await connection.execute(_SCHEMA.format(schema=schema))
+                if await connection.fetchval(_NO_SCHEMA, schema):
+                    await connection.execute(_SCHEMA.format(schema=schema))
                 await connection.execute(_TABLE.format(schema=schema))
                 left = await pending(connection, schema, where)
                 if not left:
@@ -117,7 +121,7 @@ async def require_current(connection: Connection, schema: str, where: str) -> No
     try:
         left = await pending(connection, schema, where)
     except FAILURES as error:
-        raise _as_storage_error(error, where) from error
+        raise translated(error, f"schema check, {where}") from error
     if left:
         raise MigrationError(
             "EB5302",
@@ -145,10 +149,6 @@ def _read(name: str, text: str) -> Migration:
     return Migration(
         number=int(number), name=title, kind=first.removeprefix("-- kind:").strip(), text=text
     )
-
-
-def _as_storage_error(error: Any, where: str) -> StorageError:
-    return translated(error, f"schema check, {where}")
 
 
 def _newer(number: int, newest: int, schema: str, where: str) -> MigrationError:

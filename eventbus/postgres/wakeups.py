@@ -2,13 +2,15 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
-from typing import Any
+from weakref import WeakKeyDictionary
 
 from eventbus.errors import StorageError
 from eventbus.postgres.failures import FAILURES
 from eventbus.postgres.pools import Connection, Pools
-from eventbus.service import pause
+from eventbus.service import end, pause
 from eventbus.storage import Work
 
 log = logging.getLogger("eventbus.postgres")
@@ -16,19 +18,30 @@ log = logging.getLogger("eventbus.postgres")
 WORKS: tuple[Work, ...] = ("outbox", "parked", "events", "timers")
 NOTIFY_EVERY_SECONDS = 0.02
 CHECK_EVERY_SECONDS = 10.0
+AGAIN_SECONDS = 1.0
+
+Seen = dict[Work, int]
 
 
 class Wakeups:
-    """Both directions may miss: polling is the truth. Never inside a business transaction."""
+    """Counts hints per kind of work; each waiting task remembers the count it has seen.
+
+    So a hint that comes between a task's read and its wait is not lost, however many tasks wait.
+    Both directions between processes may miss: polling is the truth.
+    """
 
     def __init__(self, pools: Pools, schema: str) -> None:
         self._pools = pools
-        self._channels = {f"{schema}_{work}": work for work in WORKS}
-        self._events = {work: asyncio.Event() for work in WORKS}
-        self._pending: set[Work] = set()
-        self._notify = asyncio.Event()
+        self._channels: dict[str, Work] = {f"{schema}_{work}": work for work in WORKS}
+        self._hints: dict[Work, int] = dict.fromkeys(WORKS, 0)
+        self._seen: WeakKeyDictionary[asyncio.Task[object], Seen] = WeakKeyDictionary()
+        self._news = {work: asyncio.Event() for work in WORKS}
+        self._untold: set[Work] = set()
+        self._to_tell = asyncio.Event()
+        self._teller = 0  # the backend of our own notifications
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self.listening: asyncio.Event = asyncio.Event()  # other processes are heard
 
     def start(self) -> None:
         """Listen and notify; behind a pooler in transaction mode only within the process."""
@@ -42,35 +55,38 @@ class Wakeups:
     async def stop(self) -> None:
         """End both connections."""
         self._stopping.set()
-        self._notify.set()
         tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
 
     def hint(self, work: Work) -> None:
         """Something of a kind was committed here."""
-        self._events[work].set()
-        self._pending.add(work)
-        self._notify.set()
+        self._wake(work)
+        self._untold.add(work)
+        self._to_tell.set()
 
     async def wait(self, work: Work, at_most: timedelta) -> None:
-        """Until a hint, or that long."""
-        event = self._events[work]
-        try:
+        """Return at a hint that this task has not seen, or after `at_most`."""
+        task = asyncio.current_task()
+        seen = self._seen.setdefault(task, {}) if task is not None else {}
+        with suppress(TimeoutError):
             async with asyncio.timeout(at_most.total_seconds()):
-                await event.wait()
-        except TimeoutError:
-            return
-        event.clear()
+                while seen.get(work, 0) == self._hints[work]:
+                    await self._news[work].wait()
+        seen[work] = self._hints[work]
 
-    async def _keep(self, work: Any) -> None:
+    def _wake(self, work: Work) -> None:
+        self._hints[work] += 1
+        self._news[work].set()  # whoever waits now wakes up;
+        self._news[work] = asyncio.Event()  # who comes later compares counts
+
+    async def _keep(self, work: Callable[[], Awaitable[None]]) -> None:
         while not self._stopping.is_set():
             try:
                 await work()
             except (StorageError, *FAILURES) as error:
-                log.info("wake-ups pause, polling goes on: %s", error)
-            await pause(self._stopping, 1.0)
+                log.info("wake-ups from other processes pause, polling goes on: %s", error)
+            self.listening.clear()
+            await pause(self._stopping, AGAIN_SECONDS)
 
     async def _listen(self) -> None:
         connection = await self._pools.connect("listen")
@@ -79,27 +95,28 @@ class Wakeups:
             connection.add_termination_listener(lambda _: ended.set())
             for channel in self._channels:
                 await connection.add_listener(channel, self._heard)
-            for event in self._events.values():
-                event.set()  # what was told while nobody listened
+            self.listening.set()
+            for work in WORKS:
+                self._wake(work)  # what was told while nobody listened
             while not await pause(ended, CHECK_EVERY_SECONDS):
                 await connection.execute("SELECT 1")  # a silent death is found (X8)
         finally:
             connection.terminate()
 
-    def _heard(self, connection: Connection, pid: int, channel: str, payload: str) -> None:
-        self._events[self._channels[channel]].set()
+    def _heard(self, connection: Connection, pid: int, channel: str, payload: object) -> None:
+        if pid != self._teller:  # our own tasks know already
+            self._wake(self._channels[channel])
 
     async def _tell(self) -> None:
         connection = await self._pools.connect("notify")
         names = {work: channel for channel, work in self._channels.items()}
+        self._teller = connection.get_server_pid()
         try:
-            while not self._stopping.is_set():
-                await self._notify.wait()
-                self._notify.clear()
-                pending, self._pending = self._pending, set()
-                if pending:
-                    notify = "; ".join(f"NOTIFY {names[work]}" for work in sorted(pending))
-                    await connection.execute(notify)
+            while True:
+                await self._to_tell.wait()
+                self._to_tell.clear()
+                works, self._untold = sorted(self._untold), set()
+                await connection.execute("; ".join(f"NOTIFY {names[work]}" for work in works))
                 await asyncio.sleep(NOTIFY_EVERY_SECONDS)
         finally:
             connection.terminate()

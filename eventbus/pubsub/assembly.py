@@ -52,13 +52,15 @@ class GroupServices:
         redelivered = 0 if self._redelivery is None else self._redelivery.redelivered
         return self.consumer.handled + redelivered
 
-    async def idle(self) -> bool:
-        """Whether nothing is on its way to this group, and nothing parked is due."""
-        if not self.consumer.is_subscribed:
+    async def consumer_idle(self) -> bool:
+        """Whether nothing is on its way to this group."""
+        return not self.consumer.is_subscribed or await self.consumer.idle()
+
+    async def redelivery_idle(self) -> bool:
+        """Whether nothing parked is due."""
+        if self._redelivery is None or not self.consumer.is_subscribed:
             return True
-        if self._redelivery is not None and not await self._redelivery.idle():
-            return False
-        return await self.consumer.idle()
+        return await self._redelivery.idle()
 
     @property
     def is_paused(self) -> bool:

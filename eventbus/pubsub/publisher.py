@@ -106,8 +106,8 @@ class DirectPublisher:
         self._scheme = scheme
         self._instrumentation = instrumentation
 
-    async def publish(self, message: Message) -> None:
-        """Hand a message to the broker.
+    async def publish(self, message: Message, delay: timedelta | None = None) -> None:
+        """Hand a message to the broker; `delay` is None here, the bus has refused others.
 
         Raises:
             PublishError: what became of it.

@@ -673,7 +673,7 @@ def repeatable(seed: int) -> Iterator[None]:
     try:
         with (
             patch("eventbus.codec.new_id", new_id),
-            patch("eventbus.bus.Random", partial(Random, seed)),
+            patch("eventbus.bus.running.Random", partial(Random, seed)),
         ):
             yield
     finally:

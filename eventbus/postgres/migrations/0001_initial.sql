@@ -67,11 +67,15 @@ CREATE TABLE {schema}.audit (
   selection text NOT NULL, changed bigint NOT NULL, actor text NOT NULL, reason text NOT NULL);
 
 CREATE TABLE {schema}.discarded (
-  group_name text NOT NULL, key text NOT NULL, seq bigint NOT NULL, message uuid NOT NULL,
+  group_name text COLLATE "C" NOT NULL, key text COLLATE "C" NOT NULL, seq bigint NOT NULL,
+  message uuid NOT NULL,
   message_id text NOT NULL, type text NOT NULL, source text NOT NULL, topic text NOT NULL,
-  message_key text, headers bytea, payload bytea, position bigint, origin text NOT NULL,
-  attempts int NOT NULL, reason text, code text, error_type text, error text,
-  fingerprint text, parked_at timestamptz NOT NULL, audit_id bigint NOT NULL,
+  message_key text COLLATE "C", headers bytea, payload bytea,
+  position bigint, origin text NOT NULL, attempts int NOT NULL,
+  reason text, code text, error_type text, error text, fingerprint text,
+  parked_at timestamptz NOT NULL,
+  audit_id bigint NOT NULL, verb text NOT NULL CHECK (verb IN ('discard', 'edit')),
+  discarded_at timestamptz NOT NULL DEFAULT statement_timestamp(),
   PRIMARY KEY (group_name, message, audit_id));
 
 CREATE TABLE {schema}.checkpoints (

@@ -1,6 +1,7 @@
 """A project in a directory of its own, and commands run in it."""
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped] # its stubs are no dependency of ours
 import pytest
 
 from eventbus.cli.main import main
@@ -101,8 +102,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     before = set(sys.modules)
+    logger = logging.getLogger("eventbus")
+    handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     yield tmp_path
+    logger.handlers, logger.propagate = handlers, propagate
+    logger.setLevel(level)
     for name in set(sys.modules) - before:
         if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import pty
 import sqlite3
 import subprocess
 import sys
@@ -304,6 +303,8 @@ def test_the_code_of_an_error_decides_the_exit_code(code: str, exit: int) -> Non
 def test_on_a_terminal_a_change_asks(
     run: Run, filled: Path, answer: bytes, code: int, left: int
 ) -> None:
+    import pty
+
     ours, theirs = pty.openpty()
     try:
         os.write(ours, answer)
@@ -320,6 +321,27 @@ def test_on_a_terminal_a_change_asks(
         os.close(theirs)
     assert (ran.returncode, b"go on?" in ran.stderr) == (code, True)
     assert len(rows(run, "dead-letter", "list")) == left
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo terminal")
+@pytest.mark.parametrize(("more", "bold"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_a_terminal_gets_a_cut_table_with_a_bold_heading(
+    filled: Path, more: dict[str, str], bold: bool
+) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "60", **more}
+    command = [sys.executable, "-m", "eventbus", "dead-letter", "list", *FILE]
+    try:
+        subprocess.run(command, stdout=theirs, env=environment, check=True, timeout=60)
+        shown = os.read(ours, 10_000).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert ("\x1b[1m" in shown) is bold
+    assert [line[-1] for line in shown.splitlines()[1:]] == ["…", "…"]
+    assert max(map(len, shown.splitlines()[1:])) == 60
 
 
 def test_the_commands_work_beside_a_bus_that_runs(run: Run, filled: Path) -> None:

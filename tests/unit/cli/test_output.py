@@ -6,7 +6,7 @@ import pytest
 
 from eventbus.cli.output import cell, table, to_json
 
-ROWS = [
+ROWS: list[dict[str, str | None]] = [
     {"id": "0199a0c2", "key": "A-1", "error": "card refused"},
     {"id": "0199a0c3", "key": None, "error": "mail server is away, and will be for a while"},
 ]

@@ -53,12 +53,12 @@ def test_the_module_runs_as_the_command_does() -> None:
     ("args", "meant"),
     [
         (["parkd"], "eventbus parked"),
-        (["outbox", "lsit"], "eventbus outbox list"),
+        (["outbox", "listt"], "eventbus outbox list"),
         (["--storge", "x"], "--storage"),
         (["describe", "shop_ap:bus"], "shop_app:bus"),
         (["describe", "shop_app:bsu"], "shop_app:bus"),
-        (["run", "shop_app:bus", "--group", "dyin"], "--group dying"),
-        (["describe", "shop_app:bus", "--route", "shop.orderd"], "--route shop.ordered"),
+        (["run", "shop_app:bus", "--group", "dyingg"], "--group dying"),
+        (["describe", "shop_app:bus", "--route", "shop.orderedd"], "--route shop.ordered"),
         (["explain", "EB41022"], "eventbus explain EB4102"),
     ],
 )

@@ -1,7 +1,6 @@
-"""EventBus: the facade, and the one place where rooms meet."""
+"""EventBus: assembled once, as data; the facade that users hold."""
 
 import asyncio
-import logging
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -12,30 +11,28 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
 from datetime import timedelta
-from random import Random
 from types import ModuleType, TracebackType
 from typing import Any, Self, cast, overload
 
-from eventbus.codec import Encoder, Registry
-from eventbus.errors import (
-    ConfigurationError,
-    Finding,
-    NoTransactionError,
-    UnsafeConfigurationError,
-    WiringError,
+from eventbus.bus.places import DeadLetters
+from eventbus.bus.report import (
+    Description,
+    Health,
+    findings_about,
+    refuse_unsafe,
+    scheme_of,
 )
+from eventbus.bus.running import Parts, Running
+from eventbus.bus.tuning import AS_WRITTEN, Tuning
+from eventbus.codec import Encoder
+from eventbus.errors import ConfigurationError, Finding, NoTransactionError, WiringError
 from eventbus.event import Command, Event, Untyped
 from eventbus.handler import Context, Group, Middleware, UnitOfWork
 from eventbus.inspection import Inspected, Inspection, Place
 from eventbus.instrumentation import Instrumentation
-from eventbus.message import NO_HEADERS, Message
-from eventbus.outbox.relay import BATCH, LONGEST_POLL_SECONDS, Relay
-from eventbus.pubsub.assembly import Assembly, GroupServices
-from eventbus.pubsub.guarantees import GRACE, Setting, findings_of
-from eventbus.pubsub.publisher import DirectPublisher, OutboxPublisher
-from eventbus.pubsub.retention import Retention
+from eventbus.message import NO_HEADERS
+from eventbus.pubsub.guarantees import GRACE
 from eventbus.pubsub.routes import Handler, Routes, collect, group_routes, named_handler
 from eventbus.pubsub.unit_of_work import (
     Publishing,
@@ -45,82 +42,9 @@ from eventbus.pubsub.unit_of_work import (
     refuse_if_held,
     wrong_verb,
 )
-from eventbus.service import Service, end, supervise, until_signal
+from eventbus.service import until_signal
 from eventbus.storage import Storage, open_storage
 from eventbus.transport import Transport, open_transport
-
-log = logging.getLogger("eventbus.bus")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
-    """What /livez and /readyz answer, and why not."""
-
-    live: bool
-    ready: bool
-    causes: Sequence[str]
-    services: Mapping[str, str]  # "consumer:billing" -> "running", "paused by an operator"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Description:
-    """What the bus is made of, and what it promises: printed by `describe` and `guarantees`."""
-
-    service: str | None
-    transport: str
-    storage: str | None
-    groups: Mapping[str, Routes]
-    types: Registry
-    findings: Sequence[Finding]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tuning:
-    """What a worker's flags change without touching the code; None: as the code says."""
-
-    lanes: int | None = None  # of every group
-    max_in_flight: int | None = None  # of every group
-    relay_batch: int = BATCH  # rows per call
-    relay_poll: timedelta = timedelta(seconds=LONGEST_POLL_SECONDS)  # at the longest
-
-    def group(self, group: Group) -> Group:
-        """The group with what is changed."""
-        return replace(
-            group,
-            lanes=self.lanes or group.lanes,
-            max_in_flight=self.max_in_flight or group.max_in_flight,
-        )
-
-
-AS_WRITTEN = Tuning()
-
-
-class DeadLetters(Place):
-    """`bus.dead_letters`: a place whose messages can be edited, under the eyes of the codec."""
-
-    def __init__(self, inspection: Inspection, registry: Registry) -> None:
-        super().__init__(inspection, "dead-letter")
-        self._registry = registry
-
-    async def edit(self, id: str, payload: bytes, *, actor: str, reason: str = "") -> int:
-        """Replace the body of one dead letter; the old one is kept. 1, or 0 if there is none.
-
-        Raises:
-            CodecError: the new body would be quarantined again.
-        """
-        for row in await self.list(ids=(id,), limit=1):
-            self._registry.validate(
-                Message(
-                    id=id,
-                    type=row["type"],
-                    source=row["source"],
-                    topic=row["topic"],
-                    payload=payload,
-                    key=row["key"],
-                    headers=row["headers"],
-                )
-            )
-        return await self.change("edit", actor=actor, reason=reason, payload=payload, ids=(id,))
 
 
 class EventBus:
@@ -179,14 +103,8 @@ class EventBus:
             registry=self._registry if strict else None,
         )
         self._publishing = Publishing(encoder, instrumentation)
-        self._outbox: OutboxPublisher | None = None
-        self._direct: DirectPublisher | None = None
-        self._relay: Relay | None = None
-        self._running: dict[str, GroupServices] = {}
         self._stack: AsyncExitStack | None = None
-        self._stopping = asyncio.Event()
-        self._supervisor: asyncio.Task[None] | None = None
-        self._draining = False
+        self._running: Running | None = None
         self._drained = True
 
     # -- life ------------------------------------------------------------------------------------
@@ -259,23 +177,9 @@ class EventBus:
         Raises:
             TimeoutError: something still is.
         """
-        self._refuse_unless_entered("until_idle")
+        running = self._entered("until_idle")
         async with asyncio.timeout(at_most.total_seconds()):
-            await self._rest()
-
-    async def _rest(self, *, or_paused: bool = False) -> None:
-        """Idle twice in a row without progress in between; `or_paused`: or only paused ones left."""
-        loop = asyncio.get_running_loop()
-        before, since = -1, loop.time()
-        while True:
-            progress = self._progress()
-            if await self._is_idle() and progress == before:
-                return
-            if progress != before:
-                before, since = progress, loop.time()
-            elif or_paused and loop.time() - since > 1 and self._is_paused():
-                return
-            await asyncio.sleep(0.002)
+            await running.rest()
 
     async def upgrade(self) -> None:
         """Bring the schema of the storage to this code's version."""
@@ -296,7 +200,7 @@ class EventBus:
 
     @asynccontextmanager
     async def _transaction(self, connection: object | None) -> AsyncIterator[UnitOfWork]:
-        self._refuse_unless_entered("transaction")
+        self._entered("transaction")
         storage = self._needs_storage("transaction")
         begun = storage.transaction() if connection is None else storage.enlist(connection)
         async with begun as tx:
@@ -350,10 +254,10 @@ class EventBus:
         if isinstance(what, str) == (data is None) or not isinstance(what, str | Event):
             raise wrong_verb(what, data)
         message = self._publishing.message(what, data, key, headers, None)
-        if delay is None and self._direct is not None:
-            await self._direct.publish(message)
-            return message.id
-        return await self._publish(message, delay)
+        if delay is not None:
+            check_delay(delay, allowed=self._storage is not None)
+        await (self._running or self._entered("publish")).publish(message, delay)
+        return message.id
 
     async def send(
         self,
@@ -366,19 +270,10 @@ class EventBus:
         refuse_if_held("send")
         if not isinstance(command, Command):
             raise wrong_verb(command, None)
-        return await self._publish(
-            self._publishing.message(command, None, None, headers, None), delay
-        )
-
-    async def _publish(self, message: Message, delay: timedelta | None) -> str:
+        message = self._publishing.message(command, None, None, headers, None)
         if delay is not None:
             check_delay(delay, allowed=self._storage is not None)
-        if self._outbox is not None:
-            await self._outbox.publish(message, delay)
-        elif self._direct is not None:
-            await self._direct.publish(message)
-        else:
-            self._refuse_unless_entered("publish")
+        await (self._running or self._entered("send")).publish(message, delay)
         return message.id
 
     # -- wiring ----------------------------------------------------------------------------------
@@ -395,7 +290,7 @@ class EventBus:
         Raises:
             WiringError: it does not fit; EB1007, the bus is entered.
         """
-        if self._stack is not None:
+        if self._running is not None:
             raise WiringError(
                 "EB1007",
                 "bus.subscribe on an entered bus",
@@ -431,18 +326,9 @@ class EventBus:
 
     async def health(self) -> Health:
         """Whether it lives and is ready, and if not, why."""
-        services = {
-            name: status
-            for group in self._running.values()
-            for name, status in group.status().items()
-        }
-        causes = [cause for cause in self._troubles() if cause]
-        ready = self._supervisor is not None and not causes and not self._draining
-        if self._draining:
-            causes.append("draining")
-        elif self._supervisor is None:
-            causes.append("not running")
-        return Health(live=True, ready=ready, causes=causes, services=services)
+        if self._running is None:
+            return Health(live=True, ready=False, causes=["not entered"], services={})
+        return await self._running.health()
 
     async def describe(self) -> Description:
         """Groups, types and the guarantee report; not entered, from the configuration alone."""
@@ -488,7 +374,7 @@ class EventBus:
     # -- inside ----------------------------------------------------------------------------------
 
     async def _enter(self, *, consume: bool, only: Collection[str] | None) -> None:
-        if self._stack is not None:
+        if self._running is not None:
             raise ConfigurationError(
                 "EB1007",
                 "the bus is entered already",
@@ -496,174 +382,60 @@ class EventBus:
                 why="a bus has one life at a time",
                 next="leave it first, or take a copy: bus.replace()",
             )
-        self._refuse_unsafe(await self._findings())
+        refuse_unsafe(await self._findings(), strict=self._strict)
         stack = AsyncExitStack()
+        running = Running(self._parts())
         try:
             if self._storage is not None:
                 await stack.enter_async_context(self._storage)
             await stack.enter_async_context(self._transport)
             if consume:
-                self._refuse_unsafe(await self._findings())
+                refuse_unsafe(await self._findings(), strict=self._strict)
+                await running.start(only)
         except BaseException:
+            await running.stop(timedelta())
             await stack.aclose()
             raise
-        self._stack = stack
-        self._stopping = asyncio.Event()
-        self._draining = False
-        if self._storage is None:
-            self._direct = DirectPublisher(
-                self._transport, scheme=self._scheme, instrumentation=self._instrumentation
-            )
-        else:
-            self._outbox = OutboxPublisher(self._storage)
-        if consume:
-            services = selected(self._services(), only)
-            self._supervisor = asyncio.create_task(
-                supervise(services, self._stopping), name="bus:supervisor"
-            )
-            await self._until_subscribed(services)
+        self._stack, self._running = stack, running
 
-    def _services(self) -> dict[str, Service]:
-        assembly = Assembly(
+    async def _leave(self, *, work_off: bool, grace: timedelta) -> None:
+        stack, running = self._stack, self._running
+        if stack is None or running is None:
+            return
+        try:
+            if work_off:
+                await running.work_off(grace)
+        finally:
+            try:
+                self._drained = await running.stop(grace)
+            finally:
+                self._stack = self._running = None
+                await stack.aclose()
+
+    def _parts(self) -> Parts:
+        return Parts(
             transport=self._transport,
             storage=self._storage,
+            groups=self._groups,
             registry=self._registry,
             publishing=self._publishing,
             middleware=self._middleware,
             instrumentation=self._instrumentation,
             scheme=self._scheme,
-            random=Random(),  # noqa: S311 - jitter
+            tuning=self._tuning,
         )
-        self._running = {name: assembly.group(routes) for name, routes in self._groups.items()}
-        services: dict[str, Service] = {}
-        for group in self._running.values():
-            services |= group.services
-        if self._storage is not None:
-            self._relay = Relay(
-                self._storage,
-                self._transport,
-                scheme=self._scheme,
-                random=Random(),  # noqa: S311 - jitter
-                batch=self._tuning.relay_batch,
-                longest_poll_seconds=self._tuning.relay_poll.total_seconds(),
-                instrumentation=self._instrumentation,
-            )
-            services["relay:0"] = self._relay
-            services["retention:0"] = Retention(self._storage)
-        return services
-
-    async def _until_subscribed(self, services: Mapping[str, Service]) -> None:
-        """A group that starts at the latest message must not miss the first one published here."""
-        waiting = [
-            group.consumer
-            for name, group in self._running.items()
-            if f"consumer:{name}" in services
-        ]
-        try:
-            async with asyncio.timeout(10):
-                for consumer in waiting:
-                    await consumer.subscribed.wait()
-        except TimeoutError:
-            log.warning("not every group is subscribed yet; /readyz says which")
-
-    async def _leave(self, *, work_off: bool, grace: timedelta) -> None:
-        stack, self._stack = self._stack, None
-        if stack is None:
-            return
-        self._stack = stack  # until_idle asks for it
-        try:
-            if work_off and self._supervisor is not None and not self._is_durable():
-                await self._work_off(grace)
-        finally:
-            self._draining = True
-            self._stack = None
-            await self._stop(grace)
-            self._outbox = self._direct = self._relay = None
-            self._running = {}
-            await stack.aclose()
-
-    async def _work_off(self, grace: timedelta) -> None:
-        try:
-            async with asyncio.timeout(grace.total_seconds()):
-                await self._rest(or_paused=True)
-        except TimeoutError:
-            log.warning("left before everything on its way was worked off: %s passed", grace)
-
-    async def _stop(self, grace: timedelta) -> None:
-        """Soft stop, and the hard one when the grace is used up."""
-        if self._outbox is not None:
-            await self._outbox.drain()
-        self._stopping.set()
-        supervisor, self._supervisor = self._supervisor, None
-        if supervisor is None:
-            return
-        done, _ = await asyncio.wait([supervisor], timeout=grace.total_seconds())
-        self._drained = bool(done)
-        if not done:
-            log.error("the grace of %s is used up: what still runs is cancelled", grace)
-        self._drained = await end([supervisor]) and self._drained
-        for group in self._running.values():
-            group.close()
-
-    def _is_durable(self) -> bool:
-        return self._transport.capabilities.durable
-
-    async def _is_idle(self) -> bool:
-        if self._outbox is not None and not self._outbox.is_idle:
-            return False
-        if self._relay is not None and not await self._relay.idle():
-            return False
-        for group in self._running.values():
-            if not await group.idle():
-                return False
-        return True
-
-    def _is_paused(self) -> bool:
-        return any(group.is_paused for group in self._running.values())
-
-    def _progress(self) -> int:
-        relayed = 0 if self._relay is None else self._relay.relayed
-        return relayed + sum(group.progress for group in self._running.values())
-
-    def _troubles(self) -> Iterable[str | None]:
-        yield self._transport.trouble
-        if self._storage is not None:
-            yield self._storage.trouble
-        if self._relay is not None:
-            yield self._relay.trouble
-        for group in self._running.values():
-            yield from group.troubles()
 
     async def _findings(self) -> list[Finding]:
-        interests = [routes.interest() for routes in self._groups.values()]
-        storage = self._storage
-        setting = Setting(
-            has_storage=storage is not None,
-            storage_durable=storage is not None and storage.capabilities.durable,
-            transport_durable=self._is_durable(),
-            memory=self._scheme == "memory",
+        return await findings_about(
+            self._transport,
+            self._storage,
+            self._groups,
             service=self._service,
+            scheme=self._scheme,
         )
-        return [
-            *findings_of((routes.group for routes in self._groups.values()), setting),
-            *await self._transport.examine(interests),
-            *(() if storage is None else await storage.examine()),
-        ]
 
-    def _refuse_unsafe(self, findings: Iterable[Finding]) -> None:
-        for finding in findings:
-            if finding.level == "refuse" or (self._strict and finding.level == "warn"):
-                strictly = finding.level == "warn"
-                raise UnsafeConfigurationError(
-                    "EB1101" if strictly else finding.code,
-                    finding.what,
-                    where="EventBus(…, strict=True)" if strictly else "entering the bus",
-                    why=f"{finding.code}: {finding.why}" if strictly else finding.why,
-                    next=finding.next,
-                )
-
-    def _refuse_unless_entered(self, verb: str) -> None:
-        if self._stack is None:
+    def _entered(self, verb: str) -> Running:
+        if self._running is None:
             raise ConfigurationError(
                 "EB1007",
                 f"bus.{verb} on a bus that is not entered",
@@ -671,6 +443,7 @@ class EventBus:
                 why="there is no connection yet, or not any more",
                 next="async with bus: … or async with bus.client(): …",
             )
+        return self._running
 
     def _needs_storage(self, verb: str) -> Storage:
         if self._storage is None:
@@ -685,41 +458,3 @@ class EventBus:
 
     def _inspection(self) -> Inspection:
         return cast("Inspected", self._needs_storage("inspection")).inspection
-
-
-def selected(services: Mapping[str, Service], only: Collection[str] | None) -> dict[str, Service]:
-    """The services of `bus.run(only=…)`: by role or by name; a consumer brings its redelivery.
-
-    Raises:
-        ConfigurationError: EB1006, one of them names nothing.
-    """
-    if only is None:
-        return dict(services)
-    chosen: dict[str, Service] = {}
-    for wish in only:
-        also = wish.replace("consumer", "redelivery", 1) if wish.startswith("consumer") else wish
-        found = {
-            name: service
-            for name, service in services.items()
-            if name in {wish, also} or name.partition(":")[0] in {wish, also}
-        }
-        if not found:
-            raise ConfigurationError(
-                "EB1006",
-                f"{wish!r} names nothing that runs",
-                where="bus.run(only=…)",
-                why=f"there are: {', '.join(services)}",
-                next="name one of them, or a role like 'relay'",
-            )
-        chosen |= found
-    return chosen
-
-
-def scheme_of(adapter: object) -> str:
-    """What an adapter is called in origins, metrics and reports: the scheme of its URL."""
-    if isinstance(adapter, str):
-        return adapter.partition("://")[0]
-    while hasattr(adapter, "inner"):  # what tests wrap around it
-        adapter = adapter.inner
-    name = type(adapter).__name__.lower()
-    return name.removesuffix("transport").removesuffix("storage") or name

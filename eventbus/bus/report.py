@@ -1,0 +1,91 @@
+"""What the bus says about itself: health, description, the guarantee report."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from eventbus.codec import Registry
+from eventbus.errors import Finding, UnsafeConfigurationError
+from eventbus.pubsub.guarantees import Setting, findings_of
+from eventbus.pubsub.routes import Routes
+from eventbus.storage import Storage
+from eventbus.transport import Transport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """What /livez and /readyz answer, and why not."""
+
+    live: bool
+    ready: bool
+    causes: Sequence[str]
+    services: Mapping[str, str]  # "consumer:billing" -> "running", "paused by an operator"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What the bus is made of, and what it promises: printed by `describe` and `guarantees`."""
+
+    service: str | None
+    transport: str
+    storage: str | None
+    groups: Mapping[str, Routes]
+    types: Registry
+    findings: Sequence[Finding]
+
+
+async def findings_about(
+    transport: Transport,
+    storage: Storage | None,
+    groups: Mapping[str, Routes],
+    *,
+    service: str | None,
+    scheme: str,
+) -> list[Finding]:
+    """The guarantee report: about the wiring, from the transport, from the storage."""
+    setting = Setting(
+        has_storage=storage is not None,
+        storage_durable=storage is not None and storage.capabilities.durable,
+        transport_durable=transport.capabilities.durable,
+        memory=scheme == "memory",
+        service=service,
+    )
+    return [
+        *findings_of((routes.group for routes in groups.values()), setting),
+        *await transport.examine([routes.interest() for routes in groups.values()]),
+        *(() if storage is None else await storage.examine()),
+    ]
+
+
+def refuse_unsafe(findings: Iterable[Finding], *, strict: bool) -> None:
+    """Raise for the first finding that refuses; under `strict` for a warning too.
+
+    Raises:
+        UnsafeConfigurationError: with the finding's code, or EB1101 for a warning.
+    """
+    for finding in findings:
+        if finding.level == "refuse":
+            raise UnsafeConfigurationError(
+                finding.code,
+                finding.what,
+                where="entering the bus",
+                why=finding.why,
+                next=finding.next,
+            )
+        if strict and finding.level == "warn":
+            raise UnsafeConfigurationError(
+                "EB1101",
+                finding.what,
+                where="EventBus(…, strict=True)",
+                why=f"{finding.code}: {finding.why}",
+                next=finding.next,
+            )
+
+
+def scheme_of(adapter: object) -> str:
+    """What an adapter is called in origins, metrics and reports: the scheme of its URL."""
+    if isinstance(adapter, str):
+        return adapter.partition("://")[0]
+    while hasattr(adapter, "inner"):  # what tests wrap around it
+        adapter = adapter.inner
+    name = type(adapter).__name__.lower()
+    return name.removesuffix("transport").removesuffix("storage") or name

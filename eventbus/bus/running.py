@@ -1,0 +1,251 @@
+"""What exists while a bus is entered: publishers, relay, groups, and who keeps them up."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from random import Random
+
+from eventbus.bus.report import Health
+from eventbus.bus.tuning import Tuning
+from eventbus.codec import Registry
+from eventbus.errors import ConfigurationError
+from eventbus.handler import Middleware
+from eventbus.instrumentation import Instrumentation
+from eventbus.message import Message
+from eventbus.outbox.relay import Relay
+from eventbus.pubsub.assembly import Assembly, GroupServices
+from eventbus.pubsub.publisher import DirectPublisher, OutboxPublisher
+from eventbus.pubsub.retention import Retention
+from eventbus.pubsub.routes import Routes
+from eventbus.pubsub.unit_of_work import Publishing
+from eventbus.service import Service, end, supervise
+from eventbus.storage import Storage
+from eventbus.transport import Transport
+
+log = logging.getLogger("eventbus.bus")
+
+PAUSED_SECONDS = 1.0  # without progress: a group that is paused is not waited for
+STUCK_SECONDS = 300.0  # work and no progress for so long: a restart is the cure (B8)
+
+
+Publish = Callable[[Message, timedelta | None], Awaitable[None]]
+"""Through the outbox; without a storage straight to the broker."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a bus was assembled from."""
+
+    transport: Transport
+    storage: Storage | None
+    groups: Mapping[str, Routes]
+    registry: Registry
+    publishing: Publishing
+    middleware: Sequence[Middleware]
+    instrumentation: Instrumentation | None
+    scheme: str
+    tuning: Tuning
+
+
+class Running:
+    """Publishes; once started, consumes, redelivers and relays until stopped."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._stopping = asyncio.Event()
+        self._supervisor: asyncio.Task[None] | None = None
+        self._relay: Relay | None = None
+        self._groups: dict[str, GroupServices] = {}
+        self._draining = False
+        self._progressed = (-1, 0.0)
+        self._outbox: OutboxPublisher | None = None
+        if parts.storage is not None:
+            self._outbox = OutboxPublisher(parts.storage)
+            self.publish: Publish = self._outbox.publish
+        else:
+            self.publish = DirectPublisher(
+                parts.transport, scheme=parts.scheme, instrumentation=parts.instrumentation
+            ).publish
+
+    async def start(self, only: Collection[str] | None) -> None:
+        """Start what is chosen, and wait for its subscriptions."""
+        services = selected(self._services(), only)
+        self._supervisor = asyncio.create_task(
+            supervise(services, self._stopping), name="bus:supervisor"
+        )
+        await self._until_subscribed(services)
+
+    async def rest(self, *, or_paused: bool = False) -> None:
+        """Return when idle twice in a row without progress in between.
+
+        `or_paused`: also when nothing moves because groups are paused.
+        """
+        loop = asyncio.get_running_loop()
+        before, since = -1, loop.time()
+        while True:
+            progress = self._progress()
+            if await self._is_idle() and progress == before:
+                return
+            if progress != before:
+                before, since = progress, loop.time()
+            elif or_paused and loop.time() - since > PAUSED_SECONDS and self._is_paused():
+                return
+            await asyncio.sleep(0.002)
+
+    async def work_off(self, grace: timedelta) -> None:
+        """What a transport that is not durable holds would be gone: let it be handled first."""
+        if self._supervisor is None or self._parts.transport.capabilities.durable:
+            return
+        try:
+            async with asyncio.timeout(grace.total_seconds()):
+                await self.rest(or_paused=True)
+        except TimeoutError:
+            log.warning("left before everything on its way was worked off: %s passed", grace)
+
+    async def stop(self, grace: timedelta) -> bool:
+        """Soft stop, and the hard one when the grace is used up; True: nothing was cut."""
+        self._draining = True
+        if self._outbox is not None:
+            await self._outbox.drain()
+        self._stopping.set()
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is None:
+            return True
+        done, _ = await asyncio.wait([supervisor], timeout=grace.total_seconds())
+        if not done:
+            log.error("the grace of %s is used up: what still runs is cancelled", grace)
+        ended = await end([supervisor])
+        for group in self._groups.values():
+            group.close()
+        return ended and bool(done)
+
+    async def health(self) -> Health:
+        """Whether it lives and is ready, and if not, why."""
+        services = {
+            name: status
+            for group in self._groups.values()
+            for name, status in group.status().items()
+        }
+        causes = [cause for cause in self._troubles() if cause]
+        live = bool(causes) or not await self._is_stuck()
+        if not live:
+            causes.append(f"work and no progress for {STUCK_SECONDS:g} s")
+        if self._draining:
+            causes.append("draining")
+        elif self._supervisor is None:
+            causes.append("not running")
+        return Health(live=live, ready=not causes, causes=causes, services=services)
+
+    def _services(self) -> dict[str, Service]:
+        parts = self._parts
+        assembly = Assembly(
+            transport=parts.transport,
+            storage=parts.storage,
+            registry=parts.registry,
+            publishing=parts.publishing,
+            middleware=parts.middleware,
+            instrumentation=parts.instrumentation,
+            scheme=parts.scheme,
+            random=Random(),  # noqa: S311 - jitter
+        )
+        self._groups = {name: assembly.group(routes) for name, routes in parts.groups.items()}
+        services: dict[str, Service] = {}
+        for group in self._groups.values():
+            services |= group.services
+        if parts.storage is not None:
+            services["relay:0"] = self._relay = self._make_relay(parts.storage)
+            services["retention:0"] = Retention(parts.storage)
+        return services
+
+    def _make_relay(self, storage: Storage) -> Relay:
+        parts = self._parts
+        return Relay(
+            storage,
+            parts.transport,
+            scheme=parts.scheme,
+            random=Random(),  # noqa: S311 - jitter
+            batch=parts.tuning.relay_batch,
+            longest_poll_seconds=parts.tuning.relay_poll.total_seconds(),
+            instrumentation=parts.instrumentation,
+        )
+
+    async def _until_subscribed(self, services: Mapping[str, Service]) -> None:
+        """A group that starts at the latest message must not miss the first one published here."""
+        waiting = [
+            group.consumer for name, group in self._groups.items() if f"consumer:{name}" in services
+        ]
+        try:
+            async with asyncio.timeout(10):
+                for consumer in waiting:
+                    await consumer.subscribed.wait()
+        except TimeoutError:
+            log.warning("not every group is subscribed yet; /readyz says which")
+
+    async def _is_idle(self) -> bool:
+        """What is asked in the process first; the database last."""
+        if self._outbox is not None and not self._outbox.is_idle:
+            return False
+        for group in self._groups.values():
+            if not await group.consumer_idle():
+                return False
+        if self._relay is not None and not await self._relay.idle():
+            return False
+        for group in self._groups.values():
+            if not await group.redelivery_idle():
+                return False
+        return True
+
+    def _is_paused(self) -> bool:
+        return any(group.is_paused for group in self._groups.values())
+
+    async def _is_stuck(self) -> bool:
+        """Work and no progress, although nobody paused it and nothing is in trouble."""
+        now, progress = asyncio.get_running_loop().time(), self._progress()
+        if progress != self._progressed[0] or self._is_paused():
+            self._progressed = progress, now
+        if now - self._progressed[1] < STUCK_SECONDS:
+            return False
+        return not all([await group.consumer_idle() for group in self._groups.values()])
+
+    def _progress(self) -> int:
+        relayed = 0 if self._relay is None else self._relay.relayed
+        return relayed + sum(group.progress for group in self._groups.values())
+
+    def _troubles(self) -> Iterable[str | None]:
+        yield self._parts.transport.trouble
+        if self._parts.storage is not None:
+            yield self._parts.storage.trouble
+        if self._relay is not None:
+            yield self._relay.trouble
+        for group in self._groups.values():
+            yield from group.troubles()
+
+
+def selected(services: Mapping[str, Service], only: Collection[str] | None) -> dict[str, Service]:
+    """The services of `bus.run(only=…)`: by role or by name; a consumer brings its redelivery.
+
+    Raises:
+        ConfigurationError: EB1006, one of them names nothing.
+    """
+    if only is None:
+        return dict(services)
+    chosen: dict[str, Service] = {}
+    for wish in only:
+        also = wish.replace("consumer", "redelivery", 1) if wish.startswith("consumer") else wish
+        found = {
+            name: service
+            for name, service in services.items()
+            if name in {wish, also} or name.partition(":")[0] in {wish, also}
+        }
+        if not found:
+            raise ConfigurationError(
+                "EB1006",
+                f"{wish!r} names nothing that runs",
+                where="bus.run(only=…)",
+                why=f"there are: {', '.join(services)}",
+                next="name one of them, or a role like 'relay'",
+            )
+        chosen |= found
+    return chosen
