@@ -70,7 +70,7 @@ class MemoryBroker:
         now: Callable[[], float] | None = None,
         seed: int = 0,
         stepwise: bool = False,
-        retain: int = 10_000,
+        retain: int = 1_000,
         max_messages: int = 1_000_000,
         max_bytes: int = 256 << 20,
         prefetch: int | None = None,

@@ -13,7 +13,7 @@ from eventbus.transport import Delivery, Interest, OnLost
 log = logging.getLogger("eventbus.memory")
 
 LEAVE_SECONDS = 10.0
-YIELD_EVERY = 64  # messages; a yield for each costs more than all the rest (transports.md 10)
+YIELD_EVERY = 256  # messages; a yield for each costs more than all the rest (transports.md 10)
 
 
 class Origin(Protocol):

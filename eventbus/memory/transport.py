@@ -119,7 +119,7 @@ class MemoryTransport:
         """Return once the broker holds all of them, in the order given.
 
         Stops at its first refusal: what came before is stored, what follows is `NotSent`. Lets
-        others run every 64 messages, and after each one when the broker is nearly full.
+        others run every 256 messages, and after each one when the broker is nearly full.
 
         Raises:
             PublishError: EB2102, one is larger than `max_body`; EB2103, the broker is full: that
@@ -271,7 +271,7 @@ def _broker(url: str, options: dict[str, str]) -> MemoryBroker:
     return MemoryBroker(
         style=cast("Literal['log', 'queue']", style),
         partitions=numbers.get("partitions", 4),
-        retain=numbers.get("retain", 10_000),
+        retain=numbers.get("retain", 1_000),
         seed=numbers.get("seed", 0),
     )
 

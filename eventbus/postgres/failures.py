@@ -43,9 +43,9 @@ def translated(
         cut: the connection is gone.
     """
     state = sqlstate_of(error)
-    what, code, next = _meaning(error, state, ours=ours, cut=cut)
+    what, code, to_do = _meaning(error, state, ours=ours, cut=cut)
     why = f"{state} {_first_line(error)}".strip()
-    return StorageError(code, what, where=where, why=why, next=next)
+    return StorageError(code, what, where=where, why=why, next=to_do)
 
 
 def _meaning(error: BaseException, state: str, *, ours: bool, cut: bool) -> tuple[str, str, str]:

@@ -1,6 +1,7 @@
 """What became of a transaction whose COMMIT got no answer (X2, storage.md 1.3)."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,13 +28,14 @@ class Fate:
 
     async def ask(self, pools: Pools) -> Answer:
         """Ask, for at most 10 s while it is in progress or the database is away."""
-        try:
-            async with asyncio.timeout(ASKING_SECONDS):
-                while (answer := await self._once(pools)) is None:
-                    await asyncio.sleep(AGAIN_SECONDS)
-                return answer
-        except TimeoutError:
-            return "unknown"
+        loop = asyncio.get_running_loop()
+        until = loop.time() + ASKING_SECONDS
+        answer: Answer | None = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                while answer is None and loop.time() < until:
+                    answer = await self._once(pools)
+        return answer or "unknown"
 
     async def _once(self, pools: Pools) -> Answer | None:
         """None: ask again."""
@@ -41,7 +43,7 @@ class Fate:
             async with pools.connecting() as connection:
                 row = await connection.fetchrow(_STATUS, str(self.xid))
         except StorageError:
-            return None
+            return await asyncio.sleep(AGAIN_SECONDS, None)
         if pools.server != (row["system"], row["timeline"]):
             return "unknown"  # another server: the number may belong to somebody else
         match row["status"]:
@@ -50,6 +52,6 @@ class Fate:
             case "aborted":
                 return "rolled_back"
             case "in progress":
-                return None
+                return await asyncio.sleep(AGAIN_SECONDS, None)
             case _:
                 return "unknown"

@@ -16,6 +16,11 @@ from eventbus.storage.parking import Failure, Parked
 UNDATED = date(1970, 1, 1)
 _FIRST, _LAST = date(2000, 1, 1), date(2199, 12, 31)
 
+KEPT = (  # parked and discarded rows share them
+    "group_name, key, seq, message, message_id, type, source, topic, message_key, headers, payload,"
+    " position, origin, attempts, reason, code, error_type, error, fingerprint, parked_at"
+)
+
 Columns = tuple[list[Any], ...]
 
 
@@ -93,12 +98,11 @@ def _each_once(parked: Sequence[Parked]) -> Sequence[Parked]:
     """One statement cannot touch a row twice: the first place, the last failure, all attempts."""
     once: dict[UUID, Parked] = {}
     for one in parked:
-        identity = one.message.identity
-        before = once.get(identity)
-        if before is not None:
+        before = once.setdefault(one.message.identity, one)
+        if before is not one:
             told = before if one.failure is None else one
-            one = replace(told, attempts=max(before.attempts, one.attempts), key=before.key)
-        once[identity] = one
+            attempts = max(before.attempts, one.attempts)
+            once[one.message.identity] = replace(told, attempts=attempts, key=before.key)
     return list(once.values())
 
 

@@ -27,7 +27,7 @@ async def driver_connection(given: object) -> tuple[Any, dict[type, Any]] | None
     if not isinstance(given, AsyncConnection):
         return None
     resources[AsyncConnection] = given
-    raw = (await given.get_raw_connection()).driver_connection
+    raw: Any = (await given.get_raw_connection()).driver_connection
     if not hasattr(raw, "is_in_transaction"):
         raise not_accepted(f"its driver is {type(raw).__module__}, not asyncpg")
     await given.execute(text("SELECT 1"))

@@ -88,7 +88,7 @@ class PostgresStorage:
         savepoint of yours that is rolled back later takes them with it.
 
         Raises:
-            UnsafeConfigurationError: EB5008, what was given is in no transaction, or is another kind.
+            UnsafeConfigurationError: EB5008, it is in no transaction, or of another kind.
         """
         raw, resources = await _joined(connection)
         session = Session(self.pools, self.config.schema, raw)

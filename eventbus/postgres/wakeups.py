@@ -21,6 +21,7 @@ CHECK_EVERY_SECONDS = 10.0
 AGAIN_SECONDS = 1.0
 
 Seen = dict[Work, int]
+_FAILURES: tuple[type[Exception], ...] = (StorageError, *FAILURES)
 
 
 class Wakeups:
@@ -83,7 +84,7 @@ class Wakeups:
         while not self._stopping.is_set():
             try:
                 await work()
-            except (StorageError, *FAILURES) as error:
+            except _FAILURES as error:
                 log.info("wake-ups from other processes pause, polling goes on: %s", error)
             self.listening.clear()
             await pause(self._stopping, AGAIN_SECONDS)

@@ -55,15 +55,17 @@ class Attempts:
     async def handle(
         self, route: Route, what: Decoded, message: Message, context: Context | None, run: Run
     ) -> None:
-        """Call the handlers one after another: one verdict for all of them."""
+        """Call the handlers one after another: one verdict for all of them.
+
+        Raises:
+            HandlerTimeoutError: EB4103, one ran longer than its group allows.
+        """
         for handler in route.handlers:
-            seen = what
+            seen: Any = what
             if isinstance(handler.what[0], str) and not isinstance(what, Untyped):
                 seen = decode_untyped(message)  # by name a handler gets data, known or not
-            if handler.batch:
-                await self.call(handler, [seen], context, run)
-            elif handler.filter is None or handler.filter(seen):
-                await self.call(handler, seen, context, run)
+            if handler.filter is None or handler.filter(seen):
+                await self.call(handler, [seen] if handler.batch else seen, context, run)
 
     async def call(self, handler: Handler, what: Any, context: Context | None, run: Run) -> None:
         """Call one handler, under the eyes of the watchdog.
@@ -71,10 +73,10 @@ class Attempts:
         Raises:
             HandlerTimeoutError: EB4103, it ran longer than its group allows.
         """
-        began = run.began = asyncio.get_running_loop().time()
+        began = run.began = run.time()
         run.what = handler.name
         try:
-            if self._middleware or handler.synchronous or handler.kind == "command":
+            if self._middleware or not handler.plain:
                 invocation = Invocation(handler.call, what, cast("Context", context))
                 await self._chain(handler)(invocation)
             elif handler.takes_context:

@@ -47,6 +47,7 @@ class Consumer:
         self._held_bytes = 0
         self._room = asyncio.Event()
         self._progress = asyncio.Event()
+        self._revoking = False
         self._joined: dict[int, list[Delivery]] = {}
 
     @property
@@ -106,20 +107,20 @@ class Consumer:
     async def _intake(self, subscription: Subscription) -> None:
         """Not asking is back-pressure: recomputed on every turn, never latched."""
         async for batch in subscription:
-            for delivery in batch:
-                self._take(delivery)
+            self._take(batch)
             if self._instrumentation is not None:
                 self._observe(batch)
             while self._is_full():
                 self._room.clear()
                 await self._room.wait()
 
-    def _take(self, delivery: Delivery) -> None:
-        self._held += 1
-        self._held_bytes += len(delivery.message.payload)
-        if delivery.redelivered and self._join(delivery):
-            return
-        lane_for(delivery, self._lanes, self.group).put(delivery)
+    def _take(self, batch: Sequence[Delivery]) -> None:
+        self._held += len(batch)
+        lanes, group = self._lanes, self.group
+        for delivery in batch:
+            self._held_bytes += len(delivery.message.payload)
+            if not (delivery.redelivered and self._join(delivery)):
+                lane_for(delivery, lanes, group).put(delivery)
 
     def _join(self, delivery: Delivery) -> bool:
         """A redelivery that meets its first run here takes that run's verdict."""
@@ -138,12 +139,13 @@ class Consumer:
             self._subscription.ack(deliveries)
         self._release(deliveries)
         self.handled += len(deliveries)
-        asyncio.get_running_loop().call_soon(self._progress.set)  # once the lane let go of them
+        if self._revoking:
+            asyncio.get_running_loop().call_soon(self._progress.set)  # once the lane let go
 
     def _dropped(self, lost: Sequence[Delivery]) -> None:
         """No verdict: somebody else gets them."""
         self._release([each for one in lost for each in self._with_joined(one)])
-        asyncio.get_running_loop().call_soon(self._progress.set)
+        self._progress.set()
 
     def _with_joined(self, delivery: Delivery) -> list[Delivery]:
         return [delivery, *self._joined.pop(id(delivery), ())]
@@ -159,6 +161,7 @@ class Consumer:
 
     async def _on_lost(self, lost: Sequence[Delivery], deadline: float) -> None:
         """Drop what waits; wait for what runs, until the deadline."""
+        self._revoking = True
         for lane in self._lanes:
             lane.drop_lost()
         try:
@@ -168,6 +171,8 @@ class Consumer:
                     await self._progress.wait()
         except TimeoutError:
             return
+        finally:
+            self._revoking = False
 
     def _run_any(self, lost: Sequence[Delivery]) -> bool:
         gone = {id(one) for one in lost}

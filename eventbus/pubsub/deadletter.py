@@ -68,9 +68,15 @@ class Unstored:
                 if delivery.lost or (started and stop.is_set()):
                     break
                 route = self._routes.of(delivery.message.type)
-                ours = route.handlers or delivery.malformed or self._filters_types
-                if ours and not await self._message(delivery, route, run, stop):
-                    break
+                if route.handlers or delivery.malformed or self._filters_types:
+                    error = await self._attempt(delivery, route, 1, run)
+                    if error is not None and not await self._failed(
+                        delivery, route, error, run, stop
+                    ):
+                        break
+                    if error is None:
+                        self._done += 1
+                        self._count(delivery, "done")
                 started += 1
         finally:
             holding.open = False
@@ -78,12 +84,18 @@ class Unstored:
             self._report(len(batch))
         return started
 
-    async def _message(
-        self, delivery: Delivery, route: Route, run: Run, stop: asyncio.Event
+    async def _failed(
+        self,
+        delivery: Delivery,
+        route: Route,
+        first: Exception,
+        run: Run,
+        stop: asyncio.Event,
     ) -> bool:
-        """Until it is done or a dead letter; False: the bus stops first."""
+        """Try again until it is done or a dead letter; False: the bus stops first."""
+        error: Exception | None = first
         attempt = 1
-        while (error := await self._attempt(delivery, route, attempt, run)) is not None:
+        while error is not None:
             verdict = verdict_of(error, self.group.retry, attempt, self._random)
             blocks = self.group.on_give_up == "block" and not isinstance(error, CodecError)
             if verdict.delay is None and not blocks:
@@ -94,7 +106,7 @@ class Unstored:
             if not await self._wait(delivery, attempt, error, verdict, stop):
                 return False
             attempt += 1
-        self._done += 1
+            error = await self._attempt(delivery, route, attempt, run)
         self._count(delivery, "done")
         return True
 
@@ -106,7 +118,8 @@ class Unstored:
         if self._attempts.needs_context(route):
             context = self._context(message, attempt)
         try:
-            self._refuse(delivery, route)
+            if delivery.malformed is not None or len(message.payload) > self._max_body:
+                self._refuse(delivery)
             what = self._attempts.decode(message, route)
             try:
                 await self._attempts.handle(route, what, message, context, run)
@@ -141,11 +154,10 @@ class Unstored:
             self._publishing, None, message, group=self.group.name, attempt=attempt, delays=False
         )
 
-    def _refuse(self, delivery: Delivery, route: Route) -> None:
+    def _refuse(self, delivery: Delivery) -> None:
         if delivery.malformed is not None:
             raise unreadable(delivery.message, delivery.malformed)
-        if len(delivery.message.payload) > self._max_body:
-            raise oversized(delivery.message, self._max_body)
+        raise oversized(delivery.message, self._max_body)
 
     async def _wait(
         self,

@@ -148,11 +148,12 @@ def lane_for(delivery: Delivery, lanes: Sequence[Lane], group: Group) -> Lane:
     A redelivered one always goes by its key or identity, so that it meets its first run.
     """
     message = delivery.message
-    ordered = message.key is not None and group.order == "key"
-    if ordered or delivery.redelivered:
-        key = message.key if ordered and message.key is not None else own_key(message)
-        return lanes[crc32(key.encode()) % len(lanes)]
-    return min(lanes, key=_load)
+    key = message.key if group.order == "key" else None
+    if key is None:
+        if not delivery.redelivered:
+            return min(lanes, key=_load)
+        key = own_key(message)
+    return lanes[crc32(key.encode()) % len(lanes)]
 
 
 def _load(lane: Lane) -> int:

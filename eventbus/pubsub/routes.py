@@ -28,11 +28,7 @@ class Handler:
     kind: Literal["event", "command"] = "event"
     takes_context: bool
     synchronous: bool
-
-    @property
-    def label(self) -> str:
-        """Group and name, for people."""
-        return f"{self.group.name}.{self.name}"
+    plain: bool  # it can be awaited as it is: nothing goes around it
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +184,7 @@ def _handler(function: Callable[..., Any], mark: Mark) -> Handler:
         kind=mark.kind,
         takes_context=_arity(function, where) == 2,
         synchronous=synchronous,
+        plain=not synchronous and mark.kind == "event",
     )
     if mark.kind == "command" and (synchronous or not handler.takes_context):
         raise _signature(where, "@handles takes `async def handler(command, ctx) -> Reply`")

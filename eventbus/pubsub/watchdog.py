@@ -13,10 +13,11 @@ ZOMBIE_SECONDS = 5.0
 class Run:
     """What a lane is at: set before a handler is called, cleared after."""
 
-    __slots__ = ("began", "cancelled_at", "task", "what")
+    __slots__ = ("began", "cancelled_at", "task", "time", "what")
 
     def __init__(self, task: asyncio.Task[object]) -> None:
         self.task = task
+        self.time = task.get_loop().time
         self.began: float | None = None
         self.cancelled_at: float | None = None
         self.what = ""

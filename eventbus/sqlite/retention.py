@@ -36,14 +36,13 @@ DELETE FROM eventbus_leases WHERE name IN (
 
 
 async def prune(session: Session, *, inbox: timedelta, limit: int) -> int:
-    """Delete at most `limit` rows in all; how many it were."""
+    """Delete at most `limit` rows of each kind; how many it were."""
     ages = [milliseconds(age) for age in (inbox, ATTEMPTS, LETTERS, AUDIT, RELAYS)]
 
     def delete(connection: sqlite3.Connection) -> int:
-        deleted = 0
-        for statement, age in zip(_OLD, ages, strict=True):
-            if deleted < limit:
-                deleted += connection.execute(statement, (age, limit - deleted)).rowcount
-        return deleted
+        return sum(
+            connection.execute(statement, (age, limit)).rowcount
+            for statement, age in zip(_OLD, ages, strict=True)
+        )
 
     return await session.run("prune", delete, slow=True)

@@ -245,7 +245,7 @@ class SqliteStorage:
             return await tx.session.run(where, call, slow=True)
 
     async def prune(self, *, inbox: timedelta, limit: int) -> int:
-        """Delete what is past its time, at most `limit` rows; how many it were.
+        """Delete what is past its time, at most `limit` rows of each kind; how many it were.
 
         Inbox rows older than `inbox`, attempts after 7 days, discarded letters after 30, audit
         rows after 400, leases of relays that ended an hour ago.

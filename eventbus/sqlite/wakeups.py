@@ -25,7 +25,8 @@ class Wakeups:
         self._shared = shared
         self._hints: dict[Work, int] = dict.fromkeys(_WORKS, 0)
         self._seen: WeakKeyDictionary[asyncio.Task[object], dict[Work, int]] = WeakKeyDictionary()
-        self._waiters: dict[Work, set[asyncio.Future[None]]] = {work: set() for work in _WORKS}
+        # in the order in which they came: the seeded loop wakes them in the same one again
+        self._waiters: dict[Work, dict[asyncio.Future[None], None]] = {w: {} for w in _WORKS}
         self._version = 0
         self._looked_at = 0.0
 
@@ -64,7 +65,7 @@ class Wakeups:
 
     async def _sleep(self, work: Work) -> None:
         waiter: asyncio.Future[None] = self._loop.create_future()
-        self._waiters[work].add(waiter)
+        self._waiters[work][waiter] = None
         try:
             if not self._shared:
                 await waiter
@@ -74,7 +75,7 @@ class Wakeups:
                     await waiter
                     return
         finally:
-            self._waiters[work].discard(waiter)
+            self._waiters[work].pop(waiter, None)
         await self._look()
 
     async def _look(self) -> None:

@@ -15,6 +15,8 @@ WITHOUT_A_NOUN = {"utils", "common", "base", "types", "manager", "core", "misc"}
 
 SLEEPS = {
     # file: why it may sleep
+    "tests/conformance/postgres.py": "the clock of a real database cannot be moved",
+    "tests/faults/crash.py": "polls the file past the bus: asking it would count as a call",
     "tests/faults/simulation.py": "virtual time: nobody waits",
     "tests/integration/test_drain.py": "a handler of the child under test that must be busy",
 }
@@ -23,6 +25,7 @@ SKIPS = {
     "eventbus/testing/services/fixtures.py": "a service; with CI=true it fails instead",
     "tests/docs/test_readme.py": "fastapi, no dependency of ours",
     "tests/examples/test_order_book.py": "a large file of real data",
+    "tests/faults/test_crash_sweep.py": "forked processes",
     "tests/faults/test_simulation.py": "the long tier, whose coverage it judges",
     "tests/unit/cli/test_operators.py": "a pseudo terminal, on Windows",
     "tests/unit/cli/test_run.py": "POSIX signals, on Windows",

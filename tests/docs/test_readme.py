@@ -24,6 +24,7 @@ PYTHON = [block for block in README if block.language == "python"]
 APP = next(block for block in PYTHON if block.file == "app.py")
 CARDS = [block for block in PYTHON if block is not APP]
 DESIGN = """
+import asyncio
 from eventbus import Context, Event, EventBus, subscribe
 
 class OrderPlaced(Event, type="shop.order-placed", key="order_id"):

@@ -5,12 +5,16 @@ import contextlib
 import heapq
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from contextvars import Context
+from contextvars import Context, ContextVar
 from random import Random
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 LONGEST_SCHEDULE = 50_000  # turns; a schedule that needs more runs in a circle
+
+
+process: ContextVar[str] = ContextVar("process", default="")
+"""Which simulated process a task belongs to; tasks inherit it."""
 
 
 class ScheduleTooLongError(Exception):
@@ -36,7 +40,7 @@ class SeededLoop(asyncio.BaseEventLoop):
         self.random = Random(seed)
         self.turns = 0
         self.most_turns = LONGEST_SCHEDULE
-        self.tasks: list[asyncio.Task[Any]] = []  # in the order in which they were made
+        self.tasks: list[tuple[str, asyncio.Task[Any]]] = []  # with their process, in order
         self._now = 0.0
 
     def time(self) -> float:
@@ -46,10 +50,15 @@ class SeededLoop(asyncio.BaseEventLoop):
     def create_task(
         self, coro: Any, *, name: object = None, context: Context | None = None, **more: Any
     ) -> Any:
-        """A task, noted in order: a set of tasks has none that repeats."""
+        """A task, noted in order with its process: a set of tasks has no order that repeats."""
         task = super().create_task(coro, name=name, context=context, **more)
-        self.tasks.append(task)
+        owner = process.get() if context is None else context.get(process, "")
+        self.tasks.append((owner, task))
         return task
+
+    def of_process(self, name: str) -> list[asyncio.Task[Any]]:
+        """The tasks that were started by a process and those it started, and are not done."""
+        return [task for owner, task in self.tasks if owner == name and not task.done()]
 
     def _run_once(self) -> None:
         self.turns += 1
@@ -118,7 +127,7 @@ async def _within(work: Coroutine[Any, Any, T], seconds: float) -> T:
 
 
 def _cancel_all(loop: SeededLoop) -> None:
-    left = [task for task in loop.tasks if not task.done()]
+    left = [task for _, task in loop.tasks if not task.done()]
     loop.most_turns = loop.turns + LONGEST_SCHEDULE
     for task in left:
         task.cancel()

@@ -8,6 +8,7 @@ import contextlib
 import random
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -17,7 +18,17 @@ from unittest.mock import patch
 from uuid import UUID
 from zlib import crc32
 
-from eventbus import Context, DeadLetter, Event, EventBus, Group, Retry, RetryPolicy, subscribe
+from eventbus import (
+    Context,
+    DeadLetter,
+    Event,
+    EventBus,
+    Group,
+    Retry,
+    RetryPolicy,
+    UnitOfWork,
+    subscribe,
+)
 from eventbus.errors import CommitUnknownError, StorageError
 from eventbus.inspection import Selection
 from eventbus.memory import MemoryTransport
@@ -48,7 +59,7 @@ from tests.faults.checkers.total_queue import total_queue
 from tests.faults.checkers.verdict import Effect, Verdict
 from tests.faults.coverage import WITHOUT_STORAGE
 from tests.faults.history import History, merged
-from tests.faults.loop import SeededLoop, run_seeded
+from tests.faults.loop import SeededLoop, process, run_seeded
 
 START = 1_800_000_000.0  # unix seconds at virtual time zero
 AT_MOST = 7200.0  # virtual seconds of a whole schedule
@@ -106,6 +117,7 @@ class Scenario:
     durable: bool  # the broker outlives its process
     lives: int
     drains: bool  # lives but the last end by a drain, not by a kill
+    twins: bool  # lives overlap: several members of each group, several relays
     rate: float
     fail_rate: float
     poison: frozenset[tuple[str, int]]
@@ -132,6 +144,7 @@ def scenario_of(seed: int) -> Scenario:
         durable=durable,
         lives=1 if outage else draw.choice((1, 2, 2, 3)),
         drains=draw.random() < 0.2,
+        twins=faulty and draw.random() < 0.3,
         rate=draw.choice((0.0, 0.01, 0.03, 0.06)) if faulty else 0.0,
         fail_rate=draw.choice((0.0, 0.1, 0.3)) if faulty else 0.0,
         poison=frozenset(draw.sample(chosen, 1)) if faulty and draw.random() < 0.3 else frozenset(),
@@ -188,6 +201,7 @@ class World:
     injected: bool = False
     healed: bool = False
     dead_in_outage: int = 0
+    alone: asyncio.Event = field(default_factory=asyncio.Event)  # all but the last life are over
 
     def __post_init__(self) -> None:
         self.random = Random(self.scenario.seed + 1)
@@ -332,6 +346,18 @@ async def _business(ctx: Any, message_id: str, key: str, seq: int, kind: str) ->
     )
 
 
+async def _last_row(tx: UnitOfWork, key: str) -> int:
+    rows = await tx.sql.fetch(
+        "SELECT coalesce(max(seq), 0) AS n FROM business WHERE key = $1 AND kind = 'step'", key
+    )
+    return int(rows[0]["n"])
+
+
+def _dies(task: asyncio.Task[Any]) -> bool:
+    """A rebalance is the broker's, whoever was the cause of it."""
+    return not task.get_name().startswith("rebalance:")
+
+
 class Life:
     """A process from its start to its kill, its drain, or the end of the schedule."""
 
@@ -339,6 +365,7 @@ class Life:
         scenario = world.scenario
         self.world = world
         self.number = number
+        self.name = f"process:{number}"
         self.last = last
         self.plan = FaultPlan(seed=scenario.seed * 31 + number)
         self.plan.sprinkle(rate=scenario.rate, kinds=KINDS)
@@ -368,35 +395,30 @@ class Life:
 
     async def run(self) -> None:
         """Until it ends."""
-        first = len(self.world.loop.tasks)
-        process = asyncio.create_task(self._process(), name=f"process:{self.number}")
+        context = copy_context()
+        context.run(process.set, self.name)
+        work = asyncio.create_task(self._process(), name=self.name, context=context)
         dying = asyncio.create_task(self.killed.wait(), name=f"killer:{self.number}")
-        await asyncio.wait({process, dying}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({work, dying}, return_when=asyncio.FIRST_COMPLETED)
         self.world.hits += self.plan.hits
         if self.plan.frozen:
             self.world.marks["kill"] += 1
-            await self._die(first)
+            await self._die()
         else:
             dying.cancel()
-            process.result()
+            work.result()
 
-    async def _die(self, first: int) -> None:
+    async def _die(self) -> None:
         """Its tasks end; what they still try is refused by the plan."""
-        this = asyncio.current_task()
-        while True:
-            tasks = self.world.loop.tasks[first:]
-            left = [task for task in tasks if not task.done() and task is not this]
-            if not left:
-                break
+        while left := [task for task in self.world.loop.of_process(self.name) if _dies(task)]:
             for task in left:
                 task.cancel()
             await asyncio.wait(left, timeout=0.001)
-        for task in self.world.loop.tasks[first:]:
-            if not task.cancelled():
+        for owner, task in self.world.loop.tasks:
+            if owner == self.name and task.done() and not task.cancelled():
                 task.exception()  # seen: the dead may have fallen over anything
-        if self.world.scenario.durable:
-            self.inner.abandon()
-        else:
+        self.inner.abandon()
+        if not (self.world.scenario.durable or self.world.scenario.twins):
             self.world.new_broker()
 
     async def _process(self) -> None:
@@ -431,32 +453,26 @@ class Life:
             await asyncio.sleep(world.random.uniform(0, 3))
 
     async def _client(self, key: str) -> None:
-        """Business row and message in one transaction; what is there tells where to go on."""
+        """Until every message of the key is committed, by this process or by another."""
         while True:
             try:
-                done = await self._committed(key)
-                if done == self.world.scenario.per_key:
+                if await self._publish_next(key):
                     return
-                await self._publish_with_row(key, done + 1)
             except StorageError:
                 await asyncio.sleep(0.1)
 
-    async def _committed(self, key: str) -> int:
-        async with self.bus.transaction() as tx:
-            rows = await tx.sql.fetch(
-                "SELECT coalesce(max(seq), 0) AS n FROM business WHERE key = $1 AND kind = 'step'",
-                key,
-            )
-        return int(rows[0]["n"])
-
-    async def _publish_with_row(self, key: str, seq: int) -> None:
+    async def _publish_next(self, key: str) -> bool:
+        """Business row and message in one transaction; the rows tell which one is next."""
         history = self.world.history
-        op = history.invoke("publish", key=key, seq=seq)
-        facts: dict[str, Any] = {"key": key, "seq": seq}
+        op = history.invoke("publish", key=key)
+        facts: dict[str, Any] = {"key": key}
         try:
             async with self.bus.transaction() as tx:
+                seq = 1 + await _last_row(tx, key)
+                if seq > self.world.scenario.per_key:
+                    return True
                 message_id = await tx.publish(Step(account=key, seq=seq))
-                facts["id"] = message_id
+                facts |= {"seq": seq, "id": message_id}
                 history.note("publish", "invoke", op, **facts)
                 await _business(tx, message_id, key, seq, "step")
         except CommitUnknownError as error:
@@ -468,6 +484,7 @@ class Life:
             raise
         else:
             history.note("publish", "ok", op, **facts)
+        return False
 
     async def _plain_client(self, key: str) -> None:
         """`bus.publish`: what became of an unknown one is asked before the next."""
@@ -514,6 +531,8 @@ class Life:
         """Heal, then demand an end: nothing on its way, nothing parked, nothing dead."""
         world = self.world
         inspection = world.storage.inspection
+        if world.scenario.twins:
+            await world.alone.wait()
         await asyncio.sleep(world.scenario.outage_seconds and world.scenario.outage_seconds + 65)
         self.plan.heal()
         await inspection.change("resume", Selection(place="parked", group="ledger"), actor="sim")
@@ -566,8 +585,8 @@ async def _schedule(loop: SeededLoop, scenario: Scenario) -> Outcome:
         async with world.storage.transaction() as tx:
             for statement in SCHEMA:
                 await tx.sql.execute(statement)
-        for number in range(scenario.lives):
-            await Life(world, number, last=number == scenario.lives - 1).run()
+        _seed_database(world)
+        await _live(world)
         verdicts = await _judge(world)
     world.storage.close()
     digest = crc32(repr([world.history.operations, verdicts]).encode())
@@ -579,6 +598,32 @@ async def _schedule(loop: SeededLoop, scenario: Scenario) -> Outcome:
         turns=loop.turns,
         digest=digest,
     )
+
+
+def _seed_database(world: World) -> None:
+    """SQLite's own random() decides which of the free leases a relay gets."""
+    draw = partial(Random(world.scenario.seed).getrandbits, 62)
+    world.storage._worker.connection.create_function("random", 0, draw)
+
+
+async def _live(world: World) -> None:
+    """One process after the other, or, as twins, each while the one before still runs."""
+    lives = range(world.scenario.lives)
+    if not world.scenario.twins:
+        for number in lives:
+            await Life(world, number, last=number == lives[-1]).run()
+        world.alone.set()
+        return
+    async with asyncio.TaskGroup() as others:
+        tasks = [
+            others.create_task(Life(world, number, last=False).run(), name=f"life:{number}")
+            for number in lives[:-1]
+        ]
+        last = others.create_task(Life(world, lives[-1], last=True).run(), name="life:last")
+        if tasks:
+            await asyncio.wait(tasks)
+        world.alone.set()
+        await last
 
 
 async def _judge(world: World) -> list[Verdict]:

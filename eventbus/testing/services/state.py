@@ -67,6 +67,8 @@ class State:
             text = self._file.read_text(encoding="utf-8")
         except FileNotFoundError:
             return {}
+        except OSError as error:
+            raise _unusable(self.directory, error) from error
         try:
             return _entries(json.loads(text))
         except (ValueError, KeyError, TypeError) as error:
@@ -85,10 +87,15 @@ class State:
         What was changed is written, also when the block raises.
 
         Raises:
-            ConfigurationError: EB1303, another process has held the lock for 480 s.
+            ConfigurationError: EB1303, another process has held the lock for 480 s, or the
+                directory cannot be written.
         """
-        self.directory.mkdir(parents=True, exist_ok=True, mode=0o755)
-        with open(self.directory / "lock", "a", encoding="utf-8") as lock:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+            lock = open(self.directory / "lock", "a", encoding="utf-8")  # noqa: SIM115  # closed below
+        except OSError as error:
+            raise _unusable(self.directory, error) from error
+        with lock:
             _lock(lock.fileno(), self.directory)
             entries = self.read()
             before = dict(entries)
@@ -132,6 +139,16 @@ def _cache() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def _unusable(directory: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        "EB1303",
+        "the state of the test services has no place",
+        where=str(directory),
+        why=str(error),
+        next=f"set {DIRECTORY} to a directory that this user can write",
+    )
 
 
 def _lock(descriptor: int, directory: Path) -> None:

@@ -143,7 +143,7 @@ async def test_stepwise_a_message_can_be_stored_though_its_publisher_never_hears
             await task
 
 
-async def test_otherwise_publishing_lets_others_run_every_64_messages() -> None:
+async def test_otherwise_publishing_lets_others_run_every_256_messages() -> None:
     transport = MemoryTransport()
     turns: list[int] = []
     published = 0
@@ -155,10 +155,10 @@ async def test_otherwise_publishing_lets_others_run_every_64_messages() -> None:
             loop.call_soon(note)
 
         loop.call_soon(note)
-        for message in counted("shop", count=640):
+        for message in counted("shop", count=2560):
             published += 1
             await transport.publish([message])
-        assert turns == list(range(64, 641, 64))
+        assert turns == list(range(256, 2561, 256))
 
 
 def history(run: Callable[[MemoryBroker], Any], seed: int) -> list[str]:

@@ -93,6 +93,14 @@ def test_a_state_of_another_version_is_refused_by_name(tmp_path: Path, text: str
     assert str(tmp_path) in caught.value.where
 
 
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    tmp_path.joinpath("file").touch()
+    state = State(tmp_path / "file" / "services")
+    with pytest.raises(ConfigurationError, match="has no place") as caught, state.locked():
+        pass
+    assert "EVENTBUS_TEST_SERVICES_DIR" in caught.value.next
+
+
 def test_each_checkout_has_a_directory_in_the_cache_of_the_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
