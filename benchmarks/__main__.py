@@ -21,7 +21,10 @@ from benchmarks.measure import CPUS, flush_ms
 from benchmarks.rounds import Bar, Case, Figures, run_bar, summaries
 
 BARS = {"N1": in_memory.bar, "SQLITE": on_sqlite.bar, "FLAT": flat.bar, "START": startup.bar}
-SHOWN = ("rate", "cpu_us", "ms", "above_ms", "rss_10_mib", "rss_50_mib", "rss_100_mib", "growth")
+SHOWN = (
+    *("rate", "cpu_us", "ms", "above_ms"),
+    *("rss_10_mib", "rss_50_mib", "rss_100_mib", "growth", "blocks_growth"),
+)
 
 
 def arguments() -> argparse.Namespace:

@@ -12,6 +12,7 @@ from random import Random
 from uuid import uuid4
 
 from eventbus.errors import Confirmed as ConfirmedResult
+from eventbus.errors import NotSent as NotSentResult
 from eventbus.errors import PublishError, StorageError, TransportError
 from eventbus.errors import Rejected as RejectedResult
 from eventbus.errors import Unknown as UnknownResult
@@ -30,6 +31,7 @@ TTL = timedelta(seconds=10)
 BATCH = 500
 SHORTEST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.02, 1.0
 MAX_ATTEMPTS = 10
+SETTLE_AT, SETTLE_EVERY_SECONDS = 1_000, 0.1  # of rows that a volatile transport had
 MAX_OUT = 10_000  # rows that a volatile transport holds and their groups have not finished
 
 
@@ -74,6 +76,8 @@ class Relay:
         self._out: dict[tuple[str, str], Outgoing] = {}
         self._handled: list[Outgoing] = []
         self._reads = 0
+        self._gap = False
+        self._settled_at = 0.0
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Relay until stopping.
@@ -127,31 +131,44 @@ class Relay:
 
     async def _read(self) -> list[Outgoing]:
         """Settle what is handled, let join what is due, read what may go: one transaction."""
-        handled = self._handled[:]
+        handled = self._to_settle()
         rows: Sequence[Outgoing] = ()
         async with self._storage.transaction() as tx:
             if handled:
                 self._notice(await tx.outbox.settle(self.leases, handled), len(handled))
+            after = self._after()
             if len(self._out) - len(handled) < MAX_OUT:
                 await tx.outbox.promote(self.leases, limit=100)
-                after = self._after()
                 limit = self._batch if after else self._batch + len(self._out)
                 rows = await tx.outbox.read(self.leases, limit=limit, after=after)
         del self._handled[: len(handled)]
         for row in handled:
             self._out.pop(_identity(row.message), None)
+        if not after:
+            self._gap = False
         if not self._out:
             return list(rows)
         return [row for row in rows if _identity(row.message) not in self._out][: self._batch]
 
-    def _after(self) -> int:
-        """The highest row that is out: what lies below is on its way, and looked at now and then.
+    def _to_settle(self) -> list[Outgoing]:
+        """Handled rows, many at a time: one that is lost is only sent again, and recognised."""
+        now = asyncio.get_running_loop().time()
+        few = len(self._handled) < SETTLE_AT and len(self._handled) < len(self._out)
+        if few and now - self._settled_at < SETTLE_EVERY_SECONDS:
+            return []
+        self._settled_at = now
+        return self._handled[:]
 
-        A lower row may become due later, so each tenth read, and each one with nothing out, starts
-        at the beginning.
+    def _after(self) -> int:
+        """The highest row that is out, if all below it are out too: they need not be read again.
+
+        Not once one of them came back unsent: its key goes on from it. And each tenth read starts
+        at the beginning, for a lower row may have been committed since.
         """
         self._reads = (self._reads + 1) % 10
-        return max((row.row for row in self._out.values()), default=0) if self._reads else 0
+        if self._gap or not self._reads:
+            return 0
+        return max((row.row for row in self._out.values()), default=0)
 
     async def _publish(self, rows: list[Outgoing]) -> int:
         """Whole where the transport stops at a refusal, else in waves of one row per key."""
@@ -199,7 +216,7 @@ class Relay:
                         rejected.append((row, reason))
                     case UnknownResult():
                         down = True
-                self._out.pop(_identity(row.message), None)
+                self._forget(row)
                 out.add(row.message.key or "")
             out.discard("")
             self.trouble = error.what if down else None
@@ -208,22 +225,43 @@ class Relay:
             self.trouble = getattr(error, "what", None) or f"no answer within {TTL}"
             log.warning("the relay waits for the broker: %s", self.trouble)
             for row in rows:
-                self._out.pop(_identity(row.message), None)
+                self._forget(row)
             return True
         self.trouble = None
         self._failures = 0
         confirmed.extend(rows)
         return False
 
+    def _forget(self, row: Outgoing) -> None:
+        """It did not go out: the next read must find it before the later ones of its key."""
+        if self._out.pop(_identity(row.message), None) is not None:
+            self._gap = True
+
     async def _hand_over(self, rows: Sequence[Outgoing]) -> None:
-        """What stood here before we began, another process may have handed to a volatile broker."""
+        """What stood here before we began, another process may have handed to a volatile broker.
+
+        Raises:
+            PublishError: `results` are aligned with all of the rows.
+        """
         if not isinstance(self._transport, Volatile) or not self._volatile:
             await self._transport.publish([row.message for row in rows])
             return
         since = timedelta(seconds=asyncio.get_running_loop().time() - self._began)
-        for old, some in groupby(rows, key=lambda row: row.age > since):
+        sent = 0
+        for old, group in groupby(rows, key=lambda row: row.age > since):
+            some = [row.message for row in group]
             publish = self._transport.publish_again if old else self._transport.publish
-            await publish([row.message for row in some])
+            try:
+                await publish(some)
+            except PublishError as error:
+                behind = len(rows) - sent - len(some)
+                error.results = [
+                    *[ConfirmedResult()] * sent,
+                    *error.results,
+                    *[NotSentResult()] * behind,
+                ]
+                raise
+            sent += len(some)
 
     def _back_off(self) -> float:
         """0.1 s doubling to 30 s; the leases are kept: nobody else reaches that broker either."""
@@ -265,7 +303,8 @@ class Relay:
             row = self._out.get(_identity(message))
             if row is not None:
                 self._handled.append(row)
-        if self._handled and not self._busy:
+        enough = len(self._handled) >= SETTLE_AT or len(self._handled) == len(self._out)
+        if enough and not self._busy:
             self._alarm.ring()
 
     async def _hold_leases(self) -> None:

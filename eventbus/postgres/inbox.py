@@ -19,6 +19,10 @@ SELECT (SELECT array_agg(u.m) FROM unnest($2::uuid[], $3::date[]) u(m, d)
 _FORGET = """
 DELETE FROM {schema}.inbox i USING unnest($2::uuid[], $3::date[]) u(m, d)
  WHERE i.group_name = $1 AND i.message = u.m AND i.day = u.d"""
+_ATTEMPTS = """
+SELECT message, attempts FROM {schema}.attempts WHERE group_name = $1 AND message = ANY($2::uuid[])
+UNION ALL
+SELECT message, attempts FROM {schema}.parked WHERE group_name = $1 AND message = ANY($2::uuid[])"""
 # A parked message is counted in its own row, any other in attempts: one counter each.
 _COUNT = """
 WITH p AS (
@@ -66,6 +70,13 @@ class PostgresInbox:
         identities, days = identities_and_days(messages)
         sql = _FORGET.format(schema=self._session.schema)
         await self._session.execute(sql, group, identities, days, where="inbox.forget")
+
+    async def attempts(self, messages: Sequence[Message], *, group: str) -> Mapping[UUID, int]:
+        """The attempts that stand in either table."""
+        identities, _ = identities_and_days(messages)
+        sql = _ATTEMPTS.format(schema=self._session.schema)
+        rows = await self._session.fetch(sql, group, identities, where="inbox.attempts")
+        return {row["message"]: row["attempts"] for row in rows}
 
     async def count(self, messages: Sequence[Message], *, group: str) -> Mapping[UUID, int]:
         """One more attempt for each, and the total."""

@@ -40,7 +40,11 @@ SELECT o.* FROM unnest($1::smallint[]) p(part) CROSS JOIN LATERAL (
   SELECT b.part, b.id, b.message_id, b.type, b.source, b.topic, b.key, b.headers, b.payload,
          b.attempts, statement_timestamp() - b.created_at AS age
     FROM {schema}.outbox b
-   WHERE b.part = p.part AND b.id > $2 AND (b.due_at IS NULL OR b.due_at <= statement_timestamp())
+   WHERE b.part = p.part
+     AND b.id > (SELECT CASE WHEN EXISTS (SELECT 1 FROM {schema}.outbox f
+                                           WHERE f.part = ANY($1) AND f.due_at IS NOT NULL)
+                             THEN 0 ELSE $2 END)
+     AND (b.due_at IS NULL OR b.due_at <= statement_timestamp())
      AND NOT EXISTS (SELECT 1 FROM {schema}.outbox d
                       WHERE d.part = b.part AND d.key = b.key AND d.id < b.id
                         AND d.due_at > statement_timestamp())

@@ -15,9 +15,9 @@ from eventbus.postgres.session import Session
 
 _RETRY = """
 WITH chosen AS (
-  SELECT p.part, p.id FROM {schema}.outbox p WHERE p.due_at IS NOT NULL %s
+  SELECT p.part, p.id FROM {schema}.outbox p WHERE p.due_at > statement_timestamp() %s
    ORDER BY p.id LIMIT %s FOR UPDATE)
-UPDATE {schema}.outbox o SET due_at = NULL, attempts = 0
+UPDATE {schema}.outbox o SET due_at = statement_timestamp(), attempts = 0
   FROM chosen c WHERE o.part = c.part AND o.id = c.id"""
 _OF_KEYS = """
   FROM unnest($1::text[], $2::text[]) u(g, key)

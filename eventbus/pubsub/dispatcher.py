@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -33,12 +34,14 @@ class Dispatcher:
         calls: Calls,
         verdicts: Verdicts,
         storage: Storage,
+        suspects: asyncio.Lock,
         instrumentation: Instrumentation | None = None,
     ) -> None:
         self.group = calls.group
         self._calls = calls
         self._verdicts = verdicts
         self._storage = storage
+        self._suspects = suspects
         self._outside = Outside(verdicts, storage)
         self._instrumentation = instrumentation
 
@@ -94,7 +97,8 @@ class Dispatcher:
         started = 0
         while started < len(calls):
             call = calls[started]
-            if call.lost or (started and (stop.is_set() or loop.time() >= until)):
+            enough = stop.is_set() or loop.time() >= until or self._verdicts.pauses
+            if call.lost or (started and enough):
                 break
             if not self._may_run(call, batch):
                 started += 1
@@ -152,23 +156,27 @@ class Dispatcher:
     async def _one_by_one(self, calls: Sequence[Call], run: Run, stop: asyncio.Event) -> int:
         """Redelivered ones, each alone, its attempt committed before it starts (B7).
 
-        So one that kills its process is found out, and its neighbours are not punished.
+        So one that kills its process is found out. Those that were counted before run one at a
+        time in the whole process, and are counted when their turn has come: or what waits beside
+        a killer would be taken for one.
         """
+        messages = [call.message for call in calls]
         async with self._storage.transaction() as tx:
             found = await tx.inbox.look(
-                [call.message for call in calls],
-                keys=[call.key for call in calls],
-                group=self.group.name,
+                messages, keys=[call.key for call in calls], group=self.group.name
             )
+            counted = await tx.inbox.attempts(messages, group=self.group.name)
         for started, call in enumerate(calls):
             if call.lost or (started and stop.is_set()):
                 return started
             if call.identity not in found.new or not call.ours:
                 continue
-            if call.key not in found.held and not await self._count(call):
-                await self._bury(call)
-            elif await self._handle([call], run, stop) == 0:
-                return started
+            suspect = self._suspects if call.identity in counted else nullcontext()
+            async with suspect:
+                if call.key not in found.held and not await self._count(call):
+                    await self._bury(call)
+                elif await self._handle([call], run, stop) == 0:
+                    return started
         return len(calls)
 
     async def _count(self, call: Call) -> bool:

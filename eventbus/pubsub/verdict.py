@@ -49,6 +49,11 @@ class Verdicts:
         self._done = 0
         self._outcomes: Counter[tuple[str, str, str]] = Counter()
 
+    @property
+    def pauses(self) -> bool:
+        """Whether the circuit opened: what has not started yet must not start now (B9)."""
+        return self._circuit.state == "open"
+
     async def attempt(self, call: Call, tx: Transaction, run: Run) -> Parked | None:
         """All handlers of the message in one savepoint, again in place; None: done.
 

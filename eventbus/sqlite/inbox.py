@@ -23,6 +23,12 @@ SELECT json_group_array(key) FROM eventbus_parked_keys
 _FORGET = """
 DELETE FROM eventbus_inbox
  WHERE group_name = ? AND message IN (SELECT value FROM json_each(?))"""
+_ATTEMPTS = """
+SELECT message, attempts FROM eventbus_attempts
+ WHERE group_name = ? AND message IN (SELECT value FROM json_each(?))
+UNION ALL
+SELECT message, attempts FROM eventbus_parked
+ WHERE group_name = ? AND message IN (SELECT value FROM json_each(?))"""
 _COUNT_PARKED = """
 UPDATE eventbus_parked SET attempts = attempts + 1
  WHERE group_name = ? AND message IN (SELECT value FROM json_each(?))
@@ -80,6 +86,17 @@ class SqliteInbox:
             connection.execute(_FORGET, (group, asked))
 
         await self._session.run("inbox.forget", forget)
+
+    async def attempts(self, messages: Sequence[Message], *, group: str) -> Mapping[UUID, int]:
+        """The attempts that stand in either table."""
+        identities = _by_text(messages)
+        asked = json_list(identities)
+
+        def attempts(connection: sqlite3.Connection) -> dict[UUID, int]:
+            rows = connection.execute(_ATTEMPTS, (group, asked, group, asked))
+            return {identities[text]: number for text, number in rows}
+
+        return await self._session.run("inbox.attempts", attempts)
 
     async def count(self, messages: Sequence[Message], *, group: str) -> Mapping[UUID, int]:
         """One more attempt: of a parked message in its own row, of any other apart."""

@@ -31,7 +31,9 @@ _SCHEDULE = (
 )
 _READ = f"""
 SELECT part, id, attempts, eventbus_now() - created_at, {MESSAGE} FROM eventbus_outbox b
- WHERE b.id > ? AND (b.due_at IS NULL OR b.due_at <= eventbus_now())
+ WHERE b.id > CASE WHEN EXISTS (SELECT 1 FROM eventbus_outbox WHERE due_at IS NOT NULL)
+                   THEN 0 ELSE ? END
+   AND (b.due_at IS NULL OR b.due_at <= eventbus_now())
    AND (b.key IS NULL OR NOT EXISTS (
      SELECT 1 FROM eventbus_outbox d
       WHERE d.key = b.key AND d.id < b.id AND d.due_at > eventbus_now()))"""

@@ -12,8 +12,8 @@ from eventbus.sqlite.picking import SOURCES, narrowed, picked, unusable
 from eventbus.sqlite.rows import KEPT, LONG_AGO, NEVER, Row, json_list
 
 _RETRY = """
-UPDATE eventbus_outbox SET due_at = NULL, attempts = 0 WHERE id IN (
-  SELECT p.id FROM eventbus_outbox p WHERE p.due_at IS NOT NULL %s ORDER BY p.id LIMIT ?)"""
+UPDATE eventbus_outbox SET due_at = eventbus_now(), attempts = 0 WHERE id IN (
+  SELECT p.id FROM eventbus_outbox p WHERE p.due_at > eventbus_now() %s ORDER BY p.id LIMIT ?)"""
 _RELEASE = """
 UPDATE eventbus_parked_keys SET due_at = eventbus_now()
  WHERE group_name = ? AND key = ? AND state = 0"""

@@ -52,6 +52,10 @@ class Inbox(Protocol):
         """Take back what was recorded and not run: an id without its effect is a lost message."""
         ...
 
+    async def attempts(self, messages: Sequence[Message], *, group: str) -> Mapping[UUID, int]:
+        """What `count` said last, and adds nothing; messages that were not counted are left out."""
+        ...
+
     async def count(self, messages: Sequence[Message], *, group: str) -> Mapping[UUID, int]:
         """One more attempt for each, and the total; commit it, then handle (B7). It never falls."""
         ...

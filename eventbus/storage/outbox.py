@@ -53,8 +53,8 @@ class Outbox(Protocol):
         """What is due, per key in row order; locks nothing.
 
         Rows behind a deferred one of their key are left out. `after` leaves out rows up to that
-        number too: it spares reading again what is on its way, and is a hint only, for a lower row
-        may be committed, or become due, later. So read from 0 now and then.
+        number too, unless one of these partitions has a deferred or failed row: it spares reading
+        again what is on its way. A lower row may be committed later, so read from 0 now and then.
         """
         ...
 

@@ -1,14 +1,21 @@
 """A PostgreSQL storage for suites: a schema of its own, a clock that moves what is stored."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any
 
 import asyncpg
+import pytest
 
 from eventbus.postgres import PostgresConfig, PostgresStorage
+from eventbus.testing import conformance
+from eventbus.testing.conformance.samples import unique
+from eventbus.testing.services.find import running
+from eventbus.testing.services.postgres import create_database, drop_database
+from eventbus.testing.services.service import ServiceMissingError
 
 _TIMES = {
     "leases": ("until",),
@@ -50,6 +57,22 @@ class WaitingClock:
         await asyncio.sleep(seconds)
 
 
+@contextmanager
+def database() -> Iterator[str]:
+    """A new database for many tests, each with a schema of its own: making those is quick."""
+    try:
+        with running("postgres") as server:
+            url = create_database(server.url)
+            try:
+                yield url
+            finally:
+                drop_database(url)
+    except ServiceMissingError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(" ".join(str(error).split()))
+
+
 @asynccontextmanager
 async def entered(url: str, **options: Any) -> AsyncIterator[PostgresStorage]:
     """A storage whose schema was just made; in the end its pools are whole."""
@@ -58,3 +81,26 @@ async def entered(url: str, **options: Any) -> AsyncIterator[PostgresStorage]:
     async with PostgresStorage(config) as storage:
         yield storage
         assert storage.pools.idle() == storage.pools.size(), "a connection was not given back"
+
+
+class OnPostgres:
+    """The fixtures of every suite: a database for the class, a schema for each test."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def server(cls) -> Iterator[str]:
+        with database() as url:
+            yield url
+
+    @pytest.fixture
+    def schema(self) -> str:
+        return unique("bus")
+
+    @pytest.fixture
+    def clock(self, server: str, schema: str) -> conformance.Clock:
+        return ShiftingClock(server, schema)
+
+    @pytest.fixture
+    async def storage(self, server: str, schema: str) -> AsyncIterator[PostgresStorage]:
+        async with entered(server, schema=schema) as storage:
+            yield storage

@@ -1,25 +1,9 @@
 """PostgreSQL keeps the contract of storages."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
-from eventbus.postgres import PostgresStorage
 from eventbus.testing import conformance
-from tests.conformance.postgres import ShiftingClock, WaitingClock, entered
-
-
-class OnPostgres:
-    """The fixtures of every suite."""
-
-    @pytest.fixture
-    def clock(self, postgres_url: str) -> conformance.Clock:
-        return ShiftingClock(postgres_url)
-
-    @pytest.fixture
-    async def storage(self, postgres_url: str) -> AsyncIterator[PostgresStorage]:
-        async with entered(postgres_url) as storage:
-            yield storage
+from tests.conformance.postgres import OnPostgres, WaitingClock
 
 
 class TestTransactions(OnPostgres, conformance.TransactionSuite): ...

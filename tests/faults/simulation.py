@@ -470,6 +470,7 @@ class Life:
             async with self.bus.transaction() as tx:
                 seq = 1 + await _last_row(tx, key)
                 if seq > self.world.scenario.per_key:
+                    history.note("publish", "fail", op, **facts)
                     return True
                 message_id = await tx.publish(Step(account=key, seq=seq))
                 facts |= {"seq": seq, "id": message_id}
@@ -478,7 +479,8 @@ class Life:
         except CommitUnknownError as error:
             self.world.marks["commit unknown"] += 1
             verdict = await error.resolve()
-            history.note("publish", _TYPES[verdict], op, **facts)
+            if "id" in facts:
+                history.note("publish", _TYPES[verdict], op, **facts)
         except StorageError:
             history.note("publish", "fail", op, **facts)
             raise
