@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from datetime import timedelta
 
 from eventbus.errors import LeaseLostError
-from eventbus.sqlite.rows import LONG_AGO, Row, json_list, json_rows, milliseconds
+from eventbus.sqlite.rows import LONG_AGO, NEVER, Row, json_list, json_rows, milliseconds
 from eventbus.sqlite.session import Session
 from eventbus.storage.leases import Lease
 
@@ -27,6 +27,14 @@ _RELEASE = "UPDATE eventbus_leases SET until = ? WHERE name IN (SELECT value FRO
 _OWNERS = """
 SELECT count(*) FROM eventbus_leases
  WHERE name >= ? AND name < ? || char(1114111) AND until >= eventbus_now()"""
+
+
+def free_all(connection: sqlite3.Connection) -> None:
+    """Leases of the dead: who has the file's lock is alone. Pauses stay, and so do epochs."""
+    connection.execute(
+        "UPDATE eventbus_leases SET until = ? WHERE until > ? AND until < ?",
+        (LONG_AGO, LONG_AGO, NEVER),
+    )
 
 
 class SqliteLeases:

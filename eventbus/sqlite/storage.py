@@ -19,6 +19,7 @@ from eventbus.sqlite.examination import findings
 from eventbus.sqlite.failures import SQLITE_FAILURES, translated
 from eventbus.sqlite.inline import InlineWorker
 from eventbus.sqlite.inspection import SqliteInspection
+from eventbus.sqlite.leases import free_all
 from eventbus.sqlite.transaction import Entry
 from eventbus.sqlite.upgrade import require_current, upgrade
 from eventbus.sqlite.wakeups import Wakeups
@@ -142,6 +143,8 @@ class SqliteStorage:
             require_current(connection)
         else:
             upgrade(connection)
+            if not self._entered:
+                free_all(connection)
 
     async def __aexit__(
         self,

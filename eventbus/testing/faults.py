@@ -376,7 +376,8 @@ class _FaultyEntry(AbstractAsyncContextManager[Transaction]):
         calls = [f"commit+{call}" for call in self._tx.calls]
         try:
             self._tx.refuse_if_doomed()
-            await self._plan.through("commit", self._commit, _commit_unknown, *calls)
+            unknown = partial(_commit_unknown, self._tx.message_ids)
+            await self._plan.through("commit", self._commit, unknown, *calls)
         except BaseException as failure:
             if not self._left:
                 await self._entry.__aexit__(type(failure), failure, failure.__traceback__)
@@ -395,6 +396,7 @@ class _FaultyTransaction:
         self._inner = inner
         self._plan = plan
         self.calls: dict[str, None] = {}  # what was called, in this order
+        self.message_ids: list[str] = []  # of what it publishes
         self.doom: BaseException | None = None
 
     @property
@@ -439,6 +441,8 @@ class _FaultyTransaction:
 
         self.refuse_if_doomed()
         self.calls[name] = None
+        if name == "outbox.add":
+            self.message_ids += [message.id for message in args[0]]
         try:
             return await self._plan.through(name, act, _timed_out)
         except StorageError as error:
@@ -528,14 +532,14 @@ def _timed_out(_: bool) -> Exception:
     )
 
 
-def _commit_unknown(done: bool) -> Exception:
+def _commit_unknown(message_ids: Sequence[str], done: bool) -> Exception:
     async def ask() -> Literal["committed", "rolled_back"]:
         return "committed" if done else "rolled_back"
 
     return CommitUnknownError(
         "EB5101",
         "the commit is unknown",
-        ids=(),
+        ids=tuple(message_ids),
         where="commit",
         why="a fault of the test's plan: the reply was lost",
         next="await error.resolve() before anything is repeated",

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 from uuid import UUID
 from zlib import crc32
@@ -125,6 +125,7 @@ class Scenario:
     garbage: int
     pause: bool
     outage_seconds: float
+    silent_publish: int  # the n-th publish of a relay never answers
 
 
 def scenario_of(seed: int) -> Scenario:
@@ -152,6 +153,7 @@ def scenario_of(seed: int) -> Scenario:
         garbage=draw.choice((0, 0, 0, 1)) if faulty and durable else 0,
         pause=faulty and draw.random() < 0.1,
         outage_seconds=40.0 if outage else 0.0,
+        silent_publish=draw.randint(1, 4) if faulty and draw.random() < 0.1 else 0,
     )
 
 
@@ -353,6 +355,18 @@ async def _last_row(tx: UnitOfWork, key: str) -> int:
     return int(rows[0]["n"])
 
 
+async def end_process(name: str) -> None:
+    """Its tasks end; what they still try is refused by its plan."""
+    loop = cast("SeededLoop", asyncio.get_running_loop())
+    while left := [task for task in loop.of_process(name) if _dies(task)]:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=0.001)
+    for owner, task in loop.tasks:
+        if owner == name and task.done() and not task.cancelled():
+            task.exception()  # seen: the dead may have fallen over anything
+
+
 def _dies(task: asyncio.Task[Any]) -> bool:
     """A rebalance is the broker's, whoever was the cause of it."""
     return not task.get_name().startswith("rebalance:")
@@ -373,6 +387,8 @@ class Life:
         self.plan.on_kill = self.killed.set
         if not last and not scenario.drains:
             self._plan_kill(world.random)
+        if scenario.silent_publish:
+            self.plan.add("relay:publish", scenario.silent_publish, Hang(seconds=1e6))
         adapter = SurvivingTransport if scenario.durable else MemoryTransport
         self.inner = adapter(world.broker)
         handlers: list[object] = [Chain(world)]
@@ -409,14 +425,7 @@ class Life:
             work.result()
 
     async def _die(self) -> None:
-        """Its tasks end; what they still try is refused by the plan."""
-        while left := [task for task in self.world.loop.of_process(self.name) if _dies(task)]:
-            for task in left:
-                task.cancel()
-            await asyncio.wait(left, timeout=0.001)
-        for owner, task in self.world.loop.tasks:
-            if owner == self.name and task.done() and not task.cancelled():
-                task.exception()  # seen: the dead may have fallen over anything
+        await end_process(self.name)
         self.inner.abandon()
         if not (self.world.scenario.durable or self.world.scenario.twins):
             self.world.new_broker()
@@ -496,16 +505,15 @@ class Life:
             self.world.marks["plain"] += 1
             try:
                 message_id = await self.bus.publish(Step(account=key, seq=seq))
+                verdict = "committed"
             except CommitUnknownError as error:
-                committed = await error.resolve() == "committed"
+                verdict = await error.resolve()
+                message_id = next(iter(error.ids), "")
             except StorageError:
-                committed = False
-            else:
-                self.world.history.note("publish", "ok", op, key=key, seq=seq, id=message_id)
-                seq += 1
-                continue
-            self.world.history.note("publish", "fail", op, key=key, seq=seq)
-            seq += committed
+                verdict, message_id = "rolled_back", ""
+            facts = {"key": key, "seq": seq, "id": message_id}
+            self.world.history.note("publish", _TYPES[verdict], op, **facts)
+            seq += verdict == "committed"
 
     async def _pause(self) -> None:
         self.world.marks["pause"] += 1
@@ -641,7 +649,11 @@ async def _judge(world: World) -> list[Verdict]:
     ]
     history = merged([world.history.operations])
     groups = ["ledger", *([scenario.third] if scenario.third == "loose" else [])]
-    foreign = {message.id for message in world.published.messages if message.type == "sim.step"}
+    foreign = {
+        message.id  # of a `bus.publish` whose process died in it: nobody heard the id
+        for message in world.published.messages
+        if message.type == "sim.step" and not (message.key or "").startswith("k")
+    }
     full = {f"k{key}": scenario.per_key for key in range(scenario.keys)}
     noted = {row["id"] for row in business if row["kind"] == "noted"}
     audited = Counter(effect.id for effect in effects if effect.group == "audit")

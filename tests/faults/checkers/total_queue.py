@@ -19,6 +19,8 @@ def total_queue(
 ) -> Verdict:
     """lost = acknowledged - effected, duplicate = effected more than once, unexpected = the rest.
 
+    Repeated: one (key, seq) took effect under several ids, so somebody published it anew.
+
     Args:
         history: operations `publish`; an acknowledged one has type `ok`.
         effects: of all groups.
@@ -31,13 +33,15 @@ def total_queue(
     acked = {line.id for line in publishes if line.type == "ok"}
     failed = {line.id for line in publishes if line.type == "fail"}
     unknown = {line.id for line in publishes if line.type == "info"} - acked
-    counts = Counter(effect.id for effect in effects if effect.group == group)
+    own = [effect for effect in effects if effect.group == group]
+    counts = Counter(effect.id for effect in own)
     lost = sorted(acked - counts.keys() - set(unhandled))
     duplicate = sorted(each for each, count in counts.items() if count > 1)
+    repeated = sorted(f"{key}/{seq}" for (key, seq), count in _ids_of(own).items() if count > 1)
     unexpected = sorted((counts.keys() - attempted) | (counts.keys() & failed))
     return Verdict(
         checker=f"K1 {group}",
-        ok=not (lost or duplicate or unexpected),
+        ok=not (lost or duplicate or unexpected or repeated),
         figures={
             "attempted": len(attempted),
             "acknowledged": len(acked),
@@ -45,12 +49,14 @@ def total_queue(
             "lost": len(lost),
             "duplicate": len(duplicate),
             "unexpected": len(unexpected),
+            "repeated": len(repeated),
             "recovered": len(unknown & counts.keys()),
         },
         counterexample=[
             *_shown("lost", lost, publishes),
             *_shown("duplicate", duplicate, publishes),
             *_shown("unexpected", unexpected, publishes),
+            *(f"under several ids: {each}" for each in repeated[:SHOWN]),
         ],
     )
 
@@ -58,3 +64,7 @@ def total_queue(
 def _shown(what: str, ids: Sequence[str], publishes: Sequence[Operation]) -> list[str]:
     by_id = {line.id: line for line in publishes}
     return [f"{what}: {by_id.get(each, each)}" for each in ids[:SHOWN]]
+
+
+def _ids_of(effects: Iterable[Effect]) -> Counter[tuple[str, int]]:
+    return Counter((key, seq) for key, seq, _ in {(e.key, e.seq, e.id) for e in effects})

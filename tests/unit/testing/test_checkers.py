@@ -46,6 +46,13 @@ def test_k1_finds_losses_duplicates_and_what_nobody_published() -> None:
     assert "lost: Operation(" in str(lost)
 
 
+def test_k1_finds_one_content_under_two_ids() -> None:
+    anew = [*effects([1]), Effect(group="g", id="9", key="k", seq=1)]
+    verdict = total_queue(publishes("ok"), anew, group="g", foreign=["9"])
+    assert verdict.figures["repeated"] == 1
+    assert not verdict.ok
+
+
 def test_k1_judges_one_group_alone() -> None:
     assert not total_queue(publishes("ok"), effects([1], group="other"), group="g").ok
 
