@@ -58,10 +58,8 @@ async def _commit(session: Session, connection: Connection) -> None:
         if getattr(message, "sqlstate", "") == "01000":
             warnings.append(str(message))
 
-    connection.add_log_listener(listen)
-    sent = asyncio.create_task(connection.execute("COMMIT"), name="commit:postgres")
+    sent = asyncio.create_task(_send(connection, listen), name="commit:postgres")
     cancelled = await _outcome(sent)
-    connection.remove_log_listener(listen)
     error = sent.exception()
     if error is not None:
         _raise_of(error, session, fate)
@@ -73,6 +71,13 @@ async def _commit(session: Session, connection: Connection) -> None:
         raise _unknown(session, fate, f"the standby did not confirm it: {warnings[0]}")
     if cancelled is not None:
         raise cancelled
+
+
+async def _send(connection: Connection, listen: Callable[[Any, Any], None]) -> str:
+    connection.add_log_listener(listen)
+    tag: str = await connection.execute("COMMIT")
+    connection.remove_log_listener(listen)
+    return tag
 
 
 async def _outcome(sent: "asyncio.Task[str]") -> asyncio.CancelledError | None:

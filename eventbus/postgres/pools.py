@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal
 
 import asyncpg
@@ -66,10 +66,10 @@ class Pools:
     async def release(self, role: Role, connection: Connection, *, whole: bool) -> None:
         """Give a connection back; one that is not whole is ended first. Never raises."""
         if not whole:
-            connection.terminate()  # never close(): it waits for a server that is away (X3)
+            cut(connection)
         pool = self._pools.get(role)
         if pool is None:  # closed meanwhile
-            connection.terminate()
+            cut(connection)
             return
         try:
             await pool.release(connection, timeout=RELEASE_SECONDS)
@@ -85,8 +85,9 @@ class Pools:
             yield connection
             whole = True
         except FAILURES as error:
-            whole = not (is_cut(error) or connection.is_closed() or connection.is_in_transaction())
-            failure = translated(error, self.config.where, cut=connection.is_closed())
+            gone = is_gone(connection)
+            whole = not (gone or is_cut(error) or connection.is_in_transaction())
+            failure = translated(error, self.config.where, cut=gone)
             self.note(failure)
             raise failure from error
         finally:
@@ -153,6 +154,20 @@ class Pools:
             settings.pop("statement_timeout", None)
             options["command_timeout"] = UPGRADE_SECONDS
         return options
+
+
+def is_gone(connection: Connection) -> bool:
+    """Whether nothing can be sent any more."""
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:  # it was lost, and its pool has taken the proxy back
+        return True
+
+
+def cut(connection: Connection) -> None:
+    """End it at once: close() would wait for a server that is away (X3)."""
+    with suppress(asyncpg.InterfaceError):
+        connection.terminate()
 
 
 def _begin(config: PostgresConfig) -> str:

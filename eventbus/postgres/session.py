@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from eventbus.errors import StorageError, UnsafeConfigurationError
 from eventbus.message import Message
 from eventbus.postgres.failures import FAILURES, is_cut, translated
-from eventbus.postgres.pools import Connection, Pools, Role
+from eventbus.postgres.pools import Connection, Pools, Role, is_gone
 from eventbus.storage import Work
 
 log = logging.getLogger("eventbus.postgres")
@@ -88,7 +88,7 @@ class Session:
                 raise failure from error
             raise
         except FAILURES as error:
-            gone = is_cut(error) or (self.connection is not None and self.connection.is_closed())
+            gone = is_cut(error) or (self.connection is not None and is_gone(self.connection))
             self.whole = self.whole and not gone
             where = f"{where}, {self.pools.config.where}"
             failure = translated(error, where, ours=ours, cut=gone)

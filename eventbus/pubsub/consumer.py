@@ -142,10 +142,12 @@ class Consumer:
         if self._revoking:
             asyncio.get_running_loop().call_soon(self._progress.set)  # once the lane let go
 
-    def _dropped(self, lost: Sequence[Delivery]) -> None:
-        """No verdict: somebody else gets them."""
-        self._release([each for one in lost for each in self._with_joined(one)])
+    def _dropped(self, lost: Delivery) -> Sequence[Delivery]:
+        """No verdict: somebody else gets it; what joined it and is ours takes its place."""
+        joined = self._joined.pop(id(lost), ())
+        self._release([lost, *(one for one in joined if one.lost)])
         self._progress.set()
+        return [one for one in joined if not one.lost]
 
     def _with_joined(self, delivery: Delivery) -> list[Delivery]:
         return [delivery, *self._joined.pop(id(delivery), ())]

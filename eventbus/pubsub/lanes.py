@@ -35,7 +35,7 @@ class Lane:
         batches: RunBatch,
         gate: Gate,
         done: Callable[[Sequence[Delivery]], None],
-        dropped: Callable[[Sequence[Delivery]], None],
+        dropped: Callable[[Delivery], Sequence[Delivery]],
     ) -> None:
         self.waiting: deque[Delivery] = deque()
         self.running: Sequence[Delivery] = ()
@@ -100,11 +100,10 @@ class Lane:
         self._put_back(batch)
 
     def _put_back(self, batch: Iterable[Delivery]) -> None:
-        kept = [one for one in batch if not one.lost]
+        kept: list[Delivery] = []
+        for one in batch:
+            kept += self._dropped(one) if one.lost else (one,)
         self.waiting.extendleft(reversed(kept))
-        lost = [one for one in batch if one.lost]
-        if lost:
-            self._dropped(lost)
 
     def _take(self, permit: int) -> list[Delivery]:
         """What is ready, within the limits; redelivered ones apart, for they run alone."""

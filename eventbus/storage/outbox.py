@@ -1,7 +1,7 @@
 """Messages that wait for the broker: 64 partitions by hash of key (S2)."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 from zlib import crc32
@@ -18,7 +18,8 @@ class Outgoing:
     row: int
     message: Message
     attempts: int
-    age: timedelta = timedelta()  # since it was added, by the database's clock
+    # since it was added, by the database's clock
+    age: timedelta = field(default=timedelta(), compare=False)
 
 
 PARTITIONS = 64
