@@ -263,9 +263,9 @@ class Invocation:
         what: TypedMessage | Untyped | Sequence[TypedMessage],
         context: Context,
     ) -> None:
-        self.handler = handler
-        self.what = what
-        self.context = context
+        self.handler: Callable[..., Any] = handler
+        self.what: TypedMessage | Untyped | Sequence[TypedMessage] = what
+        self.context: Context = context
 
 
 Middleware = Callable[[Invocation, Callable[[Invocation], Awaitable[None]]], Awaitable[None]]

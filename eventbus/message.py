@@ -111,5 +111,5 @@ class _Ids:
         return f"{self._prefix}{self._counter:012x}"
 
 
-new_id = _Ids()
+new_id: _Ids = _Ids()
 """A new UUIDv7 as text: rising within a process, so ids sort by their time of making."""

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Protocol
 
-log = logging.getLogger("eventbus.service")
+log: logging.Logger = logging.getLogger("eventbus.service")
 
 
 class Service(Protocol):

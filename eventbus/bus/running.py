@@ -24,7 +24,7 @@ from eventbus.service import Service, end, supervise
 from eventbus.storage import Storage
 from eventbus.transport import Transport
 
-log = logging.getLogger("eventbus.bus")
+log: logging.Logger = logging.getLogger("eventbus.bus")
 
 PAUSED_SECONDS = 1.0  # without progress: a group that is paused is not waited for
 STUCK_SECONDS = 300.0  # work and no progress for so long: a restart is the cure (B8)

@@ -67,7 +67,7 @@ class Settings:
         self.no_color = False
         self.yes = False
         self.dry_run = False
-        self.timeout = 10.0  # seconds
+        self.timeout: float = 10.0  # seconds
 
 
 class _Formatter(click.HelpFormatter):
@@ -83,7 +83,7 @@ class _Formatter(click.HelpFormatter):
 class Context(click.Context):
     """Click's, with our help."""
 
-    formatter_class = _Formatter
+    formatter_class: type[click.HelpFormatter] = _Formatter
 
 
 def keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
@@ -129,12 +129,12 @@ def global_flags(*, hidden: bool) -> list[click.Option]:
 class Command(click.Command):
     """A command that takes the global flags too."""
 
-    context_class = Context
+    context_class: type[click.Context] = Context
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         own = {name for param in self.params for name in param.opts}
-        self.params += [flag for flag in global_flags(hidden=True) if own.isdisjoint(flag.opts)]
+        self.params.extend(flag for flag in global_flags(hidden=True) if own.isdisjoint(flag.opts))
         self.epilog = "Global flags go here too: eventbus --help"
 
 
@@ -164,13 +164,15 @@ def all_of(decorators: Sequence[Callable[[F], F]]) -> Callable[[F], F]:
     return apply
 
 
-app_argument = click.argument("app", required=False, metavar="[APP]")
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-http_option = option(
+app_argument: Decorator = click.argument("app", required=False, metavar="[APP]")
+
+http_option: Decorator = option(
     "--http", metavar="HOST:PORT", help="Serve /livez, /readyz, /metrics and /info."
 )
 
-worker_flags = all_of(
+worker_flags: Decorator = all_of(
     [
         option("--group", "groups", multiple=True, help="Only these groups; repeat it."),
         option("--lanes", type=click.IntRange(1), help="Keys at once, of every group."),

@@ -32,7 +32,7 @@ COMMANDS = {
 class Commands(click.Group):
     """A group that answers a mistyped command with what it has."""
 
-    context_class = Context
+    context_class: type[click.Context] = Context
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Without a command: the help, as an error."""
@@ -86,7 +86,7 @@ class LazyCommands(Commands):
         ] or super().shell_complete(ctx, incomplete)
 
 
-eventbus = LazyCommands(
+eventbus: LazyCommands = LazyCommands(
     "eventbus",
     help="Typed events, exactly-once effects and operations for asyncio.",
     epilog="Global flags may also stand after the command. eventbus COMMAND --help",

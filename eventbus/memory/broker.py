@@ -13,7 +13,7 @@ from eventbus.memory.subscription import YIELD_EVERY, Membership, MemorySubscrip
 from eventbus.message import Message
 from eventbus.transport import Interest, OnLost
 
-log = logging.getLogger("eventbus.memory")
+log: logging.Logger = logging.getLogger("eventbus.memory")
 
 NEAR = 0.9  # of the bound: from there on publishers yield after each message
 KAFKA_COMMIT_SECONDS = 1.0
@@ -81,7 +81,7 @@ class MemoryBroker:
         self.style: Literal["log", "queue"] = style
         self.partitions = partitions
         self.stepwise = stepwise
-        self.owed = 0  # messages stored since a publisher yielded
+        self.owed: int = 0  # messages stored since a publisher yielded
         self._usage = Usage()
         self._max_messages = max_messages
         self._max_bytes = max_bytes

@@ -24,13 +24,13 @@ class Entry:
         *,
         handed: int = 0,
     ) -> None:
-        self.name = queue
-        self.exchange = exchange
-        self.offset = offset
-        self.message = message
-        self.malformed = malformed
-        self.handed = handed  # how often
-        self.since = 0.0  # when, the last time
+        self.name: str = queue
+        self.exchange: Exchange = exchange
+        self.offset: int = offset
+        self.message: Message = message
+        self.malformed: str | None = malformed
+        self.handed: int = handed  # how often
+        self.since: float = 0.0  # when, the last time
 
 
 class Channel:

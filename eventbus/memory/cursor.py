@@ -21,15 +21,15 @@ class Cursor:
     )
 
     def __init__(self, log: PartitionLog, start: int) -> None:
-        self.log = log
-        self.name = log.name
-        self.committed = start
-        self.handed = start  # behind the highest offset that any member ever got
-        self.again_below = start  # what lies below may have been started by an earlier member
-        self.position = start
-        self.given_back = False
+        self.log: PartitionLog = log
+        self.name: str = log.name
+        self.committed: int = start
+        self.handed: int = start  # behind the highest offset that any member ever got
+        self.again_below: int = start  # what lies below may have been started by an earlier member
+        self.position: int = start
+        self.given_back: bool = False
         self.reader: MemorySubscription | None = None
-        self.watermark = Watermark(0, start)
+        self.watermark: Watermark = Watermark(0, start)
 
     def assign(self, reader: MemorySubscription | None, generation: int) -> None:
         """From now on `reader` gets what lies above the committed offset."""

@@ -11,8 +11,8 @@ class Usage:
     __slots__ = ("bytes", "messages")
 
     def __init__(self) -> None:
-        self.messages = 0
-        self.bytes = 0  # of bodies
+        self.messages: int = 0
+        self.bytes: int = 0  # of bodies
 
 
 class PartitionLog:
@@ -33,11 +33,13 @@ class PartitionLog:
     )
 
     def __init__(self, name: str, usage: Usage, retain: int) -> None:
-        self.name = name
+        self.name: str = name
         self.messages: list[Message] = []
         self.malformed: dict[int, str] = {}  # by offset: why the envelope cannot be read
         self.repeated: set[int] = set()  # offsets of what another process may have handed out
-        self.first = self.end = self.handled = 0
+        self.first: int = 0
+        self.end: int = 0
+        self.handled: int = 0
         self._numbers = array("q")  # place of each message among all of the broker
         self._usage = usage
         self._retain = retain

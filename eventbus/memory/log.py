@@ -25,7 +25,7 @@ class LogGroup:
         self.name = name
         self.members: list[MemorySubscription] = []
         self.cursors: dict[str, Cursor] = {}  # by partition
-        self.generation = 0
+        self.generation: int = 0
         self._logs = logs
         self._tell = tell
         self._revoking = False

@@ -19,11 +19,11 @@ class QueueGroup:
     """A queue and its consumers in the order in which they subscribed."""
 
     def __init__(self, interest: Interest, queues: "QueueStyle") -> None:
-        self.name = interest.group
+        self.name: str = interest.group
         self.members: list[MemorySubscription] = []
-        self.ready = deque[Entry]()
+        self.ready: deque[Entry] = deque[Entry]()
         self.crashed: list[Message] = []
-        self.seen_off = 0
+        self.seen_off: int = 0
         self._single_active = interest.order == "key"
         self._types = interest.types
         self._wanted: dict[str, bool] = {}

@@ -10,7 +10,7 @@ from eventbus.errors import TransportError
 from eventbus.message import Message
 from eventbus.transport import Delivery, Interest, OnLost
 
-log = logging.getLogger("eventbus.memory")
+log: logging.Logger = logging.getLogger("eventbus.memory")
 
 LEAVE_SECONDS = 10.0
 YIELD_EVERY = 256  # messages; a yield for each costs more than all the rest (transports.md 10)
@@ -39,13 +39,13 @@ class MemoryDelivery:
         epoch: int,
         redelivered: bool,
     ) -> None:
-        self.message = message
-        self.malformed = malformed
-        self.origin = origin
-        self.number = number
-        self.epoch = epoch
-        self.redelivered = redelivered
-        self.lost = False
+        self.message: Message = message
+        self.malformed: str | None = malformed
+        self.origin: Origin = origin
+        self.number: int = number
+        self.epoch: int = epoch
+        self.redelivered: bool = redelivered
+        self.lost: bool = False
 
     @property
     def partition(self) -> str:
@@ -115,11 +115,11 @@ class MemorySubscription:
     ) -> None:
         self.interest = interest
         self.open: dict[MemoryDelivery, None] = {}  # without a verdict, in the order handed out
-        self.held_bytes = 0
+        self.held_bytes: int = 0
         self.max_held_bytes = max_held
         self.waiter: asyncio.Future[None] | None = None
-        self.late = 0  # verdicts that came twice, or too late
-        self.left = False
+        self.late: int = 0  # verdicts that came twice, or too late
+        self.left: bool = False
         self._joined = False
         self._owed = 0  # deliveries handed out since this member let others run
         self._group = group

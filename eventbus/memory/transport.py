@@ -49,7 +49,7 @@ class MemoryTransport:
         max_body: int = 1 << 20,
         max_held: int = 64 << 20,
     ) -> None:
-        self.broker = broker or MemoryBroker()
+        self.broker: MemoryBroker = broker or MemoryBroker()
         log_style = self.broker.style == "log"
         self._capabilities = Capabilities(
             durable=False,

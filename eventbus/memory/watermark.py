@@ -12,8 +12,8 @@ class Watermark:
     __slots__ = ("_done", "_open", "epoch", "safe")
 
     def __init__(self, epoch: int, start: int) -> None:
-        self.epoch = epoch
-        self.safe = start
+        self.epoch: int = epoch
+        self.safe: int = start
         self._open = deque[int]()
         self._done = set[int]()
 

@@ -10,7 +10,7 @@ from eventbus.instrumentation import Instrumentation
 from eventbus.observability.prometheus import NAMES
 from eventbus.service import pause
 
-log = logging.getLogger("eventbus.observability")
+log: logging.Logger = logging.getLogger("eventbus.observability")
 
 DEADLINE_SECONDS = 10.0
 

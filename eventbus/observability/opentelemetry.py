@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import Link, Span, TracerProvider
 
-log = logging.getLogger("eventbus.observability")
+log: logging.Logger = logging.getLogger("eventbus.observability")
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 

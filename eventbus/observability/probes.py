@@ -15,7 +15,7 @@ from eventbus.errors import ConfigurationError
 from eventbus.instrumentation import Instrumentation, NoInstrumentation
 from eventbus.service import pause
 
-log = logging.getLogger("eventbus.observability")
+log: logging.Logger = logging.getLogger("eventbus.observability")
 
 Health = Callable[[], tuple[bool, list[str]]]
 """Whether all is well, and what is not; called in a thread of the server, must not block."""

@@ -14,7 +14,7 @@ from eventbus.message import NO_HEADERS, Message
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-log = logging.getLogger("eventbus.observability")
+log: logging.Logger = logging.getLogger("eventbus.observability")
 
 Kind = Literal["count", "observe", "gauge"]
 

@@ -25,7 +25,7 @@ from eventbus.storage.leases import Lease
 from eventbus.storage.outbox import Outgoing
 from eventbus.transport import Transport, Volatile
 
-log = logging.getLogger("eventbus.outbox")
+log: logging.Logger = logging.getLogger("eventbus.outbox")
 
 TTL = timedelta(seconds=10)
 BATCH = 500
@@ -52,10 +52,10 @@ class Relay:
         longest_poll_seconds: float = LONGEST_POLL_SECONDS,
         instrumentation: Instrumentation | None = None,
     ) -> None:
-        self.relayed = 0  # rows confirmed, ever: progress
+        self.relayed: int = 0  # rows confirmed, ever: progress
         self.leases: Sequence[Lease] = ()
         self.trouble: str | None = None
-        self.paused = False
+        self.paused: bool = False
         self._storage = storage
         self._transport = transport
         self._scheme = scheme

@@ -2,7 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Literal
+
+import asyncpg
 
 from eventbus.errors import CommitUnknownError
 from eventbus.postgres.failures import sqlstate_of, translated
@@ -75,8 +78,11 @@ async def _commit(session: Session, connection: Connection) -> None:
 
 async def _send(connection: Connection, listen: Callable[[Any, Any], None]) -> str:
     connection.add_log_listener(listen)
-    tag: str = await connection.execute("COMMIT")
-    connection.remove_log_listener(listen)
+    try:
+        tag: str = await connection.execute("COMMIT")
+    finally:
+        with suppress(asyncpg.InterfaceError):  # it is gone, and the listener with it
+            connection.remove_log_listener(listen)
     return tag
 
 

@@ -12,7 +12,7 @@ from eventbus.errors import StorageError
 from eventbus.postgres.config import PostgresConfig
 from eventbus.postgres.failures import FAILURES, is_cut, translated
 
-log = logging.getLogger("eventbus.postgres")
+log: logging.Logger = logging.getLogger("eventbus.postgres")
 
 Role = Literal["work", "control"]  # control: relays, leases, checks; never shared with handlers
 CONTROL = 4
@@ -44,7 +44,7 @@ class Pools:
         self.config = config
         self.trouble: str | None = None
         self.server: tuple[str, str] | None = None  # system identifier and timeline, at entering
-        self.begin = _begin(config)
+        self.begin: str = _begin(config)
         self._pools: dict[Role, asyncpg.Pool[Any]] = {}
         self._opening = asyncio.Lock()
 

@@ -13,7 +13,7 @@ from eventbus.postgres.failures import FAILURES, is_cut, translated
 from eventbus.postgres.pools import Connection, Pools, Role, is_gone
 from eventbus.storage import Work
 
-log = logging.getLogger("eventbus.postgres")
+log: logging.Logger = logging.getLogger("eventbus.postgres")
 T = TypeVar("T")
 
 ROLLBACK_SECONDS = 5.0
@@ -31,16 +31,16 @@ class Session:
         self.pools = pools
         self.schema = schema
         self.open = True
-        self.borrowed = connection is not None  # the caller commits, or rolls back
-        self.begun = self.borrowed
+        self.borrowed: bool = connection is not None  # the caller commits, or rolls back
+        self.begun: bool = self.borrowed
         self.committed = False
-        self.whole = True  # False: cut in mid-statement, nobody may use the connection again
+        self.whole: bool = True  # False: cut in mid-statement, nobody may use the connection again
         self.outgoing: list[tuple[Message, timedelta | None]] = []
         self.hints: set[Work] = set()
         self.closing: set[tuple[str, str]] = set()  # (group, key) that a closing round holds
         self.ids: list[str] = []  # of messages, for who asks what became of the commit
         self.xid: int | None = None  # what an unknown commit is resolved by
-        self.wrote = False  # something that an unknown commit should be resolved for
+        self.wrote: bool = False  # something that an unknown commit should be resolved for
         self.handed_out = False  # the application has the connection itself
         self.isolation: str | None = None  # of a caller's transaction, once asked
         self.connection = connection

@@ -12,7 +12,7 @@ from eventbus.errors import MigrationError
 from eventbus.postgres.failures import FAILURES, translated
 from eventbus.postgres.pools import UPGRADE_SECONDS, Connection
 
-log = logging.getLogger("eventbus.postgres")
+log: logging.Logger = logging.getLogger("eventbus.postgres")
 
 # Lock kind 4 (storage.md 2); 44 bits for the schema.
 _LOCK = """

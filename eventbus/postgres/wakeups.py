@@ -13,7 +13,7 @@ from eventbus.postgres.pools import Connection, Pools
 from eventbus.service import end, pause
 from eventbus.storage import Work
 
-log = logging.getLogger("eventbus.postgres")
+log: logging.Logger = logging.getLogger("eventbus.postgres")
 
 WORKS: tuple[Work, ...] = ("outbox", "parked", "events", "timers")
 NOTIFY_EVERY_SECONDS = 0.02

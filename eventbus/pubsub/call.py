@@ -41,7 +41,7 @@ class Calls:
     """Makes the calls of a group."""
 
     def __init__(self, routes: Routes, *, scheme: str, max_body: int, filters_types: bool) -> None:
-        self.group = routes.group
+        self.group: Group = routes.group
         self._routes = routes
         self._scheme = scheme
         self._max_body = max_body

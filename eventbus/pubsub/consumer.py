@@ -33,8 +33,8 @@ class Consumer:
         self.group = group
         self.gate = gate
         self.watchdog = watchdog
-        self.subscribed = asyncio.Event()
-        self.handled = 0  # deliveries with a verdict, ever: progress
+        self.subscribed: asyncio.Event = asyncio.Event()
+        self.handled: int = 0  # deliveries with a verdict, ever: progress
         self._interest = interest
         self._transport = transport
         self._batches = batches

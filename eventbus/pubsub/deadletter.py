@@ -9,7 +9,7 @@ from functools import partial
 from random import Random
 
 from eventbus.errors import CodecError
-from eventbus.handler import Reject
+from eventbus.handler import Group, Reject
 from eventbus.instrumentation import Instrumentation
 from eventbus.message import Message
 from eventbus.pubsub.attempt import Attempts, Decoded
@@ -23,7 +23,7 @@ from eventbus.resilience.retry import Verdict, again_in_place, failure_of, verdi
 from eventbus.service import pause
 from eventbus.transport import Delivery, Transport
 
-log = logging.getLogger("eventbus.pubsub")
+log: logging.Logger = logging.getLogger("eventbus.pubsub")
 LONGEST_WAIT_SECONDS = 5.0  # only the lane waits, but it waits
 BLOCKED_WAIT_SECONDS = 60.0
 
@@ -43,8 +43,8 @@ class Unstored:
         random: Random,
         instrumentation: Instrumentation | None = None,
     ) -> None:
-        self.group = routes.group
-        self.blocked = 0  # messages that are retried for ever, by on_give_up="block"
+        self.group: Group = routes.group
+        self.blocked: int = 0  # messages that are retried for ever, by on_give_up="block"
         self._routes = routes
         self._attempts = attempts
         self._publishing = publishing

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from eventbus.handler import Group
 from eventbus.instrumentation import Instrumentation
 from eventbus.pubsub.call import Call, Calls, behind
 from eventbus.pubsub.outside import Outside
@@ -37,7 +38,7 @@ class Dispatcher:
         suspects: asyncio.Lock,
         instrumentation: Instrumentation | None = None,
     ) -> None:
-        self.group = calls.group
+        self.group: Group = calls.group
         self._calls = calls
         self._verdicts = verdicts
         self._storage = storage

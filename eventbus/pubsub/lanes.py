@@ -15,7 +15,7 @@ from eventbus.pubsub.watchdog import Run, Watchdog
 from eventbus.service import pause
 from eventbus.transport import Delivery
 
-log = logging.getLogger("eventbus.pubsub")
+log: logging.Logger = logging.getLogger("eventbus.pubsub")
 
 
 class RunBatch(Protocol):

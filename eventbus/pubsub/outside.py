@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from eventbus.errors import StorageError
+from eventbus.handler import Group
 from eventbus.pubsub.call import Call, behind
 from eventbus.pubsub.unit_of_work import HandlerContext
 from eventbus.pubsub.verdict import Verdicts
@@ -15,7 +16,7 @@ class Outside:
     """Looks before, runs, records after: at least once, with a stable idempotency key."""
 
     def __init__(self, verdicts: Verdicts, storage: Storage) -> None:
-        self.group = verdicts.group
+        self.group: Group = verdicts.group
         self._verdicts = verdicts
         self._storage = storage
 

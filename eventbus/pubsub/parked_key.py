@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
+from eventbus.handler import Group
 from eventbus.pubsub.call import Call, Calls
 from eventbus.pubsub.unit_of_work import Holding, held
 from eventbus.pubsub.verdict import Verdicts
-from eventbus.pubsub.watchdog import Run
+from eventbus.pubsub.watchdog import Run, Watchdog
 from eventbus.storage import Storage, Transaction
 from eventbus.storage.leases import Lease
 from eventbus.storage.parking import Parked
@@ -18,8 +19,8 @@ class ParkedKeys:
     """Runs parked messages of a key, up to the first that fails."""
 
     def __init__(self, calls: Calls, verdicts: Verdicts, storage: Storage) -> None:
-        self.group = calls.group
-        self.watchdog = verdicts.attempts.watchdog
+        self.group: Group = calls.group
+        self.watchdog: Watchdog = verdicts.attempts.watchdog
         self._calls = calls
         self._verdicts = verdicts
         self._storage = storage

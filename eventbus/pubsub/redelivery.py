@@ -9,6 +9,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 from eventbus.errors import CommitUnknownError, LeaseLostError, StorageError
+from eventbus.handler import Group
 from eventbus.pubsub.gate import Gate
 from eventbus.pubsub.parked_key import ParkedKeys
 from eventbus.service import Alarm
@@ -16,7 +17,7 @@ from eventbus.storage import Storage
 from eventbus.storage.leases import Lease
 from eventbus.storage.parking import Parked
 
-log = logging.getLogger("eventbus.pubsub")
+log: logging.Logger = logging.getLogger("eventbus.pubsub")
 
 TTL = timedelta(seconds=10)
 CLOSING_BELOW = 20  # a key with fewer than so many behind it, none tried, may leave
@@ -27,8 +28,8 @@ class Redelivery:
     """Holds lease `parked/<group>`; runs keys that are due at once, each key in order."""
 
     def __init__(self, parked_keys: ParkedKeys, storage: Storage, gate: Gate) -> None:
-        self.group = parked_keys.group
-        self.redelivered = 0  # messages settled, ever: progress
+        self.group: Group = parked_keys.group
+        self.redelivered: int = 0  # messages settled, ever: progress
         self.trouble: str | None = None
         self._parked_keys = parked_keys
         self._storage = storage

@@ -9,7 +9,7 @@ from eventbus.errors import StorageError
 from eventbus.service import pause
 from eventbus.storage import Storage
 
-log = logging.getLogger("eventbus.pubsub")
+log: logging.Logger = logging.getLogger("eventbus.pubsub")
 
 INBOX = timedelta(days=7)  # after handling: what comes again later is not recognised
 BATCH = 10_000

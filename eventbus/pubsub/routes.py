@@ -45,7 +45,7 @@ class Routes:
 
     def __init__(self, group: Group, handlers: Sequence[Handler], registry: Registry) -> None:
         self.group = group
-        self.handlers = tuple(handlers)
+        self.handlers: tuple[Handler, ...] = tuple(handlers)
         self._typed: dict[str, list[Handler]] = {}
         self._named: dict[str, list[Handler]] = {}
         self._topics: dict[str, None] = {}

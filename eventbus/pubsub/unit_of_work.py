@@ -35,7 +35,7 @@ class Holding:
     __slots__ = ("open",)
 
     def __init__(self) -> None:
-        self.open = True
+        self.open: bool = True
 
 
 held: ContextVar[Open | None] = ContextVar("eventbus_held", default=None)
@@ -109,7 +109,7 @@ class Unit:
         self._cause = cause
         self._delays = delays
         self.messages: list[tuple[Message, timedelta | None]] = []
-        self.open = True
+        self.open: bool = True
 
     @property
     def sql(self) -> Sql:
@@ -204,10 +204,10 @@ class HandlerContext(Unit):
         delays: bool = True,
     ) -> None:
         super().__init__(publishing, tx, cause=message, delays=delays)
-        self.message = message
-        self.group = group
-        self.attempt = attempt
-        self.replaying = False
+        self.message: Message = message
+        self.group: str = group
+        self.attempt: int = attempt
+        self.replaying: bool = False
 
     @property
     def idempotency_key(self) -> str:

@@ -17,7 +17,7 @@ from eventbus.resilience.retry import Verdict, attempts_in_place, failure_of, ve
 from eventbus.storage import Transaction
 from eventbus.storage.parking import Failure, Parked
 
-log = logging.getLogger("eventbus.pubsub")
+log: logging.Logger = logging.getLogger("eventbus.pubsub")
 
 _ITS_OWN = frozenset({"EB5003", "EB5005", "EB5009"})  # storage errors that a message causes
 
@@ -41,7 +41,7 @@ class Verdicts:
     ) -> None:
         self.group = group
         self.attempts = attempts
-        self.last_attempt = len(group.retry.parked) + 1  # the next one is not made
+        self.last_attempt: int = len(group.retry.parked) + 1  # the next one is not made
         self._publishing = publishing
         self._circuit = circuit
         self._random = random

@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from datetime import timedelta
 
 from eventbus.errors import HandlerTimeoutError
 
-log = logging.getLogger("eventbus.pubsub")
+log: logging.Logger = logging.getLogger("eventbus.pubsub")
 ZOMBIE_SECONDS = 5.0
 
 
@@ -16,11 +17,11 @@ class Run:
     __slots__ = ("began", "cancelled_at", "task", "time", "what")
 
     def __init__(self, task: asyncio.Task[object]) -> None:
-        self.task = task
-        self.time = task.get_loop().time
+        self.task: asyncio.Task[object] = task
+        self.time: Callable[[], float] = task.get_loop().time
         self.began: float | None = None
         self.cancelled_at: float | None = None
-        self.what = ""
+        self.what: str = ""
 
 
 class Watchdog:
@@ -32,8 +33,8 @@ class Watchdog:
 
     def __init__(self, group: str, timeout: timedelta) -> None:
         self.group = group
-        self.seconds = timeout.total_seconds()
-        self.zombies = 0
+        self.seconds: float = timeout.total_seconds()
+        self.zombies: int = 0
         self._runs: list[Run] = []
 
     def watch(self, task: asyncio.Task[object]) -> Run:

@@ -16,7 +16,7 @@ from eventbus.sqlite.failures import BUSY, SQLITE_FAILURES, primary_code, transl
 from eventbus.sqlite.unknown import Witness, unknown_commit
 from eventbus.storage import Work
 
-log = logging.getLogger("eventbus.sqlite")
+log: logging.Logger = logging.getLogger("eventbus.sqlite")
 T = TypeVar("T")
 
 
@@ -29,11 +29,11 @@ class Session:
 
     def __init__(self, desk: Desk, flush: "Callable[[sqlite3.Connection, Session], None]") -> None:
         self.desk = desk
-        self.buffer = Buffer()
+        self.buffer: Buffer = Buffer()
         self.hints: set[Work] = set()
         self.closing_keys: set[tuple[str, str]] = set()
         self.witness: Witness | None = None
-        self.open = True
+        self.open: bool = True
         self._flush = flush
         self._began = False
         self._lost = False  # it did not begin, or SQLite rolled back by itself
@@ -277,7 +277,7 @@ class _Block(AbstractAsyncContextManager[None]):
     def __init__(self, session: Session) -> None:
         self._session = session
         self.sent = False
-        self.lengths = (0, 0)
+        self.lengths: tuple[int, int] = (0, 0)
 
     async def __aenter__(self) -> None:
         self._session.enter(self)

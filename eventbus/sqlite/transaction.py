@@ -25,12 +25,12 @@ class SqliteTransaction:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.sql = SqliteSql(session)
-        self.outbox = SqliteOutbox(session)
-        self.inbox = SqliteInbox(session)
-        self.parking = SqliteParking(session)
-        self.checkpoints = SqliteCheckpoints(session)
-        self.leases = SqliteLeases(session)
+        self.sql: SqliteSql = SqliteSql(session)
+        self.outbox: SqliteOutbox = SqliteOutbox(session)
+        self.inbox: SqliteInbox = SqliteInbox(session)
+        self.parking: SqliteParking = SqliteParking(session)
+        self.checkpoints: SqliteCheckpoints = SqliteCheckpoints(session)
+        self.leases: SqliteLeases = SqliteLeases(session)
 
     def resource(self, kind: type[T]) -> T:
         """Nothing: the connection belongs to the writer's thread.

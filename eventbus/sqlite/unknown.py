@@ -10,7 +10,7 @@ from eventbus.sqlite.failures import SQLITE_FAILURES
 from eventbus.sqlite.rows import Row
 from eventbus.sqlite.worker import Worker
 
-log = logging.getLogger("eventbus.sqlite")
+log: logging.Logger = logging.getLogger("eventbus.sqlite")
 Verdict = Literal["committed", "rolled_back", "unknown"]
 Witness = tuple[str, Row]
 """A query and its values: it finds a row if the transaction is committed."""

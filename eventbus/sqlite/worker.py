@@ -112,7 +112,7 @@ class ThreadWorker:
         self._slow_until: dict[str, float] = {}  # by name; one that is missing was never seen
         self._suspects: set[str] = set()
         self._finished = 0
-        self.hops = 0
+        self.hops: int = 0
 
     @property
     def connection(self) -> sqlite3.Connection:

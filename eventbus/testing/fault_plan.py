@@ -215,9 +215,9 @@ class FaultPlan:
     def __init__(self, *, seed: int = 0, beyond_contract: bool = False) -> None:
         self.seed = seed
         self.hits: list[Hit] = []
-        self.calls = 0
+        self.calls: int = 0
         self.trace: list[str] | None = None  # a list here gets each call as "role:call"
-        self.frozen = False
+        self.frozen: bool = False
         self.on_kill: Callable[[], None] | None = None  # a real process: kill it here
         self._random = Random(seed)  # noqa: S311 - repeatable, not secret
         self._beyond = beyond_contract

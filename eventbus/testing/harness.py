@@ -213,7 +213,7 @@ class Harness:
         if plan is not None:
             transport, storage = FaultyTransport(transport, plan), FaultyStorage(storage, plan)
         self._plan = plan
-        self.bus = app.replace(transport=transport, storage=storage)
+        self.bus: EventBus = app.replace(transport=transport, storage=storage)
         clock.follow(self.bus)
 
     async def failures(self) -> Sequence[str]:

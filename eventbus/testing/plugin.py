@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from eventbus.testing.faults import FaultPlan
     from eventbus.testing.harness import Clock, Published
 
-pytest_plugins = ["eventbus.testing.services.fixtures"]
+pytest_plugins: list[str] = ["eventbus.testing.services.fixtures"]
 _MARK = "eventbus"
 
 

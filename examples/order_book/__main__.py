@@ -28,7 +28,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--storage", help="default: order_book-<input>.db in this directory")
     parser.add_argument("--limit", type=int, help="read only so many lines")
     parser.add_argument("--seed", type=int, default=1, help="of the synthetic order book")
-    parser.add_argument("--invoices", type=int, default=5_000, help="of the synthetic order book")
+    parser.add_argument("--invoices", type=int, default=20_000, help="of the synthetic order book")
     parser.add_argument("--progress", type=float, default=1.0, help="seconds between two reports")
     return parser.parse_args()
 

@@ -78,7 +78,7 @@ def lines(seed: int, invoices: int, sums: Sums | None = None) -> Iterator[bytes]
     at = datetime(2010, 12, 1, 8, 26)  # the shop's own clock
     for count in range(invoices):
         number = 536_365 + count
-        at += timedelta(minutes=dice.choice((1, 9, 60, 160, 300)))
+        at += timedelta(minutes=dice.choice((1, 3, 10, 30, 60)))
         yield from _invoice(dice, number, at, sums)
         if dice.random() < 0.01:
             sums.malformed += 1

@@ -34,6 +34,7 @@ from tests.faults.history import History, merged, read
 
 KEYS, PER_KEY = 3, 4
 ALL = KEYS * PER_KEY
+MOST_KILLS = 8
 LONGEST_SECONDS = 30.0  # of one process; it takes well under one
 SCHEMA = (
     "CREATE TABLE IF NOT EXISTS effects (grp TEXT, id TEXT, key TEXT, seq INTEGER)",
@@ -324,6 +325,8 @@ def deadly_handler(directory: Path) -> tuple[int, int, list[Verdict]]:
     kills = 0
     while died(status := in_child(scenario, directory, f"life-{kills}", FaultPlan())):
         kills += 1
+        if kills > MOST_KILLS:
+            raise RuntimeError(f"it killed {kills} processes, and is no dead letter yet")
     if status:
         raise RuntimeError((directory / f"life-{kills}.error").read_text())
     key, seq = DEADLY

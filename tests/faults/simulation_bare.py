@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
+from typing import Literal
 
 from eventbus import Context, DeadLetter, Event, EventBus, Group, RetryPolicy, subscribe
 from eventbus.errors import PublishError, TransportError
@@ -102,4 +103,4 @@ def simulate_bare(seed: int) -> tuple[Sequence[Verdict], Sequence[Hit]]:
     return run_seeded(seed, main, at_most=3600.0)
 
 
-_STYLES = ("log", "queue")
+_STYLES: tuple[Literal["log", "queue"], ...] = ("log", "queue")

@@ -105,7 +105,9 @@ class Discovery:
 
     def __init__(self, config: pytest.Config) -> None:
         self.distributed = False
-        self.required = frozenset(filter(None, config.getoption("--eventbus-require").split(",")))
+        self.required: frozenset[str] = frozenset(
+            filter(None, config.getoption("--eventbus-require").split(","))
+        )
         self._worker: list[object] | None = getattr(config, "workerinput", {}).get(_RUN)
         self._found: dict[str, Running | EventBusError] = {}
 

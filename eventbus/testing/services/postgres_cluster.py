@@ -34,8 +34,8 @@ class Cluster:
 
     def __init__(self, programs: Programs, directory: Path, settings: Mapping[str, str]) -> None:
         self.directory = directory
-        self.settings = dict(settings)
-        self.port = free_port()
+        self.settings: dict[str, str] = dict(settings)
+        self.port: int = free_port()
         self._programs = programs
         self._turn = threading.RLock()
 

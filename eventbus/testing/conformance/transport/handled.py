@@ -22,7 +22,7 @@ from eventbus.transport import Interest, Transport, Volatile
 class HandledCases:
     """Of `TransportSuite`."""
 
-    pytestmark = pytest.mark.asyncio
+    pytestmark: pytest.MarkDecorator = pytest.mark.asyncio
 
     async def test_a_message_is_handled_when_every_group_has_acknowledged_it(
         self, connect: Connect

@@ -29,7 +29,7 @@ LEAVE_SECONDS = 10.0  # the contract's, for a subscription
 class LeavingCases:
     """Of `TransportSuite`."""
 
-    pytestmark = pytest.mark.asyncio
+    pytestmark: pytest.MarkDecorator = pytest.mark.asyncio
 
     @pytest.mark.parametrize("state", ["idle", "busy", "waiting"])
     async def test_leaving_leaves_nothing_running(self, connect: Connect, state: str) -> None:

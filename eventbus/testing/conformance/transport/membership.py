@@ -27,7 +27,7 @@ from eventbus.transport import Delivery
 class MembershipCases:
     """Of `TransportSuite`."""
 
-    pytestmark = pytest.mark.asyncio
+    pytestmark: pytest.MarkDecorator = pytest.mark.asyncio
 
     async def test_what_is_acknowledged_while_a_revoke_waits_never_comes_again(
         self, connect: Connect

@@ -30,7 +30,7 @@ from eventbus.transport import Interest, Transport
 class PublishingCases:
     """Of `TransportSuite`."""
 
-    pytestmark = pytest.mark.asyncio
+    pytestmark: pytest.MarkDecorator = pytest.mark.asyncio
 
     async def test_every_part_of_a_message_crosses_unchanged(self, connect: Connect) -> None:
         interest = an_interest(topic := unique("topic"))

@@ -27,7 +27,7 @@ from eventbus.transport import Delivery
 class SubscribingCases:
     """Of `TransportSuite`."""
 
-    pytestmark = pytest.mark.asyncio
+    pytestmark: pytest.MarkDecorator = pytest.mark.asyncio
 
     async def test_each_group_gets_each_message_once(self, connect: Connect) -> None:
         topic = unique("topic")

@@ -24,7 +24,7 @@ from eventbus.testing.conformance.transport.member import (
 class VerdictCases:
     """Of `TransportSuite`."""
 
-    pytestmark = pytest.mark.asyncio
+    pytestmark: pytest.MarkDecorator = pytest.mark.asyncio
 
     async def test_what_was_never_handed_out_is_not_flagged_redelivered(
         self, connect: Connect
