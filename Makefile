@@ -15,13 +15,13 @@ help:  ## what there is
 $(VENV)/$(STAMP): pyproject.toml
 	$$($(PYTHONS) oldest) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --group dev --editable '.[cli,otel,prometheus,testing]'
+	$(BIN)/python -m pip install --quiet --group dev --editable '.[cli,otel,prometheus,testing,postgres,sqlalchemy]'
 	touch $@
 
 $(NEWEST)/$(STAMP): pyproject.toml
 	$$($(PYTHONS) newest) -m venv $(NEWEST)
 	$(NEWEST)/bin/python -m pip install --quiet --upgrade pip
-	$(NEWEST)/bin/python -m pip install --quiet --group dev --editable '.[cli,otel,prometheus,testing]'
+	$(NEWEST)/bin/python -m pip install --quiet --group dev --editable '.[cli,otel,prometheus,testing,postgres,sqlalchemy]'
 	touch $@
 
 demo: $(VENV)/$(STAMP)  ## the order book on SQLite: no service needed
@@ -36,7 +36,7 @@ check: $(VENV)/$(STAMP)  ## format, lint, types, imports
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/codespell
-	$(BIN)/deptry eventbus
+	$(BIN)/deptry .
 	$(BIN)/mypy
 	$(BIN)/pyright
 

@@ -112,7 +112,7 @@ def _raise_of(error: BaseException, session: Session, fate: Fate | None) -> None
 async def _fate(session: Session, connection: Connection) -> Fate | None:
     """What an unknown commit is resolved by; a round trip, unless a statement told the xid."""
     if session.xid is None and session.wrote:
-        found = await session.run(connection.fetchval(_XID), "COMMIT")
+        found = await session.run(connection.fetchval, _XID, where="COMMIT")
         session.xid = None if found is None else int(found)
     return None if session.xid is None else Fate(session.xid)
 

@@ -61,6 +61,8 @@ def _meaning(error: BaseException, state: str, *, ours: bool, cut: bool) -> tupl
         )
     if state in {"28000", "28P01", "3D000"}:
         return "the database refuses the login", "EB5001", "mend user, password or name"
+    if state == "25006":
+        return "the database is read-only", "EB5013", "connect to the primary"
     if cut or isinstance(error, OSError) or state.startswith(_UNREACHABLE):
         return "the database cannot be reached", "EB5001", _LATER
     if state in {"40001", "40P01"} or isinstance(error, InvalidCachedStatementError):
@@ -69,8 +71,6 @@ def _meaning(error: BaseException, state: str, *, ours: bool, cut: bool) -> tupl
         return "a lock or a statement took too long", "EB5007", _LATER
     if state == "53100":
         return "the database's disk is full", "EB5006", "free space; intake goes on by itself"
-    if state == "25006":
-        return "the database is read-only", "EB5013", "connect to the primary"
     if ours and state == "42501":
         return "the role lacks a right", "EB5012", "GRANT it: USAGE on the schema, and the tables"
     if ours and state in {"3F000", "42P01", "42883", "42703"}:

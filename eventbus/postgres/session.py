@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -63,7 +63,7 @@ class Session:
     async def execute(self, statement: str, *args: Any, where: str, role: Role = "work") -> str:
         """The command tag of a statement of ours."""
         connection = await self._ready(role)
-        tag: str = await self.run(connection.execute(statement, *args), where)
+        tag: str = await self.run(connection.execute, statement, *args, where=where)
         return tag
 
     async def raw(self) -> Connection:
@@ -71,14 +71,16 @@ class Session:
         self.wrote = True
         return await self._ready("work")
 
-    async def run(self, work: Awaitable[T], where: str, *, ours: bool = True) -> T:
-        """Await the driver.
+    async def run(
+        self, call: Callable[..., Awaitable[T]], *args: Any, where: str, ours: bool = True
+    ) -> T:
+        """Call the driver, and await it.
 
         Raises:
             StorageError: the transaction, or its innermost savepoint, cannot go on.
         """
         try:
-            return await work
+            return await call(*args)
         except asyncio.CancelledError as error:
             self.whole = False
             failure = translated(TimeoutError("cancelled in mid-statement"), where, cut=True)
@@ -132,7 +134,8 @@ class Session:
         """End the savepoint that is still open although its block is left."""
         name, self._unreleased = self._unreleased, None
         if name is not None and self.connection is not None:
-            await self.run(self.connection.execute(f"RELEASE SAVEPOINT {name}"), "RELEASE")
+            release = f"RELEASE SAVEPOINT {name}"
+            await self.run(self.connection.execute, release, where="RELEASE SAVEPOINT")
 
     async def end(self, *, roll_back: bool) -> None:
         """Give the connection back; what is open is rolled back. Raises only CancelledError.
@@ -171,7 +174,7 @@ class Session:
     async def _rows(
         self, connection: Connection, statement: str, args: Sequence[Any], where: str
     ) -> list[Any]:
-        rows: list[Any] = await self.run(connection.fetch(statement, *args), where)
+        rows: list[Any] = await self.run(connection.fetch, statement, *args, where=where)
         return rows
 
     async def _connected(self, role: Role) -> Connection:
@@ -185,7 +188,7 @@ class Session:
         connection = await self._connected(role)
         if not self.begun:
             self.begun = True  # also if it fails: perhaps the server has begun
-            await self.run(connection.execute(self.pools.begin), "BEGIN")
+            await self.run(connection.execute, self.pools.begin, where="BEGIN")
             self.pools.note(None)
         unsent = [point for point in self._points if point.name is None]
         if unsent:
@@ -201,7 +204,7 @@ class Session:
             self._numbered += 1
             point.name = f"eventbus_{self._numbered}"
             parts.append(f"SAVEPOINT {point.name}")
-        await self.run(connection.execute("; ".join(parts)), "SAVEPOINT")
+        await self.run(connection.execute, "; ".join(parts), where="SAVEPOINT")
 
     async def _keep(self, point: "_Savepoint") -> None:
         if self.failed is not None and self._failed_at > point.depth:
@@ -221,7 +224,7 @@ class Session:
         self._unreleased = None
         undo = f"ROLLBACK TO SAVEPOINT {point.name}; RELEASE SAVEPOINT {point.name}"
         try:
-            await self.run(self.connection.execute(undo), "ROLLBACK TO SAVEPOINT")
+            await self.run(self.connection.execute, undo, where="ROLLBACK TO SAVEPOINT")
         except StorageError as error:
             log.warning("a savepoint could not be undone: %s", error)
 

@@ -18,19 +18,20 @@ class PostgresSql:
     async def execute(self, statement: str, *args: object) -> int:
         """Run one statement; how many rows it changed."""
         connection = await self._session.raw()
-        run = connection.execute(statement, *args)
-        tag: str = await self._session.run(run, _WHERE, ours=False)
+        tag: str = await self._session.run(
+            connection.execute, statement, *args, where=_WHERE, ours=False
+        )
         return int(tag.rpartition(" ")[2]) if tag.startswith(_CHANGES) else 0
 
     async def execute_many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
         """Run one statement for each row, in one batch of messages."""
         connection = await self._session.raw()
-        await self._session.run(connection.executemany(statement, rows), _WHERE, ours=False)
+        await self._session.run(connection.executemany, statement, rows, where=_WHERE, ours=False)
 
     async def fetch(self, statement: str, *args: object) -> Sequence[Mapping[str, Any]]:
         """All rows, each by column name."""
         connection = await self._session.raw()
         rows: Sequence[Mapping[str, Any]] = await self._session.run(
-            connection.fetch(statement, *args), _WHERE, ours=False
+            connection.fetch, statement, *args, where=_WHERE, ours=False
         )
         return rows

@@ -1,7 +1,7 @@
 """FaultyTransport and FaultyStorage: any adapter, with the faults of a plan at its calls."""
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from functools import partial
@@ -77,6 +77,7 @@ __all__ = [
     "Reorder",
     "Unroutable",
     "ZombieOwner",
+    "Zombies",
 ]
 
 T = TypeVar("T")
@@ -84,16 +85,27 @@ _Publish = Callable[[Sequence[Message]], Awaitable[None]]
 
 
 class FaultyTransport(AbstractAsyncContextManager["FaultyTransport"]):
-    """A transport whose calls meet the faults of a plan; without any it is the inner one."""
+    """A transport whose calls meet the faults of a plan; without any it is the inner one.
 
-    def __new__(cls, inner: Transport, plan: FaultPlan) -> "FaultyTransport":
+    Args:
+        inner: whose calls.
+        plan: whose faults.
+        zombies: shared with the transports of other buses: then `ZombieOwner` hands to their
+            members what a member of this one still holds.
+    """
+
+    def __new__(
+        cls, inner: Transport, plan: FaultPlan, *, zombies: "Zombies | None" = None
+    ) -> "FaultyTransport":
         """Volatile if the inner one is."""
         return super().__new__(_FaultyVolatile if isinstance(inner, Volatile) else cls)
 
-    def __init__(self, inner: Transport, plan: FaultPlan) -> None:
+    def __init__(
+        self, inner: Transport, plan: FaultPlan, *, zombies: "Zombies | None" = None
+    ) -> None:
         self.inner = inner
         self._plan = plan
-        self._zombies = _Zombies()
+        self._zombies = Zombies() if zombies is None else zombies
 
     @property
     def capabilities(self) -> Capabilities:
@@ -197,15 +209,16 @@ class _Again:
         return self._first.lost
 
 
-class _Zombies:
-    """By group: batches whose first owner does not know that it lost them."""
+class Zombies:
+    """By group: what is handed out again though its first owner does not know that it lost it."""
 
     def __init__(self) -> None:
         self.members: dict[str, int] = {}
         self._batches: dict[str, deque[tuple[object, Sequence[Delivery]]]] = {}
 
-    def add(self, group: str, owner: object, batch: Sequence[Delivery]) -> None:
-        copies = [cast("Delivery", _Again(each)) for each in batch]
+    def add(self, group: str, owner: object, held: Iterable[Delivery]) -> None:
+        """All that the owner holds, in order: a new owner begins behind the last verdict."""
+        copies = [cast("Delivery", _Again(each)) for each in held]
         self._batches.setdefault(group, deque()).append((owner, copies))
 
     def take(self, group: str, member: object) -> Sequence[Delivery]:
@@ -222,12 +235,13 @@ class _FaultySubscription(AbstractAsyncContextManager["_FaultySubscription"]):
         entry: AbstractAsyncContextManager[Subscription],
         group: str,
         plan: FaultPlan,
-        zombies: _Zombies,
+        zombies: Zombies,
     ) -> None:
         self._entry = entry
         self._group = group
         self._plan = plan
         self._zombies = zombies
+        self._held: dict[Delivery, None] = {}  # without a verdict, in order
 
     async def __aenter__(self) -> Self:
         enter = _plainly(self._entry.__aenter__)
@@ -257,8 +271,9 @@ class _FaultySubscription(AbstractAsyncContextManager["_FaultySubscription"]):
 
     async def _next(self, fault: Fault | None) -> Sequence[Delivery]:
         batch = await anext(self._batches)
+        self._held.update(dict.fromkeys(batch))
         if isinstance(fault, ZombieOwner):
-            self._zombies.add(self._group, self, batch)
+            self._zombies.add(self._group, self, (one for one in self._held if not one.lost))
         return batch
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
@@ -278,6 +293,8 @@ class _FaultySubscription(AbstractAsyncContextManager["_FaultySubscription"]):
         if plan.frozen:
             return
         own = [each for each in deliveries if not isinstance(each, _Again)]
+        for each in own:
+            self._held.pop(each, None)
         (self._inner.ack if verdict == "ack" else self._inner.nack)(own)
         if dies:
             plan.kill()

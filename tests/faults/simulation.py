@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -39,6 +39,7 @@ from eventbus.testing.faults import (
     Conflict,
     Delay,
     Duplicate,
+    Fault,
     FaultPlan,
     FaultyStorage,
     FaultyTransport,
@@ -50,6 +51,7 @@ from eventbus.testing.faults import (
     Reorder,
     Unroutable,
     ZombieOwner,
+    Zombies,
 )
 from eventbus.testing.harness import Published, RecordingBroker
 from eventbus.transport import Capabilities
@@ -64,7 +66,7 @@ from tests.faults.loop import SeededLoop, process, run_seeded
 START = 1_800_000_000.0  # unix seconds at virtual time zero
 AT_MOST = 7200.0  # virtual seconds of a whole schedule
 GRACE = 25.0  # virtual seconds a drain may take, and a little for its last commits
-KINDS = (
+KINDS: tuple[Callable[[], Fault], ...] = (
     Duplicate,
     Delay,
     partial(Hang, seconds=1.0),
@@ -126,6 +128,7 @@ class Scenario:
     pause: bool
     outage_seconds: float
     silent_publish: int  # the n-th publish of a relay never answers
+    kinds: tuple[Callable[[], Fault], ...] = KINDS
 
 
 def scenario_of(seed: int) -> Scenario:
@@ -203,6 +206,7 @@ class World:
     injected: bool = False
     healed: bool = False
     dead_in_outage: int = 0
+    zombies: Zombies = field(default_factory=Zombies)
     alone: asyncio.Event = field(default_factory=asyncio.Event)  # all but the last life are over
 
     def __post_init__(self) -> None:
@@ -382,7 +386,7 @@ class Life:
         self.name = f"process:{number}"
         self.last = last
         self.plan = FaultPlan(seed=scenario.seed * 31 + number)
-        self.plan.sprinkle(rate=scenario.rate, kinds=KINDS)
+        self.plan.sprinkle(rate=scenario.rate, kinds=scenario.kinds)
         self.killed = asyncio.Event()
         self.plan.on_kill = self.killed.set
         if not last and not scenario.drains:
@@ -395,7 +399,7 @@ class Life:
         handlers += [Outside(world)] if scenario.third == "outside" else []
         handlers += [Loose(world)] if scenario.third == "loose" else []
         self.bus = EventBus(
-            FaultyTransport(self.inner, self.plan),
+            FaultyTransport(self.inner, self.plan, zombies=world.zombies),
             storage=FaultyStorage(world.storage, self.plan),
             handlers=handlers,
             service="sim",

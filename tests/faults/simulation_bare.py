@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from random import Random
 from typing import Literal
 
@@ -46,11 +47,14 @@ class Bare:
 
 
 async def _life(world: Bare, number: int, draw: Random, *, last: bool) -> None:
-    plan = FaultPlan(seed=world.seed * 7 + number).sprinkle(rate=0.03, kinds=[Delay])
+    plan = FaultPlan(seed=world.seed * 7 + number)
     killed = asyncio.Event()
     plan.on_kill = killed.set
-    if not last:
+    if not last and draw.random() < 0.5:
         plan.add(draw.choice(POINTS), draw.randint(1, 3), Kill())
+    elif not last:  # at a time, with slow confirms: the broker knows of earlier verdicts by then
+        plan.sprinkle(rate=0.3, kinds=[partial(Delay, 2.5)])
+        asyncio.get_running_loop().call_later(draw.uniform(0.5, 4), plan.kill)
     inner = SurvivingTransport(world.broker)
     bus = EventBus(FaultyTransport(inner, plan), handlers=[world], service="bare")
     name = f"bare:{number}"

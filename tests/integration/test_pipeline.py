@@ -14,6 +14,16 @@ class Placed(Event, type="pipeline.placed", key="order"):
     number: int = 0
 
 
+async def until_it_says(bus: EventBus, word: str) -> None:
+    """Until the health of group g has the word."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(10):
+        while word not in (await bus.health()).services["consumer:g"]:
+            turn = loop.create_future()
+            loop.call_later(0.01, turn.set_result, None)
+            await turn
+
+
 async def test_a_dependency_that_is_down_pauses_the_group_instead_of_burying_its_messages() -> None:
     down = True
     seen: list[int] = []
@@ -29,10 +39,7 @@ async def test_a_dependency_that_is_down_pauses_the_group_instead_of_burying_its
         async with bus.transaction() as tx:
             for number in range(200):
                 await tx.publish(Placed(order=f"A-{number}", number=number))
-        async with asyncio.timeout(5):
-            while "circuit" not in (await bus.health()).services["consumer:g"]:
-                await bus.health()
-                await asyncio.sleep(0)
+        await until_it_says(bus, "circuit")
         letters = await bus.dead_letters.list(limit=1000)
     assert len(letters) == 20, "the failures that opened it, and no more"
 
@@ -93,25 +100,24 @@ async def test_what_a_dead_process_may_have_started_is_counted_before_it_starts(
 
 async def test_a_paused_group_takes_nothing_and_goes_on_when_resumed() -> None:
     seen: list[str] = []
+    handled = asyncio.Event()
 
     @subscribe(Placed, group="g")
     async def handler(event: Placed) -> None:
         seen.append(event.order)
+        handled.set()
 
     storage = SqliteStorage()
     bus = EventBus("memory://", storage=storage, handlers=[handler])
     async with bus.client():
         await bus.parked.change("pause", actor="tests", group="g")
     async with bus:
-        async with asyncio.timeout(10):
-            while "paused" not in (await bus.health()).services["consumer:g"]:
-                await asyncio.sleep(0)
+        await until_it_says(bus, "paused")
         await bus.publish(Placed(order="A"))
         assert seen == []
         await bus.parked.change("resume", actor="tests", group="g")
         async with asyncio.timeout(10):
-            while not seen:
-                await asyncio.sleep(0)
+            await handled.wait()
     assert seen == ["A"]
 
 

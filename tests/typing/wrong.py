@@ -1,4 +1,4 @@
-"""Mistakes that both checkers refuse: one that becomes legal fails the check as an unused ignore."""
+"""Mistakes that both checkers refuse: one that becomes legal is an unused ignore, and fails."""
 
 from eventbus import Context, Undone, UnitOfWork, handles, subscribe
 from tests.typing.user import CardCharged, ChargeCard, OrderPlaced, OrderShipped, billing

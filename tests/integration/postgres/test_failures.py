@@ -46,8 +46,7 @@ async def test_cancelled_in_mid_statement_its_locks_go_soon(
             await task
         assert whole(storage)
     async with asyncio.timeout(5):  # far below the 30 s that the statements would take
-        await admin.execute(f"LOCK TABLE {table}")
-    assert await admin.fetchval(f"SELECT count(*) FROM {table}") == 0
+        await admin.execute(f"DROP TABLE {table}")
 
 
 async def test_cancelled_while_all_connections_are_taken_nothing_is_lost(
@@ -400,8 +399,8 @@ async def _hold(storage: PostgresStorage, holds: asyncio.Event, ends: asyncio.Ev
 async def _running(admin: Admin, text: str) -> None:
     async with asyncio.timeout(10):
         while not await admin.fetchval(
-            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND position($1 in query) > 0"
-            " AND pid <> pg_backend_pid() AND datname = current_database()",
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid()"
+            " AND position($1 in query) > 0 AND datname = current_database()",
             text,
         ):
             pass
