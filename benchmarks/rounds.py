@@ -87,6 +87,7 @@ def summaries(bar: Bar, found: Sequence[Sequence[Figures]]) -> Iterator[dict[str
             for name, values in ((name, [one[name] for one in kept]) for name in medians)
             if len(kept) > 1
         }
+        line.setdefault("server_cpu_us", None)  # no case of these bars has a server
         line["ratio"] = ratio(bar.ratio_of, base, figures)
         line["runs"] = len(kept)
         line["noise"] = round(statistics.median(one["noise"] for one in kept), 3)

@@ -146,7 +146,7 @@ class Dispatcher:
             async with tx.savepoint():
                 await self._verdicts.attempts.call(handler, whats, context, run)
         except Exception as error:  # the border where the user's code may fail in any way
-            raise_if_not_its_own(error)
+            raise_if_not_its_own(error, run)
             return False
         finally:
             context.open = False

@@ -11,7 +11,7 @@ from eventbus.errors import CommitUnknownError, StorageError, TransportError
 from eventbus.handler import Group
 from eventbus.message import own_key
 from eventbus.pubsub.gate import Gate
-from eventbus.pubsub.watchdog import Run, Watchdog
+from eventbus.pubsub.watchdog import CONFLICT, CONFLICTS, Run, Watchdog
 from eventbus.service import pause
 from eventbus.transport import Delivery
 
@@ -83,13 +83,15 @@ class Lane:
             watchdog.forget(run)
 
     async def _batch(self, permit: int, run: Run) -> None:
-        batch = self.running = self._take(permit)
+        batch: Sequence[Delivery] = self._take(permit)
+        self.running = batch
         failures = 0
         while batch and not (failures and self._stopping.is_set()):
             try:
                 started = await self._batches.run(batch, run, self._stopping)
             except (StorageError, TransportError) as error:
                 failures += 1
+                batch = self._after_conflict(batch, error, failures, run)
                 await self._back_off(error, failures)
                 continue
             if started:
@@ -97,7 +99,24 @@ class Lane:
             batch = batch[started:]
             break
         self.running = ()
+        run.conflicts = 0
         self._put_back(batch)
+
+    def _after_conflict(
+        self, batch: Sequence[Delivery], error: Exception, failures: int, run: Run
+    ) -> Sequence[Delivery]:
+        """A batch that meets others again and again goes on message by message.
+
+        So only the offender is parked, once it did so alone as often.
+        """
+        if getattr(error, "code", "") != CONFLICT or failures < CONFLICTS:
+            return batch
+        if len(batch) == 1:
+            run.conflicts += 1
+            return batch
+        self.waiting.extendleft(reversed(batch[1:]))
+        self.running = batch[:1]
+        return batch[:1]
 
     def _put_back(self, batch: Iterable[Delivery]) -> None:
         kept: list[Delivery] = []
@@ -127,7 +146,9 @@ class Lane:
             self._group.name,
             error,
         )
-        await pause(self._stopping, min(5.0, 0.1 * 2 ** (failures - 1)))
+        conflict = getattr(error, "code", "") == CONFLICT
+        seconds = 0.02 * failures if conflict else min(5.0, 0.1 * 2 ** (failures - 1))
+        await pause(self._stopping, min(seconds, 5.0))
 
     async def _sleep(self) -> None:
         self._wake = asyncio.get_running_loop().create_future()

@@ -1,5 +1,6 @@
 """FaultyTransport and FaultyStorage: any adapter, with the faults of a plan at its calls."""
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -215,11 +216,24 @@ class Zombies:
     def __init__(self) -> None:
         self.members: dict[str, int] = {}
         self._batches: dict[str, deque[tuple[object, Sequence[Delivery]]]] = {}
+        self._waiters: set[asyncio.Future[None]] = set()
 
     def add(self, group: str, owner: object, held: Iterable[Delivery]) -> None:
         """All that the owner holds, in order: a new owner begins behind the last verdict."""
         copies = [cast("Delivery", _Again(each)) for each in held]
         self._batches.setdefault(group, deque()).append((owner, copies))
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def or_more(self, pending: asyncio.Task[Sequence[Delivery]]) -> None:
+        """Until the broker has a batch, or something was handed out again."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await asyncio.wait({pending, waiter}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._waiters.discard(waiter)
 
     def take(self, group: str, member: object) -> Sequence[Delivery]:
         """A batch of another member; of its own if there is no other."""
@@ -242,6 +256,7 @@ class _FaultySubscription(AbstractAsyncContextManager["_FaultySubscription"]):
         self._plan = plan
         self._zombies = zombies
         self._held: dict[Delivery, None] = {}  # without a verdict, in order
+        self._pending: asyncio.Task[Sequence[Delivery]] | None = None
 
     async def __aenter__(self) -> Self:
         enter = _plainly(self._entry.__aenter__)
@@ -258,6 +273,8 @@ class _FaultySubscription(AbstractAsyncContextManager["_FaultySubscription"]):
         trace: TracebackType | None,
     ) -> None:
         self._zombies.members[self._group] -= 1
+        if self._pending is not None:
+            self._pending.cancel()
         if not self._plan.frozen:
             await self._entry.__aexit__(kind, error, trace)
 
@@ -265,9 +282,17 @@ class _FaultySubscription(AbstractAsyncContextManager["_FaultySubscription"]):
         return self
 
     async def __anext__(self) -> Sequence[Delivery]:
-        if again := self._zombies.take(self._group, self):
-            return again
-        return await self._plan.through("next", self._next, _timed_out)
+        """The next batch, or what another member holds as soon as it is handed out again."""
+        while not (again := self._zombies.take(self._group, self)):
+            if self._pending is None:
+                work = self._plan.through("next", self._next, _timed_out)
+                name = cast("asyncio.Task[object]", asyncio.current_task()).get_name()
+                self._pending = asyncio.create_task(work, name=name)
+            await self._zombies.or_more(self._pending)
+            if self._pending.done():
+                pending, self._pending = self._pending, None
+                return pending.result()
+        return again
 
     async def _next(self, fault: Fault | None) -> Sequence[Delivery]:
         batch = await anext(self._batches)

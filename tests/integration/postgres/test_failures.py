@@ -399,7 +399,8 @@ async def _hold(storage: PostgresStorage, holds: asyncio.Event, ends: asyncio.Ev
 async def _running(admin: Admin, text: str) -> None:
     async with asyncio.timeout(10):
         while not await admin.fetchval(
-            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid()"
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE state = 'active' AND pid <> pg_backend_pid()"
             " AND position($1 in query) > 0 AND datname = current_database()",
             text,
         ):

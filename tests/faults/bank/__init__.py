@@ -1,0 +1,1 @@
+"""Transfers between accounts by several processes on one PostgreSQL, under kills and restarts."""

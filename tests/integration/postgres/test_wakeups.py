@@ -1,0 +1,135 @@
+"""Hints between tasks, and between processes: told in time, never needed (S3)."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+from eventbus.postgres import PostgresConfig, PostgresStorage
+from eventbus.postgres.wakeups import NOTIFY_EVERY_SECONDS
+from eventbus.testing.conformance.samples import LONG, failed, some_message, unique
+
+Admin = Any  # asyncpg's connection, whose stubs want a record class
+
+
+async def _publish(storage: PostgresStorage) -> None:
+    async with storage.transaction() as tx:
+        await tx.outbox.add([some_message(key="k")])
+
+
+async def _listening(*storages: PostgresStorage) -> None:
+    async with asyncio.timeout(10):
+        for storage in storages:
+            await storage.wakeups.listening.wait()
+
+
+async def _all_seen(storage: PostgresStorage) -> None:
+    await storage.wait("outbox", at_most=timedelta())
+
+
+async def test_a_commit_wakes_those_who_wait_in_this_process(storage: PostgresStorage) -> None:
+    await _listening(storage)
+
+    async def wait() -> None:
+        await _all_seen(storage)
+        await storage.wait("outbox", at_most=LONG)
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        for n in range(3):
+            tasks.create_task(wait(), name=f"wait:{n}")
+        await asyncio.sleep(0)
+        await _publish(storage)
+
+
+async def test_a_hint_between_read_and_wait_is_not_lost(storage: PostgresStorage) -> None:
+    await _listening(storage)
+    await _all_seen(storage)
+    await _publish(storage)
+    async with asyncio.timeout(5):
+        await storage.wait("outbox", at_most=LONG)
+
+
+async def test_a_wait_without_news_sleeps_it_out(storage: PostgresStorage) -> None:
+    await _listening(storage)
+    await _all_seen(storage)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await storage.wait("outbox", at_most=timedelta(milliseconds=30))
+    assert loop.time() - began >= 0.029
+
+
+async def test_another_storage_of_the_schema_is_told(storage: PostgresStorage) -> None:
+    async with PostgresStorage(storage.config) as other:
+        await _listening(storage, other)
+        await _all_seen(other)
+        await _publish(storage)
+        async with asyncio.timeout(5):
+            await other.wait("outbox", at_most=LONG)
+
+
+async def test_another_schema_is_not_told(storage: PostgresStorage, server: str) -> None:
+    config = PostgresConfig(dsn=server, schema=unique("other"))
+    await PostgresStorage(config).upgrade()
+    async with PostgresStorage(config) as other, PostgresStorage(storage.config) as same:
+        await _listening(storage, other, same)
+        await _all_seen(other)
+        await _all_seen(same)
+        hints = other.wakeups._hints["outbox"]
+        await _publish(storage)
+        async with asyncio.timeout(5):
+            await same.wait("outbox", at_most=LONG)
+        assert other.wakeups._hints["outbox"] == hints
+
+
+async def test_many_commits_are_few_notifications(storage: PostgresStorage) -> None:
+    async with PostgresStorage(storage.config) as other:
+        await _listening(storage, other)
+        before = other.wakeups._hints["outbox"]
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for _ in range(100):
+            await _publish(storage)
+        spent = loop.time() - began
+        await asyncio.sleep(3 * NOTIFY_EVERY_SECONDS)
+        told = other.wakeups._hints["outbox"] - before
+    assert 1 <= told <= spent / NOTIFY_EVERY_SECONDS + 3
+
+
+async def test_our_own_notification_wakes_us_only_once(storage: PostgresStorage) -> None:
+    async with PostgresStorage(storage.config) as other:
+        await _listening(storage, other)
+        await _all_seen(other)
+        before = storage.wakeups._hints["outbox"]
+        await _publish(storage)
+        async with asyncio.timeout(5):
+            await other.wait("outbox", at_most=LONG)  # it was told, so we would have heard it too
+        assert storage.wakeups._hints["outbox"] == before + 1
+
+
+async def test_parked_rows_and_verbs_of_operators_wake_too(storage: PostgresStorage) -> None:
+    from eventbus.inspection import Selection
+
+    await _listening(storage)
+    await storage.wait("parked", at_most=timedelta())
+    async with storage.transaction() as tx:
+        await tx.parking.park([failed(some_message(key="k"), delay=None)], group="g")
+    async with asyncio.timeout(5):
+        await storage.wait("parked", at_most=LONG)
+    what = Selection(place="dead-letter", group="g")
+    assert await storage.inspection.change("redrive", what, actor="ops") == 1
+    async with asyncio.timeout(5):
+        await storage.wait("parked", at_most=LONG)
+
+
+async def test_a_listener_that_was_killed_comes_back_and_says_there_may_be_work(
+    storage: PostgresStorage, admin: Admin
+) -> None:
+    await _listening(storage)
+    await _all_seen(storage)
+    killed = await admin.fetchval(
+        "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"
+        " WHERE application_name LIKE '%/listen' AND datname = current_database()"
+    )
+    assert killed == 1
+    async with asyncio.timeout(10):
+        await storage.wait("outbox", at_most=LONG)
+    await _listening(storage)
