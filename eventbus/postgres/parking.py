@@ -7,7 +7,7 @@ from eventbus.errors import LeaseLostError
 from eventbus.postgres.rows import parked_columns, parked_of
 from eventbus.postgres.session import Session, only_read_committed
 from eventbus.storage.leases import Lease
-from eventbus.storage.parking import Parked
+from eventbus.storage.parking import Crowd, Parked
 
 _ARGUMENTS = ", ".join(f"${number}" for number in range(1, 22))
 _PARK = f"SELECT {{schema}}.park({_ARGUMENTS}) AS held"
@@ -48,6 +48,12 @@ _FENCE = "SELECT 1 FROM {schema}.leases WHERE name = $1 AND epoch = $2 FOR SHARE
 _KEYS = "SELECT key FROM {schema}.parked_keys WHERE group_name = $1 LIMIT {limit}"
 
 
+_MESSAGES = "SELECT count(*) AS n FROM {schema}.parked WHERE group_name = $1"
+_LONGEST = """
+SELECT coalesce(max(n), 0) AS n FROM (
+  SELECT count(*) AS n FROM {schema}.parked WHERE group_name = $1 GROUP BY key) k"""
+
+
 class PostgresParking:
     """Keys that wait, and what waits for them."""
 
@@ -74,6 +80,14 @@ class PostgresParking:
         """Keys held now."""
         rows = await self._look(_KEYS, group, where="parking.keys", limit=limit)
         return frozenset(row["key"] for row in rows)
+
+    async def crowd(self, *, group: str, above: int) -> Crowd:
+        """Counted by the index of keys."""
+        messages = (await self._fetch(_MESSAGES, group, where="parking.crowd"))[0]["n"]
+        longest = 0
+        if messages >= above:
+            longest = (await self._fetch(_LONGEST, group, where="parking.crowd"))[0]["n"]
+        return Crowd(messages=messages, behind_key=longest)
 
     async def due(self, lease: Lease, *, group: str, limit: int) -> Sequence[Parked]:
         """Free empty keys, then the heads that are due and what queues behind them."""

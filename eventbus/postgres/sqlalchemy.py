@@ -1,5 +1,6 @@
 """Joins the caller's SQLAlchemy transaction: AsyncSession, AsyncConnection."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -50,13 +51,21 @@ def after_commit(resources: Mapping[type, Any], hint: Callable[[], None]) -> boo
         return False
     from sqlalchemy import event
 
+    loop = asyncio.get_running_loop()
+
     def committed(of: Any) -> None:
-        if not of.in_nested_transaction():  # a savepoint's release says nothing
-            event.remove(session, "after_commit", committed)
-            hint()
+        if of.in_nested_transaction():  # a savepoint's release says nothing
+            return
+        hint()
+        loop.call_soon(_forget, event, session, committed)  # not while they are gone through
 
     event.listen(session, "after_commit", committed)
     return True
+
+
+def _forget(event: Any, session: Any, committed: Callable[[Any], None]) -> None:
+    if event.contains(session, "after_commit", committed):
+        event.remove(session, "after_commit", committed)
 
 
 def not_accepted(why: str) -> UnsafeConfigurationError:

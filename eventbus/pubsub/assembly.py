@@ -78,6 +78,8 @@ class GroupServices:
         """Why it is not ready."""
         yield self.consumer.watchdog.trouble
         yield self.consumer.trouble
+        if self._gate.crowded:
+            yield f"group {self.consumer.group.name!r}: too much is parked"
         if self._redelivery is not None:
             yield self._redelivery.trouble
 

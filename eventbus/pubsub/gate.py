@@ -33,6 +33,7 @@ class Gate:
 
     def __init__(self, circuit: Circuit) -> None:
         self.paused_by_operator = False
+        self.crowded = False  # too much is parked: what comes would only queue behind it
         self._circuit = circuit
 
     @property
@@ -40,9 +41,12 @@ class Gate:
         """Whether asking for a permit is no use now; asking this uses none up."""
         return self.paused_by_operator or self._circuit.state == "open"
 
-    def permit(self) -> int:
-        """How many messages may start now: 0 while paused, 1 as a probe."""
-        if self.paused_by_operator:
+    def permit(self, *, parked: bool = False) -> int:
+        """How many messages may start now: 0 while paused, 1 as a probe.
+
+        What is `parked` already goes on while the parking is crowded: that empties it.
+        """
+        if self.paused_by_operator or (self.crowded and not parked):
             return 0
         if self._circuit.state == "closed":
             return UNLIMITED
@@ -62,6 +66,8 @@ class Gate:
         """Why nothing starts, for health; None: it may."""
         if self.paused_by_operator:
             return "paused by an operator"
+        if self.crowded:
+            return "paused: too much is parked"
         if self._circuit.state != "closed":
             return f"paused: circuit {self._circuit.state}"
         return None

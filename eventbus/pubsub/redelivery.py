@@ -15,13 +15,20 @@ from eventbus.pubsub.parked_key import ParkedKeys
 from eventbus.service import Alarm
 from eventbus.storage import Storage
 from eventbus.storage.leases import Lease
-from eventbus.storage.parking import Parked
+from eventbus.storage.parking import Crowd, Parked
 
 log: logging.Logger = logging.getLogger("eventbus.pubsub")
 
 TTL = timedelta(seconds=10)
+MOST_BEHIND_KEY, MOST_IN_GROUP = 10_000, 1_000_000  # parked messages: above, the group pauses
 CLOSING_BELOW = 20  # a key with fewer than so many behind it, none tried, may leave
 SHORTEST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.05, 1.0
+
+
+def is_crowded(crowd: Crowd, before: bool) -> bool:
+    """Never drop, never acknowledge away: stop taking, and go on below half of the limits."""
+    share = 2 if before else 1
+    return crowd.behind_key >= MOST_BEHIND_KEY // share or crowd.messages >= MOST_IN_GROUP // share
 
 
 class Redelivery:
@@ -93,7 +100,7 @@ class Redelivery:
 
     async def _run(self, lease: Lease, due: Sequence[Parked]) -> int:
         """Half-open, one message probes for the group; else all keys at once."""
-        permit = self._gate.permit()
+        permit = self._gate.permit(parked=True)
         if permit == 0:
             return 0
         if permit > 1:
@@ -156,8 +163,10 @@ class Redelivery:
             if not held:
                 held = await tx.leases.acquire([name], owner=self._owner, ttl=TTL, limit=1)
             paused = await tx.leases.owners(f"paused/group/{self.group.name}/")
+            crowd = await tx.parking.crowd(group=self.group.name, above=MOST_BEHIND_KEY // 2)
         self._lease = held[0] if held else None
         self._gate.paused_by_operator = paused > 0
+        self._gate.crowded = is_crowded(crowd, self._gate.crowded)
         self._renew_at = now + (TTL.total_seconds() / 3 if held else 1.0)
 
     async def _give_back(self) -> None:

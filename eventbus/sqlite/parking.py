@@ -18,7 +18,7 @@ from eventbus.sqlite.rows import (
 )
 from eventbus.sqlite.session import Session
 from eventbus.storage.leases import Lease
-from eventbus.storage.parking import Parked
+from eventbus.storage.parking import Crowd, Parked
 
 RETRYING, DEAD = 0, 1
 BEHIND_A_HEAD = 20  # messages of one key that `due` reads
@@ -73,6 +73,11 @@ DELETE FROM eventbus_parked_keys AS k
    SELECT 1 FROM eventbus_parked p WHERE p.group_name = k.group_name AND p.key = k.key)"""
 
 
+_MESSAGES = "SELECT count(*) FROM eventbus_parked WHERE group_name = ?"
+_LONGEST = """
+SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM eventbus_parked WHERE group_name = ? GROUP BY key)"""
+
+
 class SqliteParking:
     """One writer: what a transaction has read of a key stays true until it ends."""
 
@@ -102,6 +107,18 @@ class SqliteParking:
             return frozenset(row[0] for row in connection.execute(_KEYS, (group, limit)))
 
         return await self._session.run("parking.keys", keys)
+
+    async def crowd(self, *, group: str, above: int) -> Crowd:
+        """Counted by the index of keys."""
+
+        def crowd(connection: sqlite3.Connection) -> Crowd:
+            messages = connection.execute(_MESSAGES, (group,)).fetchone()[0]
+            longest = (
+                0 if messages < above else connection.execute(_LONGEST, (group,)).fetchone()[0]
+            )
+            return Crowd(messages=messages, behind_key=longest)
+
+        return await self._session.run("parking.crowd", crowd)
 
     async def due(self, lease: Lease, *, group: str, limit: int) -> Sequence[Parked]:
         """Free empty keys, then read at most `limit` due keys with what queues behind their heads.

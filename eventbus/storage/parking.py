@@ -36,6 +36,14 @@ class Parked:
     failure: Failure | None = None  # None: not tried yet, it only queues behind its key
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crowd:
+    """How much a group has parked."""
+
+    messages: int
+    behind_key: int  # of the key with the most
+
+
 class Parking(Protocol):
     """Keys that wait, and what waits for them, in order."""
 
@@ -55,6 +63,10 @@ class Parking(Protocol):
 
     async def keys(self, *, group: str, limit: int) -> frozenset[str]:
         """Keys held now: a hint that saves decoding, never the truth."""
+        ...
+
+    async def crowd(self, *, group: str, above: int) -> Crowd:
+        """How much is parked; below `above` messages the keys are not looked at, and count 0."""
         ...
 
     async def due(self, lease: Lease, *, group: str, limit: int) -> Sequence[Parked]:

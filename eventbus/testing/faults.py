@@ -216,7 +216,7 @@ class Zombies:
     def __init__(self) -> None:
         self.members: dict[str, int] = {}
         self._batches: dict[str, deque[tuple[object, Sequence[Delivery]]]] = {}
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: dict[asyncio.Future[None], None] = {}  # in order: schedules must repeat
 
     def add(self, group: str, owner: object, held: Iterable[Delivery]) -> None:
         """All that the owner holds, in order: a new owner begins behind the last verdict."""
@@ -229,11 +229,12 @@ class Zombies:
     async def or_more(self, pending: asyncio.Task[Sequence[Delivery]]) -> None:
         """Until the broker has a batch, or something was handed out again."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
+        self._waiters[waiter] = None
         try:
-            await asyncio.wait({pending, waiter}, return_when=asyncio.FIRST_COMPLETED)
+            either: list[asyncio.Future[Any]] = [pending, waiter]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._waiters.discard(waiter)
+            del self._waiters[waiter]
 
     def take(self, group: str, member: object) -> Sequence[Delivery]:
         """A batch of another member; of its own if there is no other."""

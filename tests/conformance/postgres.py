@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any
@@ -12,7 +12,6 @@ import pytest
 
 from eventbus.postgres import PostgresConfig, PostgresStorage
 from eventbus.testing import conformance
-from eventbus.testing.conformance.samples import unique
 from eventbus.testing.services.find import running
 from eventbus.testing.services.postgres import create_database, drop_database
 from eventbus.testing.services.service import ServiceMissingError
@@ -75,16 +74,22 @@ def database() -> Iterator[str]:
 
 @asynccontextmanager
 async def entered(url: str, **options: Any) -> AsyncIterator[PostgresStorage]:
-    """A storage whose schema was just made; in the end its pools are whole."""
+    """A storage with an empty schema; in the end its pools are whole."""
     config = PostgresConfig(dsn=url, service="tests", **options)
     await PostgresStorage(config).upgrade()
     async with PostgresStorage(config) as storage:
+        async with storage.pools.connecting() as connection:
+            tables = ("discarded", "audit", "inbox", "checkpoints", *_TIMES)
+            wiped = "; ".join(f"DELETE FROM {config.schema}.{table}" for table in tables)
+            await connection.execute(wiped)
         yield storage
         assert storage.pools.idle() == storage.pools.size(), "a connection was not given back"
 
 
 class OnPostgres:
-    """The fixtures of every suite: a database for the class, a schema for each test."""
+    """The fixtures of every suite: a database for the class, emptied for each test."""
+
+    options: Mapping[str, Any] = {}  # of the configuration
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -93,14 +98,10 @@ class OnPostgres:
             yield url
 
     @pytest.fixture
-    def schema(self) -> str:
-        return unique("bus")
+    def clock(self, server: str) -> conformance.Clock:
+        return ShiftingClock(server)
 
     @pytest.fixture
-    def clock(self, server: str, schema: str) -> conformance.Clock:
-        return ShiftingClock(server, schema)
-
-    @pytest.fixture
-    async def storage(self, server: str, schema: str) -> AsyncIterator[PostgresStorage]:
-        async with entered(server, schema=schema) as storage:
+    async def storage(self, server: str) -> AsyncIterator[PostgresStorage]:
+        async with entered(server, **self.options) as storage:
             yield storage

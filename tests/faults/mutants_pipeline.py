@@ -36,7 +36,7 @@ from eventbus.pubsub.verdict import Verdicts
 from eventbus.sqlite.inbox import SqliteInbox
 from eventbus.sqlite.parking import SqliteParking
 from eventbus.storage.inbox import Received
-from eventbus.testing.faults import Delay, LoseLease
+from eventbus.testing.faults import Delay, LoseLease, ZombieOwner
 from tests.faults.simulation import Scenario, scenario_of, simulate
 from tests.faults.simulation_bare import simulate_bare
 
@@ -87,6 +87,12 @@ def thefts(seed: int) -> str | None:
     """Leases that change hands while their owners are slow."""
     busy = replace(scenario_of(seed), twins=True, drains=True, lives=3, fail_rate=0.4, rate=0.15)
     return _judged(seed, replace(busy, outage_seconds=0.0, kinds=(LoseLease, partial(Delay, 1.5))))
+
+
+def zombies(seed: int) -> str | None:
+    """Row 28: messages in the hands of two consumers at once."""
+    shared = replace(scenario_of(seed), twins=True, drains=True, lives=3, keys=3, rate=0.3)
+    return _judged(seed, replace(shared, outage_seconds=0.0, kinds=(ZombieOwner, Delay)))
 
 
 def bare(seed: int) -> str | None:
@@ -359,7 +365,7 @@ MUTANTS: dict[str, Mutant] = {
         number=3, patches=_one(Dispatcher, "_handle", _recorded_apart), suite=whole
     ),
     "inbox row after the handler": Mutant(
-        number=4, patches=_one(Dispatcher, "_handle", _recorded_afterwards), suite=whole
+        number=4, patches=_one(Dispatcher, "_handle", _recorded_afterwards), suite=zombies
     ),
     "effect on another connection": Mutant(
         number=5,

@@ -3,6 +3,8 @@
 import asyncio
 from datetime import timedelta
 
+import pytest
+
 from eventbus import Context, Event, EventBus, Group, RetryPolicy, subscribe
 from eventbus.memory import MemoryBroker, MemoryTransport
 from eventbus.message import Message
@@ -166,3 +168,27 @@ async def test_a_key_under_constant_load_leaves_the_parking_soon_after_its_retry
         await bus.until_idle()
     assert failed
     assert seen == list(range(number))
+
+
+async def test_a_group_with_too_much_parked_pauses_and_goes_on_when_it_is_worked_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("eventbus.pubsub.redelivery.MOST_BEHIND_KEY", 20)
+    seen: list[int] = []
+    down = True
+
+    @subscribe(Placed, group=Group("g", retry=RetryPolicy(in_place=0, parked=())))
+    async def handler(event: Placed) -> None:
+        if down and event.number == 0:
+            raise ConnectionError("away")
+        seen.append(event.number)
+
+    async with EventBus("memory://", storage="sqlite://", handlers=[handler]) as bus:
+        for number in range(40):
+            await bus.publish(Placed(order="A", number=number))
+        await until_it_says(bus, "too much is parked")
+        down = False
+        await bus.dead_letters.change("redrive", actor="tests", group="g")
+        await until_it_says(bus, "running")
+        await bus.until_idle()
+    assert seen == list(range(40))

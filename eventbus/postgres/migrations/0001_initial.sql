@@ -155,22 +155,23 @@ EXCEPTION WHEN lock_not_available THEN RETURN false;
 END $$;
 
 -- A day's partition of the inbox, built apart and attached; what stands in inbox_other stays there.
--- One at a time, under lock kind 4 (migrations) and the day: 44 bits hold schema and day.
+-- One at a time, under lock kind 4 (migrations).
 CREATE FUNCTION {schema}.ensure_inbox_day(_day date) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE _name text := 'inbox_' || to_char(_day, 'YYYYMMDD');
 BEGIN
-  IF to_regclass(format('{schema}.%I', _name)) IS NOT NULL THEN RETURN false; END IF;
   PERFORM pg_advisory_xact_lock(
     (73::bigint << 56) | (hashtextextended('{schema}.inbox', 0) & 17592186044415));
-  IF to_regclass(format('{schema}.%I', _name)) IS NOT NULL THEN RETURN false; END IF;
+  -- this look locks a table, and so the next one sees what another made while we waited
   IF EXISTS (SELECT 1 FROM {schema}.inbox_other WHERE day = _day) THEN RETURN false; END IF;
+  IF to_regclass(format('{schema}.%I', _name)) IS NOT NULL THEN RETURN false; END IF;
   EXECUTE format('CREATE TABLE {schema}.%I (LIKE {schema}.inbox INCLUDING DEFAULTS)', _name);
   EXECUTE format('ALTER TABLE {schema}.%I ADD PRIMARY KEY (group_name, message, day)', _name);
   EXECUTE format(
     'ALTER TABLE {schema}.inbox ATTACH PARTITION {schema}.%I FOR VALUES FROM (%L) TO (%L)',
     _name, _day, _day + 1);
   RETURN true;
-EXCEPTION WHEN check_violation THEN RETURN false;  -- a row of that day came into inbox_other
+EXCEPTION  -- a row of that day came into inbox_other; somebody made it by hand
+  WHEN check_violation OR duplicate_table THEN RETURN false;
 END $$;
 
 SELECT {schema}.ensure_inbox_day(current_date + n) FROM generate_series(-1, 7) n;

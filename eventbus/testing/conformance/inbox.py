@@ -61,6 +61,18 @@ class InboxSuite:
             await _received(tx, group, message)
             assert (await _received(tx, group, message)).new == frozenset()
 
+    async def test_attempts_are_what_count_said_and_add_nothing(self, storage: Storage) -> None:
+        group, (counted, parked, untouched) = unique("group"), some_messages(3)
+        for _ in range(2):
+            async with storage.transaction() as tx:
+                await tx.inbox.count([counted], group=group)
+        async with storage.transaction() as tx:
+            await tx.parking.park([failed(parked, attempts=3)], group=group)
+        for _ in range(2):
+            async with storage.transaction() as tx:
+                found = await tx.inbox.attempts([counted, parked, untouched], group=group)
+            assert dict(found) == {counted.identity: 2, parked.identity: 3}
+
     async def test_groups_never_see_each_others_messages(self, storage: Storage) -> None:
         group, message = unique("group"), some_message()
         await _receive(storage, group, message)

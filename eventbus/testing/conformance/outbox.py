@@ -184,6 +184,35 @@ class OutboxSuite:
         assert await _defer(storage, leases, rows, delay=None) == 0
         assert await _read(storage, [taken]) == rows
 
+    async def test_what_is_on_its_way_need_not_be_read_again(self, storage: Storage) -> None:
+        await _write(storage, *some_messages(4, key="k"))
+        leases = await take_partitions(storage)
+        rows = await _read(storage, leases)
+        async with storage.transaction() as tx:
+            found = await tx.outbox.read(leases, limit=10, after=rows[1].row)
+        assert numbers(found) == [2, 3]
+
+    async def test_with_a_row_held_back_everything_is_read_again(
+        self, storage: Storage, clock: Clock
+    ) -> None:
+        """Or what stands behind it would be passed by what came later."""
+        await _write(storage, *some_messages(4, key="k"))
+        leases = await take_partitions(storage)
+        rows = await _read(storage, leases)
+        await _defer(storage, leases, rows[:1], delay=SOON)
+        await clock.advance(AFTER_SOON)
+        async with storage.transaction() as tx:
+            found = await tx.outbox.read(leases, limit=10, after=rows[3].row)
+        assert numbers(found) == [0, 1, 2, 3]
+
+    async def test_a_row_knows_its_age(self, storage: Storage, clock: Clock) -> None:
+        await _write(storage, some_message(1))
+        leases = await take_partitions(storage)
+        young = (await _read(storage, leases))[0].age
+        await clock.advance(AFTER_SOON)
+        old = (await _read(storage, leases))[0].age
+        assert timedelta() <= young < old
+
     async def test_a_deferred_row_holds_its_key_and_no_other(
         self, storage: Storage, clock: Clock
     ) -> None:

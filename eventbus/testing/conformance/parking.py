@@ -14,7 +14,7 @@ from eventbus.message import Message, own_key
 from eventbus.storage import Storage
 from eventbus.storage.events import Position
 from eventbus.storage.leases import Lease
-from eventbus.storage.parking import Parked
+from eventbus.storage.parking import Crowd, Parked
 from eventbus.testing.conformance.samples import (
     AFTER_SOON,
     LONG,
@@ -108,6 +108,18 @@ class ParkingSuite:
         assert await _due(storage, lease, group) == []
         await clock.advance(AFTER_SOON)
         assert numbers(await _due(storage, lease, group)) == [0, 1, 2, 3]
+
+    async def test_a_crowd_is_counted_by_group_and_by_its_fullest_key(
+        self, storage: Storage
+    ) -> None:
+        group, _ = await _group(storage)
+        await _park(storage, group, *map(queued, some_messages(3, key="k")))
+        await _park(storage, group, *map(queued, some_messages(2, key="l")))
+        async with storage.transaction() as tx:
+            assert await tx.parking.crowd(group=group, above=5) == Crowd(messages=5, behind_key=3)
+            assert await tx.parking.crowd(group=group, above=6) == Crowd(messages=5, behind_key=0)
+            other = await tx.parking.crowd(group=group + "x", above=0)
+        assert other == Crowd(messages=0, behind_key=0)
 
     async def test_keys_do_not_wait_for_each_other(self, storage: Storage) -> None:
         group, lease = await _group(storage)

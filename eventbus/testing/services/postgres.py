@@ -3,15 +3,14 @@
 import asyncio
 import re
 import sys
-import threading
 import time
 import uuid
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from eventbus.errors import ConfigurationError, MissingExtraError
+from eventbus.testing.services.asking import apart
 from eventbus.testing.services.postgres_cluster import Cluster, new_cluster, stop_cluster_in
 from eventbus.testing.services.postgres_programs import (
     OLDEST,
@@ -34,8 +33,6 @@ SETTINGS = {"max_connections": "200", "max_prepared_transactions": "0", "fsync":
 _PASSWORD = "eventbus"  # noqa: S105  # of a throw-away container on loopback
 _PROBE_SECONDS = 5.0
 _DATABASE_SECONDS = 30.0
-
-T = TypeVar("T")
 
 
 class Postgres:
@@ -133,29 +130,6 @@ def drop_database(url: str) -> None:
     _administer(
         urlunsplit(parts._replace(path="/postgres")), f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"
     )
-
-
-def apart(work: Coroutine[Any, Any, T]) -> T:
-    """Run it in a loop and a thread of its own, so that it can be asked for from everywhere.
-
-    A fixture may be set up while the loop of a test runs, and `asyncio.run` would take away the
-    loop that a plugin has set for this thread.
-    """
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(asyncio.run(work))
-        except BaseException as error:  # handed over: the caller raises it
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name="postgres:ask")
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
 
 
 def _administer(url: str, statement: str) -> None:

@@ -5,15 +5,16 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from eventbus.errors import ConfigurationError
+from eventbus.testing.services.directories import new_directory
 from eventbus.testing.services.postgres_programs import Programs
 from eventbus.testing.services.processes import (
+    as_user,
     born,
     children,
     command_line,
@@ -140,7 +141,6 @@ class Cluster:
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(self._programs.folder / program), *arguments]
-        owner = {"user": _OWNER, "group": _OWNER, "extra_groups": []} if os.geteuid() == 0 else {}
         try:
             done = subprocess.run(  # type: ignore[call-overload]  # noqa: S603  # typed for literals only; our own words
                 command,
@@ -151,7 +151,7 @@ class Cluster:
                 text=True,
                 timeout=START_SECONDS + 5,
                 check=False,
-                **owner,
+                **as_user(_OWNER),
             )
         except subprocess.TimeoutExpired as error:
             raise _failed(f"hangs in {program}", self.directory, f"{error.timeout} s") from error
@@ -166,7 +166,11 @@ def new_cluster(programs: Programs, parent: Path, settings: Mapping[str, str]) -
     Raises:
         ConfigurationError: EB1303, `initdb` fails.
     """
-    cluster = Cluster(programs, _new_directory(parent), settings)
+    try:
+        directory = new_directory(parent, "postgres", _OWNER)
+    except LookupError as error:
+        raise _failed("cannot run as root", parent, f"no user {_OWNER!r} here") from error
+    cluster = Cluster(programs, directory, settings)
     try:
         cluster.initialise()
     except BaseException:
@@ -200,22 +204,6 @@ def _postmaster(directory: Path) -> int | None:
         return None
     running = born(pid) is not None and str(data) in command_line(pid)
     return pid if running else None
-
-
-def _new_directory(parent: Path) -> Path:
-    """Below `parent`, or in /var/tmp if we are root and the server's user could not get there."""
-    parent.mkdir(parents=True, exist_ok=True)
-    if os.geteuid() != 0:
-        return Path(tempfile.mkdtemp(prefix="postgres-", dir=parent))
-    open_to_all = all(folder.stat().st_mode & 0o001 for folder in (parent, *parent.parents))
-    home = parent if open_to_all else Path("/var/tmp")  # noqa: S108  # mkdtemp is safe there; a disk, unlike /tmp
-    directory = Path(tempfile.mkdtemp(prefix="eventbus-postgres-", dir=home))
-    try:
-        shutil.chown(directory, _OWNER, _OWNER)
-    except LookupError as error:
-        directory.rmdir()
-        raise _failed("cannot run as root", directory, f"no user {_OWNER!r} here") from error
-    return directory
 
 
 def _failed(what: str, directory: Path, why: str) -> ConfigurationError:

@@ -16,9 +16,12 @@ from eventbus.testing.services.postgres import (
 )
 from eventbus.testing.services.postgres_cluster import Cluster, Mode, new_cluster, stop_cluster_in
 from eventbus.testing.services.postgres_programs import Programs
-from eventbus.testing.services.processes import this_process
 from eventbus.testing.services.service import ServiceMissingError
-from eventbus.testing.services.state import started_here, state_of_this_checkout
+from eventbus.testing.services.state import (
+    forget_private,
+    note_private,
+    state_of_this_checkout,
+)
 
 
 @asynccontextmanager
@@ -132,11 +135,8 @@ class PostgresServer:
         began = time.monotonic()
         self._cluster.start()
         seconds = time.monotonic() - began
-        entry = started_here(running_cluster(self._cluster, self._programs, seconds))
-        with state_of_this_checkout().locked() as entries:
-            entries[self._name] = entry.used_by(this_process())
+        note_private(self._name, running_cluster(self._cluster, self._programs, seconds))
 
     def _remove(self) -> None:
         stop_cluster_in(self._cluster.directory)
-        with state_of_this_checkout().locked() as entries:
-            entries.pop(self._name, None)
+        forget_private(self._name)

@@ -6,10 +6,12 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+BESIDE = 10_000  # from a port to its companion, as 15672 stands beside 5672 by convention
 _PROC = Path("/proc")
 
 
@@ -75,6 +77,72 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def spawn(
+    command: Sequence[str],
+    *,
+    directory: Path,
+    environment: Mapping[str, str],
+    user: str | None = None,
+) -> Process:
+    """Start a server in a session of its own, so that it outlives us; its output goes to `log`.
+
+    Args:
+        command: the program and its arguments; it starts in `directory`, where `log` is, too.
+        directory: writable by the user who runs it.
+        environment: all of it: nothing of ours is passed on.
+        user: who runs it, if we are root; None: we.
+    """
+    # A shell between us: nobody has to wait for the child, whoever started it may end first.
+    script = '"$@" </dev/null >>log 2>&1 & echo $!'
+    shell = ["/bin/sh", "-c", script, "sh", *command]
+    done = subprocess.run(  # type: ignore[call-overload]  # noqa: S603  # typed for literals only; our own words
+        shell,
+        cwd=directory,
+        env=dict(environment),
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+        **as_user(user),
+    )
+    return identified(int(done.stdout))
+
+
+def as_user(user: str | None) -> dict[str, Any]:
+    """Arguments of `subprocess.run`: that user, if we are root and there is one to be."""
+    if user is None or os.geteuid() != 0:
+        return {}
+    return {"user": user, "group": user, "extra_groups": []}
+
+
+def family(process: Process) -> list[int]:
+    """The process and what descends from it, while it is alive; empty if it is gone."""
+    if not process.alive:
+        return []
+    pids = [process.pid]
+    for pid in pids:  # grows while it is read
+        pids.extend(children(pid))
+    return pids
+
+
+def kill(processes: Iterable[Process], seconds: float = 30.0) -> bool:
+    """SIGKILL to each, if it is still the one that was started, and to what descends from it.
+
+    Returns:
+        Whether all of them were gone in time.
+    """
+    pids: list[int] = []
+    for process in processes:
+        if process.alive:
+            send(process.pid, signal.SIGSTOP)  # no new children from here on
+            pids.extend(family(process))
+    for pid in pids:
+        send(pid, signal.SIGKILL)
+    return wait_until(lambda: all(born(pid) is None for pid in pids), seconds)
+
+
 def send(pid: int, number: signal.Signals) -> None:
     """Signal a process; nothing if it is gone."""
     try:
@@ -98,17 +166,22 @@ def free_port() -> int:
 
     Below the ranges that Linux (32768) and macOS (49152) hand out: a client that connects to a
     stopped server on such a port may be connected to itself, and a server that starts again may
-    find its port taken.
+    find its port taken. The same holds of its companion, `BESIDE` above.
     """
     while True:
-        port = random.randint(15_000, 29_999)  # noqa: S311  # not a secret
-        with socket.socket() as candidate:
-            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                candidate.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        port = random.randint(15_000, 22_700)  # noqa: S311  # not a secret
+        if _is_free(port) and _is_free(port + BESIDE):
             return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as candidate:
+        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            candidate.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _ps(*arguments: str) -> str:

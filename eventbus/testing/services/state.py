@@ -120,12 +120,28 @@ def state_of_this_checkout() -> State:
     if chosen:
         return State(Path(chosen).resolve())
     key = hashlib.sha256(str(_checkout(Path.cwd())).encode()).hexdigest()[:12]
-    return State(_cache() / "eventbus" / "test-services" / key)
+    return State(cache() / "eventbus" / "test-services" / key)
 
 
 def started_here(running: Running) -> Entry:
     """An entry of which nobody is a user yet."""
     return Entry(running=running, started_by=this_process())
+
+
+def note_private(name: str, running: Running) -> None:
+    """Write down a server of this process alone; if we are killed, the next run ends it.
+
+    Raises:
+        ConfigurationError: as `State.locked` does.
+    """
+    with state_of_this_checkout().locked() as entries:
+        entries[name] = started_here(running).used_by(this_process())
+
+
+def forget_private(name: str) -> None:
+    """It is gone; raises as `note_private` does."""
+    with state_of_this_checkout().locked() as entries:
+        entries.pop(name, None)
 
 
 def _checkout(start: Path) -> Path:
@@ -135,7 +151,8 @@ def _checkout(start: Path) -> Path:
     return start
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """Where this user keeps what can be fetched or made again."""
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

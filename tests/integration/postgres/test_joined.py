@@ -138,8 +138,8 @@ async def test_what_is_in_no_transaction_is_refused(storage: PostgresStorage, ad
 async def test_an_autocommit_connection_is_refused(
     storage: PostgresStorage, engine: AsyncEngine
 ) -> None:
-    async with engine.connect() as connection:
-        connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+    committing = engine.execution_options(isolation_level="AUTOCOMMIT")
+    async with committing.connect() as connection:
         with pytest.raises(UnsafeConfigurationError) as caught:
             async with storage.enlist(connection):
                 pass

@@ -1,0 +1,125 @@
+"""What befalls the bank, by seed: kills, pauses longer than a lease, crashes of the database."""
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from random import Random
+
+from eventbus.service import pause
+from eventbus.testing.services import PostgresServer
+from tests.faults.bank.observer import Observer
+from tests.faults.bank.workers import Worker, Workers
+from tests.faults.history import History
+
+FROZEN_SECONDS = 12.0  # the leases of relay and redelivery end after 10
+LOOKS = 40  # for work in flight, before a fault comes anyway
+KINDS = ("kill", "pause", "crash")
+
+
+class Nemesis:
+    """One fault after another, the pauses beside them; each is counted by whether it hit work."""
+
+    def __init__(
+        self,
+        seed: int,
+        workers: Workers,
+        server: PostgresServer,
+        observer: Observer,
+        history: History,
+    ) -> None:
+        self.hits: Counter[str] = Counter()
+        self.missed: Counter[str] = Counter()
+        self.in_flight: Counter[str] = Counter()  # rows, and transactions for `crash`
+        self._random = Random(seed)
+        self._workers = workers
+        self._server = server
+        self._observer = observer
+        self._history = history
+        self._frozen: set[int] = set()
+        self._pauses: list[asyncio.Task[None]] = []
+
+    async def torment(
+        self, stopping: asyncio.Event, *, weights: Sequence[int], every: float
+    ) -> None:
+        """Until stopping; what is frozen is thawed on return.
+
+        Args:
+            stopping: ends it.
+            weights: how likely each of `KINDS` is.
+            every: seconds between two faults, half to one and a half of it.
+        """
+        first = list(KINDS)
+        self._random.shuffle(first)  # each of them once, then by chance
+        acts: dict[str, Callable[[], Awaitable[None]]] = {
+            "kill": self._kill,
+            "pause": self._pause,
+            "crash": self._crash,
+        }
+        while not await pause(stopping, every * self._random.uniform(0.5, 1.5)):
+            kind = first.pop() if first else self._random.choices(KINDS, weights)[0]
+            await acts[kind]()
+        await asyncio.gather(*self._pauses)
+
+    def thaw(self) -> None:
+        """Whatever is still frozen."""
+        for worker in self._workers.alive.values():
+            if worker.slot in self._frozen:
+                worker.process.send_signal(signal.SIGCONT)
+
+    async def _kill(self) -> None:
+        worker = await self._busy_worker()
+        if worker is None:
+            return
+        op = self._history.invoke("fault", value={"kind": "kill", "of": worker.name})
+        self._workers.kill(worker)
+        # Of the dead: what it holds cannot change any more, until its leases run out.
+        self._note("kill", op, await self._observer.held_by(worker.pid))
+
+    async def _pause(self) -> None:
+        worker = await self._busy_worker()
+        if worker is None:
+            return
+        task = asyncio.create_task(self._freeze(worker), name=f"nemesis:pause:{worker.name}")
+        self._pauses.append(task)
+
+    async def _freeze(self, worker: Worker) -> None:
+        op = self._history.invoke("fault", value={"kind": "pause", "of": worker.name})
+        self._frozen.add(worker.slot)
+        try:
+            worker.process.send_signal(signal.SIGSTOP)
+            held = await self._observer.held_by(worker.pid)
+            await pause(asyncio.Event(), FROZEN_SECONDS)
+        finally:
+            if worker.process.returncode is None:
+                worker.process.send_signal(signal.SIGCONT)
+            self._frozen.discard(worker.slot)
+        self._note("pause", op, held)
+
+    async def _crash(self) -> None:
+        open_transactions = 0
+        for _ in range(LOOKS):
+            open_transactions = await self._observer.open_transactions()
+            if open_transactions:
+                break
+            await pause(asyncio.Event(), 0.01)
+        op = self._history.invoke("fault", value={"kind": "crash"})
+        await self._server.restart("immediate")
+        self._note("crash", op, open_transactions)
+
+    async def _busy_worker(self) -> Worker | None:
+        """One that holds work; if none does for a while, any."""
+        worker = None
+        for _ in range(LOOKS):
+            able = [one for one in self._workers.alive.values() if one.slot not in self._frozen]
+            if able:
+                worker = self._random.choice(able)
+                if await self._observer.held_by(worker.pid):
+                    return worker
+            await pause(asyncio.Event(), 0.01)
+        return worker
+
+    def _note(self, kind: str, op: int, in_flight: int) -> None:
+        self._history.note("fault", "end", op, value={"kind": kind, "in_flight": in_flight})
+        self.in_flight[kind] += in_flight
+        (self.hits if in_flight else self.missed)[kind] += 1

@@ -1,0 +1,111 @@
+"""The processes of the bank, and whoever starts them again."""
+
+import asyncio
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from eventbus.service import pause
+from tests.faults.bank.worker import TRY_AGAIN
+
+STOP_SECONDS = 40.0
+
+
+@dataclass(slots=True)
+class Worker:
+    """One life of one slot."""
+
+    slot: int
+    name: str
+    process: asyncio.subprocess.Process
+    doomed: bool = False  # we kill it
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self.process.pid
+
+
+class Workers:
+    """Slots, each with a process; one that dies is replaced at once.
+
+    Args:
+        storage: URL of the bus.
+        directory: for histories and logs.
+        slots: how many at once.
+        mutant: what is broken in them, on purpose.
+    """
+
+    def __init__(self, storage: str, directory: Path, slots: int, mutant: str | None) -> None:
+        self.alive: dict[int, Worker] = {}
+        self.lives = 0
+        self.away = 0  # ends because the database was away on entering
+        self.surprises: list[str] = []  # ends that nobody wanted
+        self._command = [sys.executable, "-m", "tests.faults.bank.worker", storage, str(directory)]
+        self._directory = directory
+        self._slots = slots
+        self._mutant = () if mutant is None else (mutant,)
+        self._stopping = asyncio.Event()
+        self._keepers: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """All slots."""
+        for slot in range(self._slots):
+            keeper = asyncio.create_task(self._keep(slot), name=f"workers:{slot}")
+            self._keepers.append(keeper)
+
+    async def stop(self) -> list[int]:
+        """SIGTERM to all; their exit codes. One that does not end is killed."""
+        self._stopping.set()
+        workers = list(self.alive.values())
+        for worker in workers:
+            worker.process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await asyncio.gather(*self._keepers)
+        except TimeoutError:
+            self.end()
+        return [worker.process.returncode or 0 for worker in workers]
+
+    def end(self) -> None:
+        """SIGKILL to whatever is left."""
+        self._stopping.set()
+        for worker in self.alive.values():
+            worker.doomed = True
+            worker.process.kill()
+
+    def kill(self, worker: Worker) -> None:
+        """SIGKILL; its slot gets another one."""
+        worker.doomed = True
+        worker.process.kill()
+
+    async def _keep(self, slot: int) -> None:
+        while not self._stopping.is_set():
+            worker = await self._spawn(slot)
+            self.alive[slot] = worker
+            code = await worker.process.wait()
+            del self.alive[slot]
+            if code == TRY_AGAIN:
+                self.away += 1
+                await pause(self._stopping, 0.3)
+            elif not (worker.doomed or self._stopping.is_set()):
+                self.surprises.append(f"{worker.name} ended with {code}")
+
+    async def _spawn(self, slot: int) -> Worker:
+        self.lives += 1
+        name = f"worker-{slot}-{self.lives}"
+        with (self._directory / f"{name}.log").open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                name,
+                str(slot),
+                str(self._slots),
+                *self._mutant,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONHASHSEED": "0"},
+            )
+        return Worker(slot, name, process)
