@@ -131,7 +131,8 @@ class Unit:
         return self._tx
 
     async def resource(self, kind: type[T]) -> T:
-        """The transaction's own connection of that kind."""
+        """The transaction's own connection of that kind, with BEGIN and savepoint sent."""
+        await self.sql.fetch("SELECT 1")  # whatever is due goes out with the first statement
         return self.storage.resource(kind)
 
     async def publish(

@@ -197,17 +197,14 @@ async def _reordered(publish: _Publish, messages: Sequence[Message], order: Sequ
 class _Again:
     """A delivery that somebody else holds as well; its verdict is not the broker's."""
 
+    lost = False  # who gets it owns it, whatever becomes of the first owner
+
     def __init__(self, first: Delivery) -> None:
-        self._first = first
         self.message = first.message
         self.malformed = first.malformed
         self.partition = first.partition
         self.offset = first.offset
         self.redelivered = True
-
-    @property
-    def lost(self) -> bool:
-        return self._first.lost
 
 
 class Zombies:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eventbus.errors import EventBusError
-from examples.order_book.app import Progress, order_book, progress, read
+from examples.order_book.app import Progress, order_book, prepare, progress, read
 from examples.order_book.report import report
 from examples.order_book.sources import Source, UnreadableError, of_file, of_seed
 
@@ -28,7 +28,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--storage", help="default: order_book-<input>.db in this directory")
     parser.add_argument("--limit", type=int, help="read only so many lines")
     parser.add_argument("--seed", type=int, default=1, help="of the synthetic order book")
-    parser.add_argument("--invoices", type=int, default=20_000, help="of the synthetic order book")
+    parser.add_argument("--invoices", type=int, default=10_000, help="of the synthetic order book")
     parser.add_argument("--progress", type=float, default=1.0, help="seconds between two reports")
     return parser.parse_args()
 
@@ -43,10 +43,14 @@ async def run(source: Source, storage: str, limit: int | None, seconds: float) -
     print(f"{source.name}\nstorage {storage}", flush=True)
     began = time.monotonic()
     async with order_book(storage) as bus:
-        await read(bus, source, limit=limit, warn=warner(), tell=teller(seconds))
+        start = await prepare(bus, source)
+        if start.upto:
+            print(f"an earlier run read {start.upto:,} lines: going on behind them")
+        await read(bus, source, start, limit=limit, warn=warner(), tell=teller(seconds))
         end = await progress(bus)
         text, holds = await report(bus, source, whole=limit is None)
-    print(f"\n{text}\n{end.upto:,} lines in {time.monotonic() - began:.1f} s of this run")
+    took = time.monotonic() - began
+    print(f"\n{text}\nthis run: {end.upto - start.upto:,} lines read in {took:.1f} s")
     return 0 if holds else 1
 
 

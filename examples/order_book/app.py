@@ -19,7 +19,7 @@ TABLES = (
     *billing.TABLES,
     *stock.TABLES,
 )
-MOST_AHEAD = 40_000  # lines that may wait for the handlers: what bounds memory and the outbox
+MOST_AHEAD = 15_000  # lines that may wait for the handlers: what bounds memory and the outbox
 PATIENCE_SECONDS = 60.0
 
 
@@ -77,13 +77,13 @@ async def _progress(tx: UnitOfWork) -> Progress:
 async def read(
     bus: EventBus,
     source: Source,
+    now: Progress,
     *,
     limit: int | None,
     warn: Callable[[int, str], None],
     tell: Callable[[Progress], None],
 ) -> None:
     """Publish what was not published yet, and return when everything is handled."""
-    now = await prepare(bus, source)
     lines = itertools.islice(source.lines(), now.upto, limit)
     for chunk in chunks(lines, after=now.upto):
         now = await publish(bus, chunk)

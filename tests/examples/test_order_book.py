@@ -129,6 +129,8 @@ def test_the_synthetic_order_book_ends_with_the_totals_it_was_made_of(tmp_path: 
     done = order_book("--invoices", "300", cwd=tmp_path)
     assert "equals the totals added up while it was made up: yes" in done.stdout
     again = order_book("--invoices", "300", cwd=tmp_path)
+    assert "an earlier run read" in again.stdout
+    assert "this run: 0 lines read" in again.stdout
     assert shown(again.stdout, "quantity x price") == shown(done.stdout, "quantity x price")
     assert "equals the totals added up while it was made up: yes" in again.stdout
 

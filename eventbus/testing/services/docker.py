@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from eventbus.testing.services.processes import free_port, wait_until
+from eventbus.testing.services.processes import BESIDE, free_port, wait_until
 from eventbus.testing.services.service import (
     Absent,
     Container,
@@ -154,10 +154,14 @@ def _container(
 
     container = DockerContainer(image, docker_client_kw={"timeout": 60})
     container.with_envs(**wanted.environment).with_command(list(wanted.command))
-    container.with_bind_ports(wanted.port, host_port)
-    if _is_local(engine):  # with_bind_ports knows all interfaces only; docker-py takes an address
-        ports: dict[str, Any] = container.ports
-        ports[str(wanted.port)] = ("127.0.0.1", host_port)
+    published = {wanted.port: host_port}
+    if wanted.beside is not None:
+        published[wanted.beside] = host_port + BESIDE
+    for inside, outside in published.items():
+        container.with_bind_ports(inside, outside)
+        if _is_local(engine):  # it knows all interfaces only; docker-py takes an address
+            ports: dict[str, Any] = container.ports
+            ports[str(inside)] = ("127.0.0.1", outside)
     return container
 
 

@@ -10,6 +10,7 @@ from eventbus.errors import ConfigurationError
 from eventbus.testing.services import docker
 from eventbus.testing.services.postgres import Postgres
 from eventbus.testing.services.processes import Process, this_process
+from eventbus.testing.services.rabbitmq import Rabbit
 from eventbus.testing.services.service import (
     Absent,
     ProbeError,
@@ -22,7 +23,7 @@ from eventbus.testing.services.service import (
 )
 from eventbus.testing.services.state import Entry, started_here, state_of_this_checkout
 
-SERVICES: Mapping[str, Service] = {service.name: service for service in (Postgres(),)}
+SERVICES: Mapping[str, Service] = {service.name: service for service in (Postgres(), Rabbit())}
 
 
 def say_nothing(text: str) -> None:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from eventbus.testing.services.processes import Process
     from eventbus.testing.services.service import Running
 
-NAMES = ("postgres",)  # equal to the table of services, which is not imported here
-_FIXTURES = {"postgres_url": "postgres"}
+NAMES = ("postgres", "rabbit")  # equal to the table of services, which is not imported here
+_FIXTURES = {"postgres_url": "postgres", "rabbit_url": "rabbit"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -43,12 +43,16 @@ class Absent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
-    """What to run in Docker, once the port on the host is known."""
+    """What to run in Docker, once the port on the host is known.
+
+    `beside` is a second port of the container, published 10,000 above the first.
+    """
 
     image: str
     port: int
     environment: Mapping[str, str]
     command: tuple[str, ...]
+    beside: int | None = None
 
 
 class Service(Protocol):

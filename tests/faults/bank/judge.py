@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.faults.bank.observer import Observer
 from tests.faults.bank.transfers import GROUPS, TOTAL
@@ -11,8 +12,6 @@ from tests.faults.checkers.per_key_order import per_key_order
 from tests.faults.checkers.total_queue import total_queue
 from tests.faults.checkers.verdict import Effect, Verdict
 from tests.faults.history import Operation, merged, read
-
-_FOLLOW_UPS = "SELECT id FROM follow_ups"
 
 
 async def judge(observer: Observer, directory: Path) -> list[Verdict]:
@@ -40,10 +39,8 @@ async def judge(observer: Observer, directory: Path) -> list[Verdict]:
 async def _follow_ups(observer: Observer, effects: Sequence[Effect]) -> list[Verdict]:
     """What handlers published is acknowledged once its business row stands there."""
     verdicts = []
-    for group, kind in (("credit", "bank.debited"), ("confirm", "bank.credited")):
-        rows = await _rows(
-            observer, "SELECT id FROM follow_ups WHERE type = $1", kind
-        )
+    for group, kind in (("credit", "Debited"), ("confirm", "Credited")):
+        rows = await _rows(observer, "SELECT id FROM follow_ups WHERE type = $1", kind)
         published = [
             Operation(t=0, p="handlers", op=number, f="publish", type="ok", id=row["id"])
             for number, row in enumerate(rows)
@@ -60,9 +57,7 @@ async def _tables(observer: Observer, effects: Sequence[Effect]) -> Tables:
     for row in await _rows(observer, "SELECT group_name, message_id FROM {schema}.parked"):
         parked.setdefault(row["group_name"], set()).add(row["message_id"])
     outbox = await _rows(observer, "SELECT message_id FROM {schema}.outbox")
-    business = await _rows(
-        observer, "SELECT id FROM requests UNION ALL SELECT id FROM follow_ups"
-    )
+    business = await _rows(observer, "SELECT id FROM requests UNION ALL SELECT id FROM follow_ups")
     return Tables(
         effects=effects,
         inbox=inbox,
@@ -101,9 +96,7 @@ async def _at_rest(observer: Observer, last: dict[str, int]) -> Verdict:
     standing = await observer.standing()
     if standing is None:
         raise RuntimeError("the database is away")
-    left = {
-        name: standing[name] for name in ("transit", "outbox", "parked", "parked_keys")
-    }
+    left = {name: standing[name] for name in ("transit", "outbox", "parked", "parked_keys")}
     return Verdict(
         checker="at rest",
         ok=not any(left.values()) and standing["confirmed"] == sum(last.values()),
@@ -111,7 +104,7 @@ async def _at_rest(observer: Observer, last: dict[str, int]) -> Verdict:
     )
 
 
-async def _rows(observer: Observer, query: str, *values: object) -> list[object]:
+async def _rows(observer: Observer, query: str, *values: object) -> list[Any]:
     rows = await observer.ask(query, *values)
     if rows is None:
         raise RuntimeError("the database is away")

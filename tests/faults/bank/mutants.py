@@ -46,7 +46,13 @@ def settles_before_handled() -> None:
     Relay.__init__ = _hasty  # type: ignore[method-assign]  # the mutant
 
 
+def reads_from_the_start() -> None:
+    """EXPERIMENT."""
+    Relay._after = lambda self: 0
+
+
 MUTANTS: Mapping[str, Callable[[], None]] = {
+    "reads_from_the_start": reads_from_the_start,
     "forgets_the_inbox": forgets_the_inbox,
     "holds_no_keys": holds_no_keys,
     "settles_before_handled": settles_before_handled,

@@ -14,7 +14,6 @@ from eventbus import Context, DeadLetter, Event, Group, RetryPolicy, UnitOfWork,
 ACCOUNTS = 32
 OPENING = 1_000
 TOTAL = ACCOUNTS * OPENING
-SOURCE = "/bank"
 SCHEMA = f"""
 CREATE TABLE accounts (name text PRIMARY KEY, balance bigint NOT NULL CHECK (balance >= 0))
   WITH (fillfactor = 50);
@@ -23,11 +22,11 @@ CREATE TABLE transit (transfer text NOT NULL, amount bigint NOT NULL);
 CREATE INDEX ON transit (transfer);
 CREATE TABLE requests (id text NOT NULL, source text NOT NULL, seq int NOT NULL,
   PRIMARY KEY (source, seq));  -- a client that was killed may meet its own old commit
-CREATE TABLE follow_ups (id text NOT NULL, transfer text NOT NULL);
+CREATE TABLE follow_ups (id text NOT NULL, type text NOT NULL);
 CREATE TABLE effects (at bigint GENERATED ALWAYS AS IDENTITY, grp text NOT NULL, id text NOT NULL,
   key text NOT NULL, seq int NOT NULL, pid int NOT NULL DEFAULT pg_backend_pid(),
   txid xid8 NOT NULL DEFAULT pg_current_xact_id());
-CREATE TABLE refused (grp text NOT NULL, transfer text NOT NULL);
+CREATE INDEX ON effects (key, grp);
 CREATE TABLE repaired (transfer text PRIMARY KEY);
 """
 _RETRY = RetryPolicy(in_place=0, parked=(timedelta(milliseconds=100),) * 4)
@@ -139,7 +138,7 @@ async def _move(ctx: Context, account: str, amount: int) -> None:
 async def _follow_up(ctx: Context, event: Debited | Credited) -> None:
     message_id = await ctx.publish(event)
     await ctx.sql.execute(
-        "INSERT INTO follow_ups (id, transfer) VALUES ($1, $2)", message_id, event.transfer
+        "INSERT INTO follow_ups (id, type) VALUES ($1, $2)", message_id, type(event).__name__
     )
 
 

@@ -1,0 +1,157 @@
+"""Errors of the client -> two of the adapter -> `TransportError`; nothing else passes."""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from aiormq import exceptions as amqp
+from pamqp.exceptions import PAMQPException
+
+from eventbus.errors import TransportError
+
+R = TypeVar("R")
+
+
+class BrokenError(Exception):
+    """The channel or the connection is of no use any more: make a new one; stays in the adapter."""
+
+
+class RefusedError(Exception):
+    """The broker says no, and will say so again; stays in the adapter."""
+
+    def __init__(self, code: str, what: str, why: str, next: str) -> None:
+        super().__init__(f"{what}: {why}")
+        self.code = code
+        self.what = what
+        self.why = why
+        self.next = next
+
+    def public(self, where: str) -> TransportError:
+        """The same for users."""
+        return TransportError(self.code, self.what, where=where, why=self.why, next=self.next)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a class of the client's errors means."""
+
+    code: str
+    what: str
+    next: str
+
+
+CREDENTIALS = Rule(
+    "EB2201",
+    "RabbitMQ refuses the user, its password or the virtual host",
+    "mend user, password and vhost of the URL | rabbitmqctl list_permissions -p VHOST",
+)
+DIFFERENT = Rule(
+    "EB2202",
+    "a queue or exchange exists with other arguments",
+    "delete it once it is empty, or take the name or the settings that fit",
+)
+NO_PLUGIN = Rule(
+    "EB2203",
+    "the broker does not understand what a group with shards needs",
+    "rabbitmq-plugins enable rabbitmq_consistent_hash_exchange",
+)
+FORBIDDEN = Rule(
+    "EB2204",
+    "the user has no right to do this on the broker",
+    "grant it: rabbitmqctl set_permissions -p VHOST USER CONFIGURE WRITE READ",
+)
+MISSING = Rule(
+    "EB2205",
+    "a queue or exchange is missing",
+    "eventbus topology apply, or declare=true in the URL",
+)
+LOCKED = Rule(
+    "EB2206",
+    "a queue belongs to another connection alone",
+    "take another group name: the queue is exclusive",
+)
+
+RULES: tuple[tuple[type[Exception], Rule], ...] = (
+    (amqp.ProbableAuthenticationError, CREDENTIALS),
+    (amqp.AuthenticationError, CREDENTIALS),
+    (amqp.ConnectionNotAllowed, CREDENTIALS),
+    (amqp.ConnectionCommandInvalid, NO_PLUGIN),
+    (amqp.ChannelPreconditionFailed, DIFFERENT),
+    (amqp.ChannelAccessRefused, FORBIDDEN),
+    (amqp.ChannelNotFoundEntity, MISSING),
+    (amqp.ChannelLockedResource, LOCKED),
+)
+CLIENT_ERRORS = (
+    amqp.AMQPError,
+    PAMQPException,
+    OSError,
+    RuntimeError,  # ChannelInvalidStateError, and "connection closed" of channel()
+    ValueError,  # a frame that is none of those expected; a channel number that is taken
+    EOFError,
+    StopAsyncIteration,
+    AssertionError,
+)
+"""What the client raises, seen in its source; programming errors of ours are not among them."""
+
+
+def understood(error: BaseException) -> BrokenError | RefusedError:
+    """What it means for us."""
+    if isinstance(error, BrokenError | RefusedError):
+        return error
+    for kind, rule in RULES:
+        if isinstance(error, kind):
+            return RefusedError(rule.code, rule.what, text_of(error), rule.next)
+    return BrokenError(text_of(error))
+
+
+def text_of(error: BaseException) -> str:
+    """One line; the client's `str` is often empty."""
+    parts = [str(part) for part in error.args if part is not None and not _is_noise(part)]
+    return " ".join((" ".join(parts) or type(error).__name__).split())
+
+
+def _is_noise(part: object) -> bool:
+    return isinstance(part, int) and not isinstance(part, bool)
+
+
+async def guarded(call: Awaitable[R], seconds: float) -> R:
+    """Await the client with a deadline.
+
+    Cancelling passes; a CancelledError that nobody asked for is the client's way to say that the
+    connection is lost (mosquito/aio-pika#689 and others, measured).
+
+    Raises:
+        BrokenError: time is over, or the channel or connection is gone.
+        RefusedError: the broker refused.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await call
+    except TimeoutError as error:
+        raise BrokenError(f"no answer within {seconds:g} s") from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise BrokenError("the connection was lost") from error
+    except CLIENT_ERRORS as error:
+        raise understood(error) from error
+
+
+def unreachable(place: str, why: str) -> TransportError:
+    """EB2001."""
+    return TransportError(
+        "EB2001",
+        f"cannot reach RabbitMQ at {place}",
+        where=f"transport {place}",
+        why=why,
+        next="eventbus doctor | start the broker | mend the URL",
+    )
+
+
+def public(error: BrokenError | RefusedError, place: str) -> TransportError:
+    """For users, whichever it is."""
+    if isinstance(error, RefusedError):
+        return error.public(f"transport {place}")
+    return unreachable(place, str(error))

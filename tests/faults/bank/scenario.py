@@ -1,0 +1,205 @@
+"""A run of the bank from the empty database to the verdict."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from eventbus import EventBus
+from eventbus.errors import StorageError
+from eventbus.service import pause
+from eventbus.testing.services import PostgresServer, private_postgres
+from tests.faults.bank.judge import judge
+from tests.faults.bank.nemesis import KINDS, Nemesis
+from tests.faults.bank.observer import Observer
+from tests.faults.bank.transfers import SCHEMA
+from tests.faults.bank.workers import Workers
+from tests.faults.checkers.verdict import Verdict
+from tests.faults.history import History
+
+BUS = "bank"  # the schema of the bus
+REDRIVE_SECONDS = 3.0
+REST_SECONDS = 60.0  # after the last fault: everything is worked off, or it is stuck
+_SETTINGS = {"deadlock_timeout": "200ms", "log_lock_waits": "on"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to happen.
+
+    Args:
+        seed: of the faults; when they hit is up to the machine.
+        effects: so many at least.
+        hits: so many faults of each of `KINDS` that hit work, at least.
+        every: seconds between two faults.
+        weights: how likely each of `KINDS` is, once each was there.
+        most_seconds: of torment, even if that was too little.
+        slots: worker processes at once.
+        mutant: what is broken in them.
+    """
+
+    seed: int
+    effects: int
+    hits: int = 1
+    every: float = 3.0
+    weights: Sequence[int] = (6, 2, 2)
+    most_seconds: float = 600.0
+    slots: int = 3
+    mutant: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What happened and what it means."""
+
+    verdicts: Sequence[Verdict]
+    figures: Mapping[str, float]
+    hits: Mapping[str, int]  # faults that hit work, by kind
+    surprises: Sequence[str]  # workers that ended by themselves, or not when they were told to
+
+    def __str__(self) -> str:
+        figures = ", ".join(f"{name} {value:g}" for name, value in self.figures.items())
+        return "\n".join([figures, *map(str, self.verdicts), *self.surprises])
+
+
+async def run(plan: Plan, directory: Path) -> Outcome:
+    """All of it; histories, logs and the fault log stay in `directory`."""
+    async with private_postgres(_SETTINGS) as server:
+        storage = f"{server.url}?schema={BUS}&pool=16"
+        await _prepare(server.url, storage)
+        async with _staff(plan, storage, server, directory) as bank:
+            return await bank.day(plan)
+
+
+async def _prepare(url: str, storage: str) -> None:
+    await EventBus("memory://", storage=storage).upgrade()
+    connection = await asyncpg.connect(url, timeout=10, command_timeout=20)
+    try:
+        await connection.execute(SCHEMA)
+    finally:
+        connection.terminate()
+
+
+@asynccontextmanager
+async def _staff(
+    plan: Plan, storage: str, server: PostgresServer, directory: Path
+) -> AsyncIterator["Bank"]:
+    observer = Observer(server.url, BUS)
+    workers = Workers(storage, directory, plan.slots, plan.mutant)
+    with History("nemesis", path=directory / "nemesis.jsonl") as history:
+        nemesis = Nemesis(plan.seed, workers, server, observer, history)
+        try:
+            yield Bank(observer, workers, nemesis, Operator(storage), directory)
+        finally:
+            workers.end()
+            nemesis.thaw()
+            observer.close()
+
+
+class Operator:
+    """Repairs what is dead and redrives it, beside everything else."""
+
+    def __init__(self, storage: str) -> None:
+        self.redriven = 0
+        self._storage = storage
+
+    async def serve(self, stopping: asyncio.Event) -> None:
+        """Look after dead letters until stopping."""
+        while not await pause(stopping, REDRIVE_SECONDS):
+            try:
+                async with EventBus("memory://", storage=self._storage).client() as bus:
+                    await self._redrive(bus)
+            except StorageError:
+                continue
+
+    async def _redrive(self, bus: EventBus) -> None:
+        letters = await bus.dead_letters.list(limit=1000)
+        if not letters:
+            return
+        async with bus.transaction() as tx:
+            for letter in letters:
+                await tx.sql.execute(
+                    "INSERT INTO repaired SELECT $1::json ->> 'transfer' ON CONFLICT DO NOTHING",
+                    letter["payload"].decode(),
+                )
+        ids = [letter["id"] for letter in letters]
+        self.redriven += await bus.dead_letters.change("redrive", actor="operator", ids=ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Bank:
+    """Everybody who works there."""
+
+    observer: Observer
+    workers: Workers
+    nemesis: Nemesis
+    operator: Operator
+    directory: Path
+
+    async def day(self, plan: Plan) -> Outcome:
+        """Torment, then healing, then the verdict."""
+        began = time.monotonic()
+        evening = asyncio.Event()
+        self.workers.start()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.observer.watch(evening), name="bank:observer")
+            tasks.create_task(self.operator.serve(evening), name="bank:operator")
+            await self._torment(plan)
+            (self.directory / "enough").touch()
+            healed = time.monotonic()
+            await self._until(self._is_at_rest, REST_SECONDS)
+            rested = time.monotonic()
+            evening.set()
+        codes = await self.workers.stop()
+        verdicts = await judge(self.observer, self.directory)
+        standing = await self.observer.standing() or {}
+        surprises = [*self.workers.surprises, *(f"exit code {code}" for code in codes if code)]
+        return Outcome(
+            verdicts=verdicts,
+            figures={
+                "effects": standing.get("effects", 0),
+                "redriven": self.operator.redriven,
+                "lives": self.workers.lives,
+                "database away on entering": self.workers.away,
+                **{f"{kind} hits": self.nemesis.hits[kind] for kind in KINDS},
+                **{f"{kind} misses": self.nemesis.missed[kind] for kind in KINDS},
+                **{f"{kind} in flight": self.nemesis.in_flight[kind] for kind in KINDS},
+                "seconds of torment": round(healed - began, 1),
+                "seconds to rest": round(rested - healed, 1),
+            },
+            hits=self.nemesis.hits,
+            surprises=surprises,
+        )
+
+    async def _torment(self, plan: Plan) -> None:
+        async def enough() -> bool:
+            standing = await self.observer.standing()
+            hit = all(self.nemesis.hits[kind] >= plan.hits for kind in KINDS)
+            return hit and standing is not None and standing["effects"] >= plan.effects
+
+        healing = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(
+                self.nemesis.torment(healing, weights=plan.weights, every=plan.every),
+                name="bank:nemesis",
+            )
+            await self._until(enough, plan.most_seconds)
+            healing.set()
+
+    async def _is_at_rest(self) -> bool:
+        standing = await self.observer.standing()
+        if standing is None or standing["confirmed"] < standing["requests"]:
+            return False
+        return not any(standing[name] for name in ("transit", "outbox", "parked", "parked_keys"))
+
+    async def _until(self, fact: Callable[[], Awaitable[bool]], seconds: float) -> None:
+        """Or until the time is up: the verdict says what is missing then."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self.workers.surprises:
+            if await fact():
+                return
+            await pause(asyncio.Event(), 0.2)

@@ -1,0 +1,48 @@
+"""Every mutant of the PostgreSQL storage turns the test red that is named for it."""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from eventbus.errors import EventBusError
+from eventbus.postgres import PostgresStorage
+from eventbus.testing import conformance
+from eventbus.testing.conformance.samples import unique
+from tests.conformance.postgres import ShiftingClock, WaitingClock, database, entered
+from tests.faults.mutants_postgres import MUTANTS, RACES, Mutant
+from tests.integration.postgres.races import Races
+
+SEEN = (AssertionError, pytest.fail.Exception, TimeoutError, EventBusError)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with database() as url:
+        yield url
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+async def test_the_suite_sees_the_mutant(server: str, mutant: Mutant) -> None:
+    await _run(server, mutant)
+    with mutant.applied(), pytest.raises(SEEN):
+        await _run(server, mutant)
+
+
+async def _run(server: str, mutant: Mutant) -> None:
+    """The named test, in a schema of its own: made by the mutated files, if it mutates them."""
+    schema = unique("mutant")
+    async with AsyncExitStack() as stack:
+        storage = await stack.enter_async_context(entered(server, schema=schema))
+        given: dict[str, Any] = {"storage": storage, **mutant.arguments}
+        if mutant.suite == RACES:
+            other = await stack.enter_async_context(PostgresStorage(storage.config))
+            await getattr(Races(), mutant.test)(storage, other)
+            return
+        waits = mutant.suite == "StressSuite"
+        given["clock"] = WaitingClock() if waits else ShiftingClock(server, schema)
+        test = getattr(getattr(conformance, mutant.suite)(), mutant.test)
+        names = inspect.signature(test).parameters
+        await test(**{name: given[name] for name in names})

@@ -1,0 +1,132 @@
+"""Interleavings that only several writers have, step by step; mutants must fail them.
+
+Two storages of one schema stand for two processes, so that both can have a transaction open.
+"""
+
+import asyncio
+from typing import Any
+
+from eventbus.postgres import PostgresStorage
+from eventbus.testing.conformance.samples import (
+    failed,
+    numbers,
+    queued,
+    some_message,
+    some_messages,
+    take,
+    unique,
+)
+
+
+async def waiting(storage: PostgresStorage, *, for_what: str = "transactionid") -> None:
+    """Until somebody in this database waits for a lock of another transaction."""
+    async with asyncio.timeout(10), storage.pools.connecting() as connection:
+        while not await connection.fetchval(
+            "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+            " WHERE NOT l.granted AND l.locktype = $1 AND a.datname = current_database()",
+            for_what,
+        ):
+            pass
+
+
+class Races:
+    """Called with two entered storages of one schema, nothing in it."""
+
+    async def keys_parked_by_whom_one_waited_for_are_held(
+        self, one: PostgresStorage, other: PostgresStorage
+    ) -> None:
+        group, (first, second) = unique("group"), some_messages(2, key="k")
+
+        async def receive() -> Any:
+            async with other.transaction() as tx:
+                return await tx.inbox.receive([first, second], keys=["k", "k"], group=group)
+
+        async with one.transaction() as tx:
+            await tx.inbox.receive([first], keys=["k"], group=group)
+            receiving = asyncio.create_task(receive(), name="receive:1")
+            await waiting(one)
+            await tx.parking.park([failed(first)], group=group)
+        found = await receiving
+        assert found.new == {second.identity}
+        assert found.held == {"k"}
+
+    async def a_key_row_that_was_there_is_locked_by_who_parks(
+        self, one: PostgresStorage, other: PostgresStorage
+    ) -> None:
+        group, message, before = unique("group"), some_message(1, key="k"), some_message(0, key="k")
+        lease = await take(other, f"parked/{group}")
+        async with one.transaction() as lane:
+            await lane.inbox.receive([message], keys=["k"], group=group)
+            async with other.transaction() as tx:
+                await tx.parking.park([queued(before)], group=group)
+                await tx.parking.settle(lease, [queued(before)], group=group)
+            await lane.parking.park([queued(message)], group=group)
+            async with other.transaction() as tx:  # the key is empty for all that it can see
+                assert await tx.parking.due(lease, group=group, limit=10) == []
+        async with other.transaction() as tx:
+            assert numbers(await tx.parking.due(lease, group=group, limit=10)) == [1]
+
+    async def a_lane_with_the_key_and_a_closing_round_never_meet(
+        self, one: PostgresStorage, other: PostgresStorage
+    ) -> None:
+        group, (first, second) = unique("group"), some_messages(2, key="k")
+        lease = await take(other, f"parked/{group}")
+        async with one.transaction() as tx:
+            await tx.parking.park([queued(first)], group=group)
+
+        async def close() -> Any:
+            async with other.transaction() as tx:
+                rows = await tx.parking.behind(lease, "k", group=group, limit=20, closing=True)
+                if rows is not None:
+                    await tx.parking.settle(lease, rows, group=group)
+                return rows
+
+        async with one.transaction() as lane:
+            found = await lane.inbox.receive([second], keys=["k"], group=group)
+            assert found.held == {"k"}
+            closing = asyncio.create_task(close(), name="close:1")
+            await waiting(one)
+            await lane.parking.park([queued(second)], group=group)
+        assert numbers(await closing or ()) == [0, 1]
+        async with one.transaction() as tx:
+            assert await tx.parking.keys(group=group, limit=9) == frozenset()
+
+    async def a_closing_round_that_finds_the_key_busy_gives_up_and_costs_nothing(
+        self, one: PostgresStorage, other: PostgresStorage
+    ) -> None:
+        group, message = unique("group"), some_message(key="k")
+        lease = await take(other, f"parked/{group}")
+        async with one.transaction() as tx:
+            await tx.parking.park([queued(message)], group=group)
+        async with one.transaction() as lane:
+            await lane.inbox.receive([some_message(key="k")], keys=["k"], group=group)
+            async with other.transaction() as tx:
+                rows = await tx.parking.behind(lease, "k", group=group, limit=9, closing=True)
+                assert rows is None
+                timeout = await tx.sql.fetch("SELECT current_setting('lock_timeout') AS t")
+                assert timeout[0]["t"] == "5s", "the handlers' own again"
+                await tx.inbox.count([message], group=group)
+
+    async def an_operator_waits_for_the_lane_that_has_the_key(
+        self, one: PostgresStorage, other: PostgresStorage
+    ) -> None:
+        from eventbus.inspection import Selection
+
+        group, (first, second) = unique("group"), some_messages(2, key="k")
+        lease = await take(other, f"parked/{group}")
+        async with one.transaction() as tx:
+            await tx.parking.park([failed(first, delay=None)], group=group)
+        what = Selection(place="dead-letter", group=group)
+        async with one.transaction() as lane:
+            await lane.inbox.receive([second], keys=["k"], group=group)
+            discarding = asyncio.create_task(
+                other.inspection.change("discard", what, actor="ops"), name="discard:1"
+            )
+            await waiting(one)
+            await lane.parking.park([queued(second)], group=group)
+        assert await discarding == 1
+        async with other.transaction() as tx:
+            assert numbers(await tx.parking.due(lease, group=group, limit=9)) == [1]
+
+
+RACES = [name for name in vars(Races) if not name.startswith("_")]

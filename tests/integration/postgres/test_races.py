@@ -1,0 +1,13 @@
+"""Every interleaving of `races.py` on the adapter as it is."""
+
+import pytest
+
+from eventbus.postgres import PostgresStorage
+from tests.integration.postgres.races import RACES, Races
+
+
+@pytest.mark.parametrize("race", RACES)
+async def test_step_by_step(storage: PostgresStorage, race: str) -> None:
+    async with PostgresStorage(storage.config) as other:
+        await getattr(Races(), race)(storage, other)
+        assert other.pools.idle() == other.pools.size()
