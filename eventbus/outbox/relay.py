@@ -329,6 +329,7 @@ class Relay:
             if more:
                 taken = await tx.leases.acquire(names, owner=self._owner, ttl=TTL, limit=more)
                 held = [*held, *taken]
+                self._gap = self._gap or bool(taken)  # their older rows were never read here
         self.leases = held
         self._renew_at = now + (TTL.total_seconds() / 3 if held else 1.0)
 
