@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from aiormq import exceptions as amqp
-from pamqp.exceptions import PAMQPException
 
 from eventbus.errors import TransportError
 
@@ -82,17 +81,6 @@ RULES: tuple[tuple[type[Exception], Rule], ...] = (
     (amqp.ChannelNotFoundEntity, MISSING),
     (amqp.ChannelLockedResource, LOCKED),
 )
-CLIENT_ERRORS = (
-    amqp.AMQPError,
-    PAMQPException,
-    OSError,
-    RuntimeError,  # ChannelInvalidStateError, and "connection closed" of channel()
-    ValueError,  # a frame that is none of those expected; a channel number that is taken
-    EOFError,
-    StopAsyncIteration,
-    AssertionError,
-)
-"""What the client raises, seen in its source; programming errors of ours are not among them."""
 
 
 def understood(error: BaseException) -> BrokenError | RefusedError:
@@ -135,7 +123,7 @@ async def guarded(call: Awaitable[R], seconds: float) -> R:
         if task is not None and task.cancelling():
             raise
         raise BrokenError("the connection was lost") from error
-    except CLIENT_ERRORS as error:
+    except Exception as error:  # the border: the client fails futures with any class, Exception too
         raise understood(error) from error
 
 

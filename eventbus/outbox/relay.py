@@ -17,8 +17,8 @@ from eventbus.errors import PublishError, StorageError, TransportError
 from eventbus.errors import Rejected as RejectedResult
 from eventbus.errors import Unknown as UnknownResult
 from eventbus.instrumentation import Instrumentation
-from eventbus.message import Message
 from eventbus.outbox.partitions import fair_share, surplus, wanted
+from eventbus.outbox.unsettled import MOST, Unsettled
 from eventbus.service import Alarm, pause
 from eventbus.storage import Storage
 from eventbus.storage.leases import Lease
@@ -31,8 +31,6 @@ TTL = timedelta(seconds=10)
 BATCH = 500
 SHORTEST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.02, 1.0
 MAX_ATTEMPTS = 10
-SETTLE_AT, SETTLE_EVERY_SECONDS = 1_000, 0.1  # of rows that a volatile transport had
-MAX_OUT = 10_000  # rows that a volatile transport holds and their groups have not finished
 
 
 class Relay:
@@ -70,14 +68,8 @@ class Relay:
         self._alarm = Alarm(lambda at_most: storage.wait("outbox", at_most=at_most), "relay")
         self._began = 0.0
         self._busy = False
-        # Rows that the transport holds only in this process: settled once their groups are done,
-        # and known here until then, or the next read would send them again.
         self._volatile = not transport.capabilities.durable and isinstance(transport, Volatile)
-        self._out: dict[tuple[str, str], Outgoing] = {}
-        self._handled: list[Outgoing] = []
-        self._reads = 0
-        self._gap = False
-        self._settled_at = 0.0
+        self._unsettled = Unsettled(self._ring_if_at_rest)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Relay until stopping.
@@ -85,7 +77,7 @@ class Relay:
         Then end the batch, settle what is confirmed, release the leases.
         """
         if self._volatile and isinstance(self._transport, Volatile):
-            self._transport.on_handled(self._take_handled)
+            self._transport.on_handled(self._unsettled.handled)
         self._began = asyncio.get_running_loop().time()
         idle = SHORTEST_POLL_SECONDS
         try:
@@ -100,7 +92,7 @@ class Relay:
 
     async def idle(self) -> bool:
         """Whether nothing that is due waits here or in the database; if something does, go on."""
-        if self._busy or self._out:
+        if self._busy or len(self._unsettled):
             self._alarm.ring()
             return False
         if self.paused or not self.leases:
@@ -131,44 +123,21 @@ class Relay:
 
     async def _read(self) -> list[Outgoing]:
         """Settle what is handled, let join what is due, read what may go: one transaction."""
-        handled = self._to_settle()
-        rows: Sequence[Outgoing] = ()
+        unsettled = self._unsettled
+        handled = unsettled.to_settle(asyncio.get_running_loop().time())
+        out = len(unsettled) - len(handled)
+        after, rows = unsettled.after(), list[Outgoing]()
         async with self._storage.transaction() as tx:
             if handled:
                 self._notice(await tx.outbox.settle(self.leases, handled), len(handled))
-            after = self._after()
-            if len(self._out) - len(handled) < MAX_OUT:
+            if out < MOST:
                 await tx.outbox.promote(self.leases, limit=100)
-                limit = self._batch if after else self._batch + len(self._out)
-                rows = await tx.outbox.read(self.leases, limit=limit, after=after)
-        del self._handled[: len(handled)]
-        for row in handled:
-            self._out.pop(_identity(row.message), None)
-        if not after:
-            self._gap = False
-        if not self._out:
-            return list(rows)
-        return [row for row in rows if _identity(row.message) not in self._out][: self._batch]
-
-    def _to_settle(self) -> list[Outgoing]:
-        """Handled rows, many at a time: one that is lost is only sent again, and recognised."""
-        now = asyncio.get_running_loop().time()
-        few = len(self._handled) < SETTLE_AT and len(self._handled) < len(self._out)
-        if few and now - self._settled_at < SETTLE_EVERY_SECONDS:
+                limit = self._batch if after else self._batch + out
+                rows = list(await tx.outbox.read(self.leases, limit=limit, after=after))
+        unsettled.settled(handled)
+        if out >= MOST:
             return []
-        self._settled_at = now
-        return self._handled[:]
-
-    def _after(self) -> int:
-        """The highest row that is out, if all below it are out too: they need not be read again.
-
-        Not once one of them came back unsent: its key goes on from it. And each tenth read starts
-        at the beginning, for a lower row may have been committed since.
-        """
-        self._reads = (self._reads + 1) % 10
-        if self._gap or not self._reads:
-            return 0
-        return max((row.row for row in self._out.values()), default=0)
+        return unsettled.unknown(rows, after=after)[: self._batch]
 
     async def _publish(self, rows: list[Outgoing]) -> int:
         """Whole where the transport stops at a refusal, else in waves of one row per key."""
@@ -199,7 +168,7 @@ class Relay:
         """One call; True: the transport is down, or its answer is unknown."""
         messages = [row.message for row in rows]
         if self._volatile:
-            self._out.update((_identity(row.message), row) for row in rows)
+            self._unsettled.going(rows)
         spans = self._instrumentation
         try:
             with nullcontext() if spans is None else spans.sending(messages):
@@ -216,7 +185,7 @@ class Relay:
                         rejected.append((row, reason))
                     case UnknownResult():
                         down = True
-                self._forget(row)
+                self._unsettled.came_back(row)
                 out.add(row.message.key or "")
             out.discard("")
             self.trouble = error.what if down else None
@@ -225,17 +194,12 @@ class Relay:
             self.trouble = getattr(error, "what", None) or f"no answer within {TTL}"
             log.warning("the relay waits for the broker: %s", self.trouble)
             for row in rows:
-                self._forget(row)
+                self._unsettled.came_back(row)
             return True
         self.trouble = None
         self._failures = 0
         confirmed.extend(rows)
         return False
-
-    def _forget(self, row: Outgoing) -> None:
-        """It did not go out: the next read must find it before the later ones of its key."""
-        if self._out.pop(_identity(row.message), None) is not None:
-            self._gap = True
 
     async def _hand_over(self, rows: Sequence[Outgoing]) -> None:
         """What stood here before we began, another process may have handed to a volatile broker.
@@ -297,14 +261,8 @@ class Relay:
         if changed < wanted:
             self._renew_at = 0.0
 
-    def _take_handled(self, messages: Sequence[Message]) -> None:
-        """Every group is done with these: their rows may go."""
-        for message in messages:
-            row = self._out.get(_identity(message))
-            if row is not None:
-                self._handled.append(row)
-        enough = len(self._handled) >= SETTLE_AT or len(self._handled) == len(self._out)
-        if enough and not self._busy:
+    def _ring_if_at_rest(self) -> None:
+        if not self._busy:
             self._alarm.ring()
 
     async def _hold_leases(self) -> None:
@@ -329,13 +287,14 @@ class Relay:
             if more:
                 taken = await tx.leases.acquire(names, owner=self._owner, ttl=TTL, limit=more)
                 held = [*held, *taken]
-                self._gap = self._gap or bool(taken)  # their older rows were never read here
+                if taken:
+                    self._unsettled.read_all_next()
         self.leases = held
         self._renew_at = now + (TTL.total_seconds() / 3 if held else 1.0)
 
     async def _give_back(self) -> None:
         leases = [*self.leases, *self._presence]
-        handled, self._handled = self._handled, []
+        handled = self._unsettled.to_settle(float("inf"))
         if not leases:
             return
         async with asyncio.timeout(5), self._storage.transaction() as tx:
@@ -369,7 +328,3 @@ def delay_after(attempts: int, random: Random) -> timedelta | None:
     if attempts >= MAX_ATTEMPTS:
         return None
     return timedelta(seconds=min(300.0, 2.0 ** (attempts - 1)) * random.uniform(0.8, 1.2))
-
-
-def _identity(message: Message) -> tuple[str, str]:
-    return message.source, message.id

@@ -26,11 +26,20 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m examples.order_book", description=__doc__)
     parser.add_argument("csv", nargs="?", type=Path, default=_from_environment())
     parser.add_argument("--storage", help="default: order_book-<input>.db in this directory")
-    parser.add_argument("--limit", type=int, help="read only so many lines")
+    parser.add_argument("--limit", type=amount, help="read only so many lines")
     parser.add_argument("--seed", type=int, default=1, help="of the synthetic order book")
-    parser.add_argument("--invoices", type=int, default=10_000, help="of the synthetic order book")
+    parser.add_argument(
+        "--invoices", type=amount, default=10_000, help="of the synthetic order book"
+    )
     parser.add_argument("--progress", type=float, default=1.0, help="seconds between two reports")
     return parser.parse_args()
+
+
+def amount(text: str) -> int:
+    """A number that can be one of lines."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of lines or invoices")
+    return int(text)
 
 
 def _from_environment() -> Path | None:

@@ -8,8 +8,8 @@ from examples.order_book.events import Invoice, InvoiceCancelled
 
 TABLES = (
     "CREATE TABLE IF NOT EXISTS revenue (country text, month text, amount bigint NOT NULL,"
-    " PRIMARY KEY (country, month)) WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS invoices (invoice text PRIMARY KEY) WITHOUT ROWID",
+    " PRIMARY KEY (country, month))",
+    "CREATE TABLE IF NOT EXISTS invoices (invoice text PRIMARY KEY)",
     "CREATE TABLE IF NOT EXISTS tallies (rule text PRIMARY KEY, lines bigint NOT NULL)",
 )
 BILLING = Group("billing", batch_messages=200)

@@ -8,7 +8,7 @@ from examples.order_book.events import Invoice
 
 TABLES = (
     "CREATE TABLE IF NOT EXISTS stock (stock_code text PRIMARY KEY, units bigint NOT NULL,"
-    " lines bigint NOT NULL, amount bigint NOT NULL) WITHOUT ROWID",
+    " lines bigint NOT NULL, amount bigint NOT NULL)",
 )
 STOCK = Group("stock", batch_messages=200)
 

@@ -101,8 +101,7 @@ HELD = """  SELECT array_agg(k.key) INTO held
 KEEPS = "CASE WHEN _lease IS NULL OR excluded.due_at = '-infinity' THEN k.due_at"
 STATES = "CASE WHEN _lease IS NULL OR excluded.due_at = '-infinity' THEN k.state"
 ONE_EFFECT = "test_every_message_has_one_effect_and_every_key_its_order"
-STRANDED = "test_a_lane_that_saw_the_key_held_strands_no_message"
-PASSES = "test_a_take_over_never_passes_what_is_written_under_the_lease"
+FENCED = "nobody_takes_over_before_what_is_written_under_the_lease_is_committed"
 
 
 def _held_first(patching: pytest.MonkeyPatch) -> None:
@@ -146,7 +145,10 @@ _TABLE: dict[str, list[tuple[str, Patch, str]]] = {
         ),
         (
             "renew revives what another has taken",
-            text(leases, "AND l.epoch = h.epoch", "", "_RENEW"),
+            both(
+                text(leases, "AND l.epoch = h.epoch", "", "_RENEW"),
+                text(leases, "RETURNING l.name, l.epoch", "RETURNING l.name, h.epoch", "_RENEW"),
+            ),
             "test_after_a_loss_renewing_fails_and_harms_nobody",
         ),
         (
@@ -259,21 +261,6 @@ _TABLE: dict[str, list[tuple[str, Patch, str]]] = {
     ],
     "ParkingSuite": [
         (
-            "without FOR KEY SHARE a key is freed under a lane",
-            migrated("ORDER BY key FOR KEY SHARE", "ORDER BY key"),
-            STRANDED,
-        ),
-        (
-            "a key is freed in one statement",
-            text(parking, " FOR UPDATE SKIP LOCKED", "", "_EMPTY"),
-            STRANDED,
-        ),
-        (
-            "the fence of parking does not last to the commit",
-            migrated("AND epoch = _epoch FOR SHARE", "AND epoch = _epoch"),
-            PASSES,
-        ),
-        (
             "park without the epoch",
             migrated("name = _lease AND epoch = _epoch", "name = _lease"),
             "test_parking_under_a_lost_lease_is_refused",
@@ -291,11 +278,14 @@ _TABLE: dict[str, list[tuple[str, Patch, str]]] = {
         (
             "a row without a failure makes its key dead",
             migrated("WHEN d IS NULL AND re IS NOT NULL THEN 1", "WHEN d IS NULL THEN 1"),
-            "test_settling_under_a_lost_lease_is_refused",
+            "test_the_redelivery_speaks_for_the_key",
         ),
         (
             "a lane moves what a held key waits for",
-            migrated(KEEPS, KEEPS.replace("_lease IS NULL OR ", "")),
+            both(
+                migrated(KEEPS, KEEPS.replace("_lease IS NULL OR ", "")),
+                migrated(STATES, STATES.replace("_lease IS NULL OR ", "")),
+            ),
             "test_a_lane_does_not_move_what_a_held_key_waits_for",
         ),
         (
@@ -343,6 +333,26 @@ _TABLE: dict[str, list[tuple[str, Patch, str]]] = {
     ],
     RACES: [
         (
+            "without FOR KEY SHARE a key is freed under a lane",
+            migrated("ORDER BY key FOR KEY SHARE", "ORDER BY key"),
+            "a_key_that_a_lane_saw_held_stays_held_for_all",
+        ),
+        (
+            "a key is freed in one statement",
+            text(parking, " FOR UPDATE SKIP LOCKED", "", "_EMPTY"),
+            "who_frees_a_key_waits_and_looks_again",
+        ),
+        (
+            "the fence of parking does not last to the commit",
+            migrated("AND epoch = _epoch FOR SHARE", "AND epoch = _epoch"),
+            FENCED,
+        ),
+        (
+            "the fence of settling does not last to the commit",
+            text(parking, "epoch = $2 FOR SHARE", "epoch = $2", "_SETTLE"),
+            FENCED,
+        ),
+        (
             "held keys are read before the ids are inserted",
             _held_first,
             "keys_parked_by_whom_one_waited_for_are_held",
@@ -369,7 +379,7 @@ _TABLE: dict[str, list[tuple[str, Patch, str]]] = {
                 "VOLATILE SET lock_timeout = '1s' AS $$\nBEGIN",
                 "VOLATILE AS $$\nBEGIN\n  PERFORM set_config('lock_timeout', '1s', true);",
             ),
-            "a_closing_round_that_finds_the_key_busy_gives_up_and_costs_nothing",
+            "the_lock_of_a_closing_round_leaves_handlers_their_own_time_out",
         ),
     ],
     "StressSuite": [
@@ -388,8 +398,9 @@ _TABLE: dict[str, list[tuple[str, Patch, str]]] = {
         ),
     ],
 }
+GIVEN = ARGUMENTS | {"test_names_with_a_common_prefix_stay_apart": {"other": "_"}}
 MUTANTS = [
-    Mutant(name, patch, suite, test, ARGUMENTS.get(test, {}))
+    Mutant(name, patch, suite, test, GIVEN.get(test, {}))
     for suite, found in _TABLE.items()
     for name, patch, test in found
 ]

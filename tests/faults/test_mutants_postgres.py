@@ -12,7 +12,9 @@ from eventbus.postgres import PostgresStorage
 from eventbus.testing import conformance
 from eventbus.testing.conformance.samples import unique
 from tests.conformance.postgres import ShiftingClock, WaitingClock, database, entered
-from tests.faults.mutants_postgres import MUTANTS, RACES, Mutant
+from tests.faults.mutants_postgres import MUTANTS, RACES
+from tests.faults.mutants_storage import Mutant
+from tests.integration.postgres.races import RACES as NAMES
 from tests.integration.postgres.races import Races
 
 SEEN = (AssertionError, pytest.fail.Exception, TimeoutError, EventBusError)
@@ -46,3 +48,11 @@ async def _run(server: str, mutant: Mutant) -> None:
         test = getattr(getattr(conformance, mutant.suite)(), mutant.test)
         names = inspect.signature(test).parameters
         await test(**{name: given[name] for name in names})
+
+
+def test_every_race_has_a_mutant_or_is_about_waiting_alone() -> None:
+    named = {mutant.test for mutant in MUTANTS if mutant.suite == RACES}
+    assert set(NAMES) - named == {
+        "a_closing_round_that_finds_the_key_busy_gives_up_and_costs_nothing",
+        "an_operator_waits_for_the_lane_that_has_the_key",
+    }

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from eventbus.errors import ConfigurationError
 from eventbus.testing.services import docker
+from eventbus.testing.services.kafka import Kafka
 from eventbus.testing.services.postgres import Postgres
 from eventbus.testing.services.processes import Process, this_process
 from eventbus.testing.services.rabbitmq import Rabbit
@@ -23,7 +24,9 @@ from eventbus.testing.services.service import (
 )
 from eventbus.testing.services.state import Entry, started_here, state_of_this_checkout
 
-SERVICES: Mapping[str, Service] = {service.name: service for service in (Postgres(), Rabbit())}
+SERVICES: Mapping[str, Service] = {
+    service.name: service for service in (Postgres(), Rabbit(), Kafka())
+}
 
 
 def say_nothing(text: str) -> None:

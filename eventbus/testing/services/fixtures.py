@@ -16,8 +16,17 @@ if TYPE_CHECKING:
     from eventbus.testing.services.processes import Process
     from eventbus.testing.services.service import Running
 
-NAMES = ("postgres", "rabbit")  # equal to the table of services, which is not imported here
-_FIXTURES = {"postgres_url": "postgres", "rabbit_url": "rabbit"}
+NAMES = (
+    "postgres",
+    "rabbit",
+    "kafka",
+)  # equal to the table of services, which is not imported here
+_FIXTURES = {
+    "postgres_url": "postgres",
+    "rabbit_url": "rabbit",
+    "kafka_url": "kafka",
+    "kafka_prefix": "kafka",
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -98,6 +107,40 @@ def postgres_url(request: pytest.FixtureRequest) -> Iterator[str]:
     url = create_database(running.url)
     yield url
     drop_database(url)
+
+
+@pytest.fixture
+def rabbit_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A new, empty vhost of this test on a real RabbitMQ; deleted afterwards.
+
+    The broker is found, and missed, as `postgres_url` says.
+    """
+    running = request.config.stash[_DISCOVERY].find("rabbit")
+    from eventbus.testing.services.rabbitmq import create_vhost, delete_vhost
+
+    url = create_vhost(running.url)
+    yield url
+    delete_vhost(url)
+
+
+@pytest.fixture
+def kafka_url(request: pytest.FixtureRequest) -> str:
+    """A real Kafka, found and missed as `postgres_url` says; all tests share its topics.
+
+    Topics are not created by themselves. Names begin with `kafka_prefix`.
+    """
+    running: Running = request.config.stash[_DISCOVERY].find("kafka")
+    return running.url
+
+
+@pytest.fixture
+def kafka_prefix(kafka_url: str) -> Iterator[str]:
+    """How this test's topics and groups begin; such topics are deleted afterwards."""
+    from eventbus.testing.services.kafka import delete_topics, new_prefix
+
+    prefix = new_prefix()
+    yield prefix
+    delete_topics(kafka_url, prefix)
 
 
 class Discovery:

@@ -1,0 +1,219 @@
+"""Message <-> Kafka record: CloudEvents 1.0 in binary mode (B2); the only place with `ce_`."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from eventbus.message import Message
+
+Headers = list[tuple[str, bytes]]
+
+MAX_HEADERS, MAX_HEADER_BYTES = 64, 8 << 10
+_KNOWN_NAMES = 512  # a hostile writer must not fill the caches
+_SPECVERSION = ("ce_specversion", b"1.0")
+_written_names: dict[str, str] = {"datacontenttype": "content-type"}
+_written_values: dict[tuple[str, str], tuple[str, bytes]] = {}
+_read_names: dict[str, str] = {}
+
+
+def key_bytes(message: Message) -> bytes | None:
+    """The record key: equal keys meet in one partition."""
+    key = message.key
+    return None if key is None else key.encode()
+
+
+def headers_of(message: Message) -> Headers:
+    """Everything but key and body."""
+    headers = [
+        _SPECVERSION,
+        ("ce_id", message.id.encode()),
+        _constant("ce_source", message.source),
+        _constant("ce_type", message.type),
+    ]
+    if message.key is not None:
+        headers.append(("ce_partitionkey", message.key.encode()))
+    for name, value in message.headers.items():
+        headers.append((_written_names.get(name) or _written(name), value.encode()))
+    return headers
+
+
+def timestamp_of(message: Message) -> int | None:
+    """Milliseconds of the attribute `time`; None: the client takes the clock."""
+    text = message.headers.get("time")
+    if text is None:
+        return None
+    try:
+        return int(datetime.fromisoformat(text).timestamp() * 1000)
+    except ValueError:
+        return None
+
+
+def _constant(name: str, value: str) -> tuple[str, bytes]:
+    """Sources and types repeat."""
+    header = _written_values.get((name, value))
+    if header is None:
+        header = (name, value.encode())
+        if len(_written_values) < _KNOWN_NAMES:
+            _written_values[name, value] = header
+    return header
+
+
+def _written(name: str) -> str:
+    written = name[7:] if name.startswith("native:") else f"ce_{name}"
+    if len(_written_names) < _KNOWN_NAMES:
+        _written_names[name] = written
+    return written
+
+
+class Mapper:
+    """Reads records of one cluster.
+
+    Args:
+        cluster: its name, in ids of messages that have none.
+        foreign: topic -> type of records that are no CloudEvents.
+    """
+
+    def __init__(self, cluster: str, foreign: Mapping[str, str]) -> None:
+        self._cluster = cluster
+        self._foreign = foreign
+
+    def read(
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]],
+    ) -> tuple[Message, str | None]:
+        """The message, and why its envelope could not be read, if so; never raises."""
+        attributes: dict[str, str] = {}
+        known = _read_names
+        size = 0
+        try:
+            for name, raw in headers:
+                size += len(raw)  # type: ignore[arg-type]  # None goes the slow way
+                attributes[known.get(name) or _read_name(name)] = raw.decode()  # type: ignore[union-attr]  # same
+        except (AttributeError, TypeError, UnicodeDecodeError):
+            size = -1
+        place = (topic, partition, offset)
+        if size < 0 or len(attributes) != len(headers):
+            attributes, wrong = _read_slowly(headers)
+            if wrong is not None:
+                return self._malformed(place, key, value, attributes, wrong)
+        elif size > MAX_HEADER_BYTES or len(headers) > MAX_HEADERS:
+            return self._malformed(place, key, value, {}, "its headers exceed the limits")
+        try:
+            version = attributes.pop("specversion")
+            message = Message(
+                id=attributes.pop("id"),
+                source=attributes.pop("source"),
+                type=attributes.pop("type"),
+                topic=topic,
+                payload=value or b"",
+                key=_key(attributes, key),
+                headers=attributes,
+            )
+        except KeyError as missing:
+            return self._without_envelope(place, key, value, headers, str(missing.args[0]))
+        if version[:2] != "1." or not (message.id and message.source and message.type):
+            wrong = f"specversion {version!r}" if version[:2] != "1." else "an empty attribute"
+            return self._malformed(place, key, value, attributes, wrong)
+        return message, None
+
+    def _without_envelope(
+        self,
+        place: tuple[str, int, int],
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]],
+        missing: str,
+    ) -> tuple[Message, str | None]:
+        attributes, _ = _read_slowly(headers)
+        type = self._foreign.get(place[0])
+        is_foreign = not any(name.lower().startswith("ce_") for name, _ in headers)
+        if type is None or not is_foreign:
+            wrong = f"no ce_{missing}" if not is_foreign else "no CloudEvents headers"
+            return self._malformed(place, key, value, attributes, wrong)
+        return self._message(place, key, value, attributes, type), None
+
+    def _malformed(
+        self,
+        place: tuple[str, int, int],
+        key: bytes | None,
+        value: bytes | None,
+        attributes: dict[str, str],
+        wrong: str,
+    ) -> tuple[Message, str]:
+        return self._message(place, key, value, attributes, attributes.get("type", "")), wrong
+
+    def _message(
+        self,
+        place: tuple[str, int, int],
+        key: bytes | None,
+        value: bytes | None,
+        attributes: dict[str, str],
+        type: str,
+    ) -> Message:
+        """Known by its place in the log, so that a repeat is the same message."""
+        topic, partition, offset = place
+        kept = {
+            name: text
+            for name, text in attributes.items()
+            if name not in {"id", "source", "specversion", "type"}
+        }
+        return Message(
+            id=f"{self._cluster}/{topic}/{partition}/{offset}",
+            source=f"/kafka/{self._cluster}/{topic}",
+            type=type,
+            topic=topic,
+            payload=value or b"",
+            key=_key(kept, key),
+            headers=kept,
+        )
+
+
+def _key(attributes: dict[str, str], key: bytes | None) -> str | None:
+    text = attributes.pop("partitionkey", None)
+    if text is None and key is not None:
+        return key.decode("utf-8", "backslashreplace")  # foreign: any bytes, equal ones stay equal
+    return text
+
+
+def _read_name(name: str) -> str:
+    lower = name.lower()
+    if lower.startswith("ce_"):
+        read = lower[3:]
+    elif lower == "content-type":
+        read = "datacontenttype"
+    else:
+        read = f"native:{name}"
+    if len(_read_names) < _KNOWN_NAMES:
+        _read_names[name] = read
+    return read
+
+
+def _read_slowly(
+    headers: Sequence[tuple[str, bytes | None]],
+) -> tuple[dict[str, str], str | None]:
+    """With headers that are absent, binary or repeated; of repeated native ones the last wins."""
+    attributes: dict[str, str] = {}
+    wrong: str | None = None
+    for name, raw in headers[:MAX_HEADERS]:
+        read = _read_name(name)
+        is_native = read.startswith("native:")
+        if read in attributes and not is_native:
+            wrong = f"the attribute {read!r} comes twice"
+        elif not is_native and raw is not None and not _is_text(raw):
+            wrong = f"the attribute {read!r} is no UTF-8"
+        attributes[read] = "" if raw is None else raw.decode("utf-8", "backslashreplace")
+    if len(headers) > MAX_HEADERS:
+        wrong = "its headers exceed the limits"
+    return attributes, wrong
+
+
+def _is_text(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,456 @@
+"""Publishing: an idempotent producer, one batch per partition at a time, a deadline for each call.
+
+Kafka stores a batch whole or not at all, so with one batch of a partition under way nothing of a
+key is stored behind a refusal or an unknown outcome (`stops_at_refusal`). After an unknown outcome
+the producer is thrown away before that partition is written to again: it would deliver later, and
+its sequence numbers do not fit any more.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+from aiokafka import AIOKafkaProducer
+
+from eventbus.errors import (
+    Confirmed,
+    NotSent,
+    PublishError,
+    PublishResult,
+    PublishUnknownError,
+    Rejected,
+    TransportError,
+    Unknown,
+)
+from eventbus.message import Message
+from eventbus.service import end
+from eventbus_kafka.clients import HEADER_ROOM, connecting, producer, stop_producer, within
+from eventbus_kafka.config import KafkaConfig
+from eventbus_kafka.errors import CLIENT_ERRORS, described, fate
+from eventbus_kafka.mapping import headers_of, key_bytes, timestamp_of
+from eventbus_kafka.partitions import Partitions
+
+log: logging.Logger = logging.getLogger("eventbus.kafka")
+
+MAX_OUTSTANDING_BYTES = 32 << 20
+STOP_SECONDS = 5.0
+CANCELLED_SECONDS = 1.0  # a cancelled call waits so long for the batch that is under way
+CONFIRMED, NOT_SENT, UNKNOWN = Confirmed(), NotSent(), Unknown()
+
+Ensure = Callable[[str], Awaitable[bool]]
+"""Whether a topic exists, made if that is allowed."""
+
+
+class Call:
+    """One `publish`: how many of its messages have no result yet, and what failed."""
+
+    __slots__ = ("deadline", "done", "failed", "flying", "is_over", "left", "messages", "stopped")
+
+    def __init__(self, messages: Sequence[Message], deadline: float) -> None:
+        self.messages = messages
+        self.deadline = deadline
+        self.left = len(messages)
+        self.flying = 0
+        self.failed: dict[int, PublishResult] = {}
+        self.stopped: set[Lane] = set()  # nothing more of this call goes there
+        self.is_over = False
+        self.done: asyncio.Future[None] | None = None
+
+    def settle(self, place: int, result: PublishResult) -> None:
+        if result is not CONFIRMED:
+            self.failed[place] = result
+        self.left -= 1
+        if not self.left and self.done is not None and not self.done.done():
+            self.done.set_result(None)
+
+    def results(self) -> list[PublishResult]:
+        return [self.failed.get(place, CONFIRMED) for place in range(len(self.messages))]
+
+
+class Entry:
+    """A message of a call on its way into a batch."""
+
+    __slots__ = ("call", "headers", "key", "place", "size", "timestamp", "value")
+
+    def __init__(self, call: Call, place: int, message: Message, key: bytes | None) -> None:
+        self.call = call
+        self.place = place
+        self.key = key
+        self.value = message.payload
+        self.headers = headers_of(message)
+        self.timestamp = timestamp_of(message)
+        self.size = len(message.payload) + 256
+
+
+class Lane:
+    """A partition: what waits for it, and the batch under way."""
+
+    __slots__ = ("flight", "number", "singly", "topic", "waiting")
+
+    def __init__(self, topic: str, number: int) -> None:
+        self.topic = topic
+        self.number = number
+        self.waiting: deque[Entry] = deque()
+        self.flight: list[Entry] = []
+        self.singly = 0  # so many go message by message, to find the one that is refused
+
+
+class Publisher:
+    """Owns the producer: starts it, feeds it, throws it away."""
+
+    def __init__(self, config: KafkaConfig, ensure: Ensure) -> None:
+        self.trouble: str | None = "not connected yet"
+        self.rebuilds: int = 0
+        self._config = config
+        self._ensure = ensure
+        self._partitions = Partitions()
+        self._producer: AIOKafkaProducer | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._wanted = asyncio.Event()
+        self._lanes: dict[tuple[str, int], Lane] = {}
+        self._ready: dict[Lane, None] = {}
+        self._broken: str | None = None
+        self._calls: dict[Call, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._bytes = 0
+        self._drained = asyncio.Event()
+
+    async def start(self) -> None:
+        """Connect.
+
+        Raises:
+            TransportError: EB2001, EB2302.
+        """
+        await self._connect()
+        self._task = asyncio.create_task(self._run(), name="publisher:kafka")
+
+    async def stop(self) -> None:
+        """Finish what was accepted, within the deadline of the calls; then close."""
+        if self._calls:
+            waiting = [call.done for call in self._calls if call.done is not None]
+            await asyncio.wait(waiting, timeout=STOP_SECONDS)
+        if self._task is not None:
+            await end([self._task])
+            self._task = None
+        await self._drop_producer()
+        for call in list(self._calls):
+            self._expire(call)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """As `Transport.publish`."""
+        loop = asyncio.get_running_loop()
+        call = Call(messages, loop.time() + self._config.publish_seconds)
+        try:
+            if self._bytes > MAX_OUTSTANDING_BYTES or not self._know(messages):
+                async with asyncio.timeout_at(call.deadline):
+                    await self._prepare(messages)
+        except TimeoutError:
+            raise self._error(call, [NOT_SENT] * len(messages), "it was not sent in time") from None
+        self._enqueue(call)
+        if call.left:
+            call.done = loop.create_future()
+            self._calls[call] = None
+            if self._timer is None:
+                self._timer = loop.call_at(call.deadline, self._tick)
+            self._wanted.set()
+            try:
+                await call.done
+            except asyncio.CancelledError:
+                await self._cancelled(call)
+                raise
+            finally:
+                self._calls.pop(call, None)
+        if call.failed:
+            raise self._error(call, call.results(), None)
+
+    def _know(self, messages: Sequence[Message]) -> bool:
+        known = self._partitions
+        return all(message.topic in known for message in messages)
+
+    async def _prepare(self, messages: Sequence[Message]) -> None:
+        """Wait for room, and learn how many partitions the topics have."""
+        while self._bytes > MAX_OUTSTANDING_BYTES:
+            self._drained.clear()
+            await self._drained.wait()
+        for topic in dict.fromkeys(message.topic for message in messages):
+            if topic not in self._partitions:
+                await self._learn(topic)
+
+    async def _learn(self, topic: str) -> None:
+        """A topic that does not exist is asked for again at the next publish."""
+        try:
+            if not await self._ensure(topic):
+                return
+            while (producer := self._producer) is None:
+                await asyncio.sleep(0.05)
+            self._partitions.learn(topic, len(await producer.partitions_for(topic)))
+        except TransportError as error:
+            log.warning("cannot learn of topic %s: %s", topic, error.why)
+        except CLIENT_ERRORS as error:
+            if isinstance(error, TimeoutError):
+                raise
+            log.warning("cannot learn of topic %s: %s", topic, described(error))
+
+    def _enqueue(self, call: Call) -> None:
+        limit = self._config.max_body
+        lane_of, rotate = self._partitions, self._partitions.next_unkeyed()
+        for place, message in enumerate(call.messages):
+            key = key_bytes(message)
+            number = lane_of.of(message.topic, key, rotate)
+            if number is None:
+                call.settle(place, Rejected(f"topic {message.topic} does not exist"))
+                continue
+            lane = self._lane(message.topic, number)
+            if call.stopped and lane in call.stopped:
+                call.settle(place, NOT_SENT)
+            elif len(message.payload) > limit:
+                size = len(message.payload)
+                call.settle(place, Rejected(f"body of {size} bytes, allowed are {limit}"))
+                call.stopped.add(lane)
+            else:
+                entry = Entry(call, place, message, key)
+                self._bytes += entry.size
+                lane.waiting.append(entry)
+                if not lane.flight:
+                    self._ready[lane] = None
+
+    def _lane(self, topic: str, number: int) -> Lane:
+        lane = self._lanes.get((topic, number))
+        if lane is None:
+            lane = self._lanes[topic, number] = Lane(topic, number)
+        return lane
+
+    async def _run(self) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            if self._broken is not None:
+                await self._rebuild()
+            ready, self._ready = self._ready, {}
+            for lane in ready:
+                if self._broken is None:
+                    await self._send(lane)
+                else:
+                    self._ready[lane] = None
+
+    async def _send(self, lane: Lane) -> None:
+        """Put the next batch of a partition under way, unless one is."""
+        producer = self._producer
+        if lane.flight or producer is None:
+            return
+        batch = producer.create_batch()
+        flight = lane.flight
+        most = 1 if lane.singly else 1 << 30
+        waiting = lane.waiting
+        while waiting and len(flight) < most:
+            entry = waiting[0]
+            call = entry.call
+            if call.is_over or (call.stopped and lane in call.stopped):
+                self._landed(lane, waiting.popleft(), NOT_SENT, flew=False)
+                continue
+            if (
+                batch.append(
+                    timestamp=entry.timestamp,
+                    key=entry.key,
+                    value=entry.value,
+                    headers=entry.headers,
+                )
+                is None
+            ):
+                break
+            flight.append(waiting.popleft())
+            call.flying += 1
+        lane.singly = max(0, lane.singly - 1)
+        if not flight:
+            return
+        batch.close()
+        try:
+            async with asyncio.timeout(self._config.publish_seconds):
+                future = await producer.send_batch(batch, lane.topic, partition=lane.number)
+        except (*CLIENT_ERRORS, AssertionError, TypeError) as error:  # the metadata went away
+            self._returned(lane)
+            self._break(f"a batch was not taken: {described(error)}")
+        else:
+            future.add_done_callback(lambda done: self._answered(lane, flight, done))
+
+    def _returned(self, lane: Lane) -> None:
+        """Nothing was sent: what was under way waits again."""
+        flight, lane.flight = lane.flight, []
+        for entry in flight:
+            entry.call.flying -= 1
+        lane.waiting.extendleft(reversed(flight))
+        self._ready[lane] = None
+
+    def _answered(
+        self, lane: Lane, flight: list[Entry], future: "asyncio.Future[object]"
+    ) -> None:
+        """The broker confirmed or refused, or nobody knows."""
+        error = asyncio.CancelledError() if future.cancelled() else future.exception()
+        if lane.flight is not flight:
+            return  # given up before, when the producer was thrown away
+        lane.flight = []
+        if error is None:
+            for entry in flight:
+                self._landed(lane, entry, CONFIRMED)
+        else:
+            self._failed(lane, flight, error)
+        if lane.waiting:
+            self._ready[lane] = None
+            self._wanted.set()
+
+    def _failed(self, lane: Lane, flight: list[Entry], error: BaseException) -> None:
+        result = fate(error)
+        if isinstance(result, Rejected) and len(flight) > 1:
+            lane.singly = len(flight)
+            for entry in flight:
+                entry.call.flying -= 1
+            lane.waiting.extendleft(reversed(flight))
+        else:
+            for entry in flight:
+                entry.call.stopped.add(lane)
+                self._landed(lane, entry, result)
+        # refused or not: the client has counted these records, so its next sequence number is wrong
+        self._break(f"{lane.topic}/{lane.number}: {described(error)}")
+
+    def _landed(
+        self, lane: Lane, entry: Entry, result: PublishResult, *, flew: bool = True
+    ) -> None:
+        self._bytes -= entry.size
+        if self._bytes <= MAX_OUTSTANDING_BYTES:
+            self._drained.set()
+        if flew:
+            entry.call.flying -= 1
+        entry.call.settle(entry.place, result)
+
+    def _break(self, why: str) -> None:
+        if self._broken is None:
+            self._broken = why
+        self._wanted.set()
+
+    async def _cancelled(self, call: Call) -> None:
+        """Drop what waits; let the batch under way land, so that nothing is left running."""
+        call.is_over = True
+        if not call.flying:
+            return
+        call.left = call.flying
+        call.done = asyncio.get_running_loop().create_future()
+        await asyncio.wait([call.done], timeout=CANCELLED_SECONDS)
+
+    def _tick(self) -> None:
+        """Calls end in the order in which they began: one timer for all."""
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        for call in list(self._calls):
+            if call.deadline > loop.time():
+                self._timer = loop.call_at(call.deadline, self._tick)
+                return
+            self._expire(call)
+            if self._broken is None and any(lane.flight for lane in call.stopped):
+                self._break("no confirmation in time")
+
+    def _expire(self, call: Call) -> None:
+        """What is under way is unknown, what waits was not sent."""
+        call.is_over = True
+        for lane in self._lanes.values():
+            for entries, result in ((lane.flight, UNKNOWN), (lane.waiting, NOT_SENT)):
+                for entry in entries:
+                    if entry.call is call and entry.place not in call.failed:
+                        call.stopped.add(lane)
+                        call.failed[entry.place] = result
+        call.left = 0
+        if call.done is not None and not call.done.done():
+            call.done.set_result(None)
+
+    async def _rebuild(self) -> None:
+        """Throw the producer away, let what it still sends land, and build the next one."""
+        why, self.rebuilds = self._broken, self.rebuilds + 1
+        log.warning("the producer of Kafka is built anew: %s", why)
+        await self._drop_producer()
+        delay = 0.1
+        while True:
+            self.trouble = why
+            try:
+                await self._connect()
+            except TransportError as error:
+                why = f"{error.what}: {error.why}"
+                log.warning("cannot publish: %s", why)
+                await asyncio.sleep(delay)
+                delay = min(5.0, delay * 2)
+            else:
+                break
+        self._broken = None
+        for lane in self._lanes.values():
+            if lane.waiting:
+                self._ready[lane] = None
+
+    async def _connect(self) -> None:
+        async with connecting(self._config):
+            fresh = producer(self._config)
+            try:
+                await within(self._config.connect_seconds, fresh.start())
+            except BaseException:
+                await stop_producer(fresh, STOP_SECONDS)
+                raise
+        self._producer = fresh
+        self.trouble = None
+
+    async def _drop_producer(self) -> None:
+        old, self._producer = self._producer, None
+        if old is None:
+            return
+        await stop_producer(old, STOP_SECONDS)
+        await asyncio.sleep(0)  # batches that landed while it stopped tell so
+        for lane in self._lanes.values():
+            flight, lane.flight = lane.flight, []
+            for entry in flight:
+                entry.call.stopped.add(lane)
+                self._landed(lane, entry, UNKNOWN)
+
+    def _error(
+        self, call: Call, results: Sequence[PublishResult], why: str | None
+    ) -> PublishError:
+        topics = ", ".join(dict.fromkeys(message.topic for message in call.messages))
+        where = f"topic {topics}, {self._config.where}"
+        count = sum(isinstance(result, Unknown) for result in results)
+        refused = next((result for result in results if isinstance(result, Rejected)), None)
+        if count:
+            return PublishUnknownError(
+                "EB2104",
+                f"publish of {count} messages is unknown: no confirmation within "
+                f"{self._config.publish_seconds:g} s",
+                results=results,
+                where=where,
+                why=self._broken or "the broker may hold them; the producer is built anew",
+                next="await error.resolve() sends the same ids again; with a storage the outbox "
+                "does this for you",
+                again=lambda: self.publish(
+                    [
+                        message
+                        for message, result in zip(call.messages, results, strict=True)
+                        if isinstance(result, Unknown | NotSent)
+                    ]
+                ),
+            )
+        if refused is not None:
+            too_large = refused.reason.startswith("body of")
+            return PublishError(
+                "EB2102" if too_large else "EB2101",
+                "a message is larger than max_body" if too_large else "Kafka refused a message",
+                results=results,
+                where=where,
+                why=refused.reason,
+                next="send a reference instead of the data, or raise max_body"
+                if too_large
+                else "mend the message or the topic; what is NotSent may be published again",
+            )
+        return PublishError(
+            "EB2106",
+            f"{len(results)} messages were not sent",
+            results=results,
+            where=where,
+            why=why or self.trouble or self._broken or "another one stopped them",
+            next="publish them again; with a storage the outbox does this for you",
+        )

@@ -1,0 +1,412 @@
+"""Publishing: confirms in a window, returns, one socket write per batch, a deadline per call."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol, cast
+from zlib import crc32
+
+from aiormq.abc import AbstractConnection as Wire
+from aiormq.channel import Channel
+from aiormq.exceptions import PublishError as ReturnedError
+
+from eventbus.errors import (
+    Confirmed,
+    NotSent,
+    PublishError,
+    PublishResult,
+    PublishUnknownError,
+    Rejected,
+    Unknown,
+)
+from eventbus.message import Message
+from eventbus.service import end
+from eventbus_rabbit.config import RabbitConfig
+from eventbus_rabbit.connection import RPC_SECONDS, Backoff, Link, close_channel
+from eventbus_rabbit.errors import BrokenError, RefusedError, guarded
+from eventbus_rabbit.mapping import (
+    DEAD,
+    address_of,
+    content_header,
+    is_among,
+    message_id_of,
+)
+from eventbus_rabbit.topology import Exchange, declare_exchange, declare_queue, letters
+from eventbus_rabbit.writing import BATCH_BYTES, Frames, proven, write_batch, write_singly
+
+log: logging.Logger = logging.getLogger("eventbus.rabbit")
+
+WATCH_SECONDS = 0.25
+CONFIRMED, NOT_SENT, UNKNOWN = Confirmed(), NotSent(), Unknown()
+
+
+class Call:
+    """One `publish`: what became of each of its messages."""
+
+    __slots__ = ("broken", "deadline", "done", "left", "results")
+
+    def __init__(self, count: int, deadline: float, done: asyncio.Future[None]) -> None:
+        self.results: list[PublishResult | None] = [None] * count
+        self.left = count
+        self.deadline = deadline
+        self.done = done
+        self.broken = False  # something of it is unknown: what was not sent stays so
+
+    def settle(self, place: int, result: PublishResult) -> None:
+        """Once for each message, unless the call is over."""
+        if self.results[place] is None:
+            self.results[place] = result
+            self.left -= 1
+            if self.left == 0 and not self.done.done():
+                self.done.set_result(None)
+
+
+class Item:
+    """A message on its way, and the place where the client puts its confirm.
+
+    The client calls what it would call of a future; a future for each message costs 5 µs.
+    """
+
+    __slots__ = ("address", "body", "call", "header", "id", "lane", "mandatory", "place", "sender")
+
+    def __init__(self, call: Call, place: int, message: Message, mandatory: bool) -> None:
+        self.call = call
+        self.place = place
+        self.id = message_id_of(message)
+        self.address = address_of(message)
+        self.header = content_header(message)
+        self.body = message.payload
+        self.mandatory = mandatory
+        self.lane = crc32((message.key or "").encode())
+        self.sender: Lane | None = None  # set when it is written
+
+    def done(self) -> bool:
+        """For the client."""
+        return self.sender is None
+
+    def cancelled(self) -> bool:
+        """For the client."""
+        return False
+
+    def set_result(self, frame: object) -> None:
+        """The broker holds it."""
+        self._settle(CONFIRMED)
+
+    def set_exception(self, error: BaseException) -> None:
+        """Returned, or refused by one of its queues: another one may hold it."""
+        if isinstance(error, ReturnedError):
+            self._settle(Rejected(f"nobody is bound to it: {error.args[0]} {self.address}"))
+        else:
+            self._settle(UNKNOWN)
+
+    def _settle(self, result: PublishResult) -> None:
+        if self.sender is not None:
+            lane, self.sender = self.sender, None
+            lane.forget(self)
+            self.call.settle(self.place, result)
+
+    def lose(self) -> None:
+        """It was written, and nobody will say what became of it."""
+        self.call.broken = True
+        self._settle(UNKNOWN)
+
+
+class Owner(Protocol):
+    """What a lane tells about itself."""
+
+    def has_room(self) -> None:
+        """A confirm came."""
+        ...
+
+
+class Lane:
+    """A channel and what is in flight on it: one message per id, for returns go by the id (T4)."""
+
+    __slots__ = ("_owner", "channel", "frames", "open")
+
+    def __init__(self, channel: Channel, owner: Owner) -> None:
+        self.channel = channel
+        self.frames = Frames(channel.number, channel.max_content_size)
+        self.open: dict[str, Item] = {}
+        self._owner = owner
+
+    def take(self, item: Item) -> None:
+        """It is about to be written."""
+        self.open[item.id] = item
+        item.sender = self
+
+    def forget(self, item: Item) -> None:
+        """Nothing will be said about it any more."""
+        self.open.pop(item.id, None)
+        self.channel.message_id_delivery_tag.pop(item.id, None)
+        self._owner.has_room()
+
+    def lose(self) -> None:
+        """The channel is gone."""
+        for item in list(self.open.values()):
+            item.lose()
+
+
+class Publisher:
+    """One task writes for all calls: what comes while a write drains goes with the next one."""
+
+    def __init__(self, config: RabbitConfig, link: Link) -> None:
+        self.blocked = False  # the broker takes nothing: an alarm
+        self._config = config
+        self._link = link
+        self._seconds = config.publish_timeout.total_seconds()
+        self._pending = deque[Item]()
+        self._wake = asyncio.Event()
+        self._calls: dict[Call, None] = {}  # by deadline
+        self._watching: asyncio.TimerHandle | None = None
+        self._sender: asyncio.Task[None] | None = None
+        self._wire: Wire | None = None
+        self._known: set[str] = set()  # exchanges and dead letter queues of this connection
+        self._write = write_singly
+        self._up = asyncio.Event()
+
+    async def open(self) -> None:
+        """Start; the channels are there when this returns.
+
+        Raises:
+            BrokenError: the connection was lost meanwhile.
+            RefusedError: the broker refused.
+        """
+        self._write = write_batch if await proven(self._link) else write_singly
+        self._sender = asyncio.create_task(self._keep_sending(), name="rabbit:sender")
+        await guarded(self._up.wait(), self._seconds)
+
+    async def close(self, seconds: float) -> None:
+        """Let accepted calls end, so long; then they end as their deadlines would have it."""
+        if self._sender is None:
+            return
+        if calls := [call.done for call in self._calls]:
+            await asyncio.wait(calls, timeout=seconds)
+        for call in list(self._calls):
+            self._expire(call)
+        sender, self._sender = self._sender, None
+        await end([sender])
+        if self._watching is not None:
+            self._watching.cancel()
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """Return when each is confirmed, and was routed.
+
+        Raises:
+            PublishError: EB2101, EB2102, EB2106; `PublishUnknownError` EB2104.
+        """
+        loop = asyncio.get_running_loop()
+        call = Call(len(messages), loop.time() + self._seconds, loop.create_future())
+        accept, unrouted = self._pending.append, self._config.allow_unrouted
+        for place, message in enumerate(messages):
+            if (reason := self._unfit(message)) is not None:
+                call.settle(place, Rejected(reason))
+                continue
+            mandatory = not unrouted or not is_among(message.type, unrouted)
+            try:
+                accept(Item(call, place, message, mandatory))
+            except (ValueError, UnicodeError) as error:  # a name longer than AMQP allows
+                call.settle(place, Rejected(str(error)))
+        if call.left:
+            self._wake.set()
+            self._watch(call)
+            try:
+                await call.done
+            finally:
+                self._calls.pop(call, None)
+                call.broken = True  # cancelled: what is not written yet never will be
+        if any(result is not CONFIRMED for result in call.results):
+            raise self._error(messages, [each or UNKNOWN for each in call.results])
+
+    def _unfit(self, message: Message) -> str | None:
+        if len(message.payload) > self._config.max_body:
+            return f"body of {len(message.payload)} bytes, allowed are {self._config.max_body}"
+        return None
+
+    def has_room(self) -> None:
+        """The window has room again."""
+        if self._pending:
+            self._wake.set()
+
+    def _watch(self, call: Call) -> None:
+        self._calls[call] = None
+        if self._watching is None:
+            loop = asyncio.get_running_loop()
+            self._watching = loop.call_later(WATCH_SECONDS, self._look)
+
+    def _look(self) -> None:
+        """One timer for all calls: one for each costs more than the rest of a call."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for call in list(self._calls):
+            if call.deadline > now:
+                break
+            self._expire(call)
+        self._watching = loop.call_later(WATCH_SECONDS, self._look) if self._calls else None
+
+    def _expire(self, call: Call) -> None:
+        written = [
+            item for lane in self._lanes for item in lane.open.values() if item.call is call
+        ]
+        call.broken = True
+        for item in written:
+            call.settle(item.place, UNKNOWN)
+        for place, result in enumerate(call.results):
+            if result is None:
+                call.settle(place, NOT_SENT)
+        self._calls.pop(call, None)
+        if written and self._wire is not None:
+            self._link.drop(self._wire)  # it may come later: never beside its repeat
+
+    _lanes: Sequence[Lane] = ()
+
+    async def _keep_sending(self) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                await self._send_on(await self._link.wire(), backoff)
+            except (BrokenError, RefusedError) as error:
+                log.warning("publishing to %s stopped: %s", self._config.place, error)
+            await backoff.wait()
+
+    async def _send_on(self, wire: Wire, backoff: Backoff) -> None:
+        lanes: list[Lane] = []
+        try:
+            for _ in range(self._config.publish_channels):
+                channel = await self._link.channel(wire, confirms=True)
+                lanes.append(Lane(cast("Channel", channel), self))
+            self._wire, self._lanes = wire, lanes
+            self._known.clear()
+            self._up.set()
+            backoff.reset()
+            async with asyncio.timeout(None) as scope:
+
+                def gone(_: object) -> None:
+                    if not scope.expired():
+                        scope.reschedule(0.0)
+
+                for lane in lanes:
+                    lane.channel.closing.add_done_callback(gone)
+                await self._send(wire, lanes)
+        except TimeoutError:
+            raise BrokenError("a channel was closed") from None
+        finally:
+            self._wire, self._lanes, self.blocked = None, (), False
+            for lane in lanes:
+                lane.lose()
+            self._link.drop(wire)
+            for lane in lanes:
+                await close_channel(lane.channel)
+
+    async def _send(self, wire: Wire, lanes: Sequence[Lane]) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._pending:
+                await self._until_unblocked(wire)
+                await self._prepare(wire)
+                if not (batch := self._take(lanes)):
+                    break  # the window is full: a confirm wakes us
+                await self._write(wire, batch)
+
+    async def _until_unblocked(self, wire: Wire) -> None:
+        self.blocked = True
+        await wire.ready()
+        self.blocked = False
+
+    async def _prepare(self, wire: Wire) -> None:
+        """Targets that this connection has not seen yet."""
+        for item in list(self._pending):
+            exchange, key = item.address
+            target = exchange or key
+            if target in self._known:
+                continue
+            try:
+                await self._declare(wire, exchange, key)
+            except RefusedError as error:
+                self._refuse(target, error)
+            else:
+                self._known.add(target)
+
+    async def _declare(self, wire: Wire, exchange: str, key: str) -> None:
+        channel = await self._link.channel(wire)
+        try:
+            if exchange:
+                await declare_exchange(
+                    channel, Exchange(exchange), passive=not self._config.declare
+                )
+            elif key.endswith(DEAD) and self._config.declare:
+                await declare_queue(channel, letters(key))
+        finally:
+            await close_channel(channel)
+
+    def _refuse(self, target: str, error: RefusedError) -> None:
+        for item in [each for each in self._pending if target == (each.address[0] or each.address[1])]:
+            self._pending.remove(item)
+            item.call.settle(item.place, Rejected(f"{error.what}: {error.why}"))
+
+    def _take(self, lanes: Sequence[Lane]) -> list[Item]:
+        """In order; ends at a full window, or at an id that is in flight on its channel (T4)."""
+        batch: list[Item] = []
+        size, window, pending = 0, self._config.window, self._pending
+        count = len(lanes)
+        while pending and size < BATCH_BYTES:
+            item = pending[0]
+            if item.call.broken:
+                pending.popleft()
+                item.call.settle(item.place, NOT_SENT)
+                continue
+            if (item.address[0] or item.address[1]) not in self._known:
+                break  # it came while another one was prepared
+            lane = lanes[item.lane % count]
+            if len(lane.open) >= window or item.id in lane.open:
+                break
+            pending.popleft()
+            lane.take(item)
+            batch.append(item)
+            size += len(item.body)
+        return batch
+
+    def _error(self, messages: Sequence[Message], results: Sequence[PublishResult]) -> PublishError:
+        where = f"transport {self._config.place}, topic {messages[0].topic}"
+        unknown = [m.id for m, result in zip(messages, results, strict=True) if result == UNKNOWN]
+        if unknown:
+            again = [
+                message
+                for message, result in zip(messages, results, strict=True)
+                if isinstance(result, Unknown | NotSent)
+            ]
+            return PublishUnknownError(
+                "EB2104",
+                f"publish of {len(unknown)} messages is unknown: not confirmed",
+                results=results,
+                where=f"{where}, ids {', '.join(unknown[:3])}",
+                why="the broker may hold them; the connection was dropped and is being rebuilt",
+                next="await error.resolve() sends the same ids again (inboxes drop repeats); with "
+                "a storage the outbox does this for you",
+                again=lambda: self.publish(again),
+            )
+        for message, result in zip(messages, results, strict=True):
+            if isinstance(result, Rejected):
+                large = len(message.payload) > self._config.max_body
+                return PublishError(
+                    "EB2102" if large else "EB2101",
+                    f"message {message.id} is larger than max_body"
+                    if large
+                    else f"RabbitMQ refused message {message.id}",
+                    results=results,
+                    where=f"{where}, type {message.type}",
+                    why=result.reason,
+                    next="send a reference instead of the data, or raise max_body"
+                    if large
+                    else "start a group for the type, or name it in allow_unrouted",
+                )
+        return PublishError(
+            "EB2106",
+            f"{len(results)} messages were not sent",
+            results=results,
+            where=where,
+            why=self._link.trouble or "the broker took nothing in time: an alarm, or a full window",
+            next="publish again once the transport is out of trouble | eventbus doctor",
+        )
