@@ -2,14 +2,11 @@
 
 import asyncio
 import logging
-import os
-import socket
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
 from itertools import groupby
 from random import Random
-from uuid import uuid4
 
 from eventbus.errors import Confirmed as ConfirmedResult
 from eventbus.errors import NotSent as NotSentResult
@@ -17,17 +14,15 @@ from eventbus.errors import PublishError, StorageError, TransportError
 from eventbus.errors import Rejected as RejectedResult
 from eventbus.errors import Unknown as UnknownResult
 from eventbus.instrumentation import Instrumentation
-from eventbus.outbox.partitions import fair_share, surplus, wanted
+from eventbus.outbox.holdings import TTL, Holdings
 from eventbus.outbox.unsettled import MOST, Unsettled
 from eventbus.service import Alarm, pause
 from eventbus.storage import Storage
-from eventbus.storage.leases import Lease
 from eventbus.storage.outbox import Outgoing
 from eventbus.transport import Transport, Volatile
 
 log: logging.Logger = logging.getLogger("eventbus.outbox")
 
-TTL = timedelta(seconds=10)
 BATCH = 500
 SHORTEST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.02, 1.0
 MAX_ATTEMPTS = 10
@@ -51,9 +46,7 @@ class Relay:
         instrumentation: Instrumentation | None = None,
     ) -> None:
         self.relayed: int = 0  # rows confirmed, ever: progress
-        self.leases: Sequence[Lease] = ()
         self.trouble: str | None = None
-        self.paused: bool = False
         self._storage = storage
         self._transport = transport
         self._scheme = scheme
@@ -61,10 +54,8 @@ class Relay:
         self._batch = batch
         self._longest = longest_poll_seconds
         self._instrumentation = instrumentation
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
-        self._renew_at = 0.0
+        self._holdings = Holdings(storage)
         self._failures = 0
-        self._presence: Sequence[Lease] = ()
         self._alarm = Alarm(lambda at_most: storage.wait("outbox", at_most=at_most), "relay")
         self._began = 0.0
         self._busy = False
@@ -95,11 +86,11 @@ class Relay:
         if self._busy or len(self._unsettled):
             self._alarm.ring()
             return False
-        if self.paused or not self.leases:
-            return self.paused
+        if self._holdings.paused or not self._holdings.leases:
+            return self._holdings.paused
         async with self._storage.transaction() as tx:
-            due = await tx.outbox.promote(self.leases, limit=100)
-            rows = await tx.outbox.read(self.leases, limit=1)
+            due = await tx.outbox.promote(self._holdings.leases, limit=100)
+            rows = await tx.outbox.read(self._holdings.leases, limit=1)
         if due or rows:
             self._alarm.ring()
         return not due and not rows
@@ -108,8 +99,9 @@ class Relay:
         """One round; how many rows moved."""
         self._busy = True
         try:
-            await self._hold_leases()
-            if not self.leases or self.paused:
+            if await self._holdings.hold():
+                self._unsettled.read_all_next()
+            if not self._holdings.leases or self._holdings.paused:
                 return 0
             rows = await self._read()
             return await self._publish(rows) if rows else 0
@@ -129,11 +121,11 @@ class Relay:
         after, rows = unsettled.after(), list[Outgoing]()
         async with self._storage.transaction() as tx:
             if handled:
-                self._notice(await tx.outbox.settle(self.leases, handled), len(handled))
+                self._notice(await tx.outbox.settle(self._holdings.leases, handled), len(handled))
             if out < MOST:
-                await tx.outbox.promote(self.leases, limit=100)
+                await tx.outbox.promote(self._holdings.leases, limit=100)
                 limit = self._batch if after else self._batch + out
-                rows = list(await tx.outbox.read(self.leases, limit=limit, after=after))
+                rows = list(await tx.outbox.read(self._holdings.leases, limit=limit, after=after))
         unsettled.settled(handled)
         if out >= MOST:
             return []
@@ -248,61 +240,33 @@ class Relay:
             return
         async with self._storage.transaction() as tx:
             if settled:
-                self._notice(await tx.outbox.settle(self.leases, settled), len(settled))
+                self._notice(await tx.outbox.settle(self._holdings.leases, settled), len(settled))
             for row, reason in rejected:
                 log.warning("the broker refused message %s: %s", row.message.id, reason)
                 delay = delay_after(row.attempts + 1, self._random)
                 self._notice(
-                    await tx.outbox.defer(self.leases, [row], delay=delay, error=reason), 1
+                    await tx.outbox.defer(self._holdings.leases, [row], delay=delay, error=reason),
+                    1,
                 )
 
     def _notice(self, changed: int, wanted: int) -> None:
         """Rows that did not change belong to somebody else: ask at once which leases are ours."""
         if changed < wanted:
-            self._renew_at = 0.0
+            self._holdings.doubt()
 
     def _ring_if_at_rest(self) -> None:
         if not self._busy:
             self._alarm.ring()
 
-    async def _hold_leases(self) -> None:
-        """Renew at a third of the ttl; take up to the fair share, give back what is above it."""
-        now = asyncio.get_running_loop().time()
-        if now < self._renew_at:
-            return
-        async with self._storage.transaction() as tx:
-            self._presence = await tx.leases.renew(self._presence, ttl=TTL)
-            if not self._presence:
-                self._presence = await tx.leases.acquire(
-                    [f"relay/{self._owner}"], owner=self._owner, ttl=TTL, limit=1
-                )
-            relays = await tx.leases.owners("relay/")
-            self.paused = await tx.leases.owners("paused/outbox/") > 0
-            held = await tx.leases.renew(self.leases, ttl=TTL) if self.leases else ()
-            extra = surplus(held, relays)
-            if extra:
-                await tx.leases.release(extra)
-                held = held[: fair_share(relays)]
-            names, more = wanted(held, relays)
-            if more:
-                taken = await tx.leases.acquire(names, owner=self._owner, ttl=TTL, limit=more)
-                held = [*held, *taken]
-                if taken:
-                    self._unsettled.read_all_next()
-        self.leases = held
-        self._renew_at = now + (TTL.total_seconds() / 3 if held else 1.0)
-
     async def _give_back(self) -> None:
-        leases = [*self.leases, *self._presence]
         handled = self._unsettled.to_settle(float("inf"))
-        if not leases:
+        if not self._holdings.all:
             return
         async with asyncio.timeout(5), self._storage.transaction() as tx:
             if handled:
-                await tx.outbox.settle(self.leases, handled)
-            await tx.leases.release(leases)
-        self.leases = self._presence = ()
-        self._renew_at = 0.0
+                await tx.outbox.settle(self._holdings.leases, handled)
+            await tx.leases.release(self._holdings.all)
+        self._holdings.released()
 
 
 def waves_of(rows: Iterable[Outgoing]) -> list[list[Outgoing]]:

@@ -125,13 +125,12 @@ class Races:
     ) -> None:
         group, message = unique("group"), some_message(key="k")
         lease = await take(one, f"parked/{group}", ttl=timedelta())
-        ways = {
-            "park": lambda tx: tx.parking.park([failed(message)], group=group, lease=lease),
-            "settle": lambda tx: tx.parking.settle(lease, [queued(message)], group=group),
-        }
-        for write in ways.values():
+        for write in ("park", "settle"):
             async with one.transaction() as tx:
-                await write(tx)
+                if write == "park":
+                    await tx.parking.park([failed(message)], group=group, lease=lease)
+                else:
+                    await tx.parking.settle(lease, [queued(message)], group=group)
                 async with other.transaction() as rival:
                     names = [lease.name]
                     taken = await rival.leases.acquire(names, owner="b", ttl=LONG, limit=1)
