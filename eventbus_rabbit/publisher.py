@@ -4,15 +4,12 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol, cast
-from zlib import crc32
+from typing import cast
 
 from aiormq.abc import AbstractConnection as Wire
 from aiormq.channel import Channel
-from aiormq.exceptions import PublishError as ReturnedError
 
 from eventbus.errors import (
-    Confirmed,
     NotSent,
     PublishError,
     PublishResult,
@@ -23,129 +20,17 @@ from eventbus.errors import (
 from eventbus.message import Message
 from eventbus.service import end
 from eventbus_rabbit.config import RabbitConfig
-from eventbus_rabbit.connection import RPC_SECONDS, Backoff, Link, close_channel
-from eventbus_rabbit.errors import BrokenError, RefusedError, guarded
-from eventbus_rabbit.mapping import (
-    DEAD,
-    address_of,
-    content_header,
-    is_among,
-    message_id_of,
-)
+from eventbus_rabbit.connection import Backoff, Link, close_channel
+from eventbus_rabbit.errors import FORBIDDEN, BrokenError, RefusedError, guarded
+from eventbus_rabbit.flight import CONFIRMED, NOT_SENT, UNKNOWN, Call, Item, Lane
+from eventbus_rabbit.mapping import DEAD, is_among
 from eventbus_rabbit.topology import Exchange, declare_exchange, declare_queue, letters
-from eventbus_rabbit.writing import BATCH_BYTES, Frames, proven, write_batch, write_singly
+from eventbus_rabbit.writing import Write, proven, write_batch, write_singly
 
 log: logging.Logger = logging.getLogger("eventbus.rabbit")
 
 WATCH_SECONDS = 0.25
-CONFIRMED, NOT_SENT, UNKNOWN = Confirmed(), NotSent(), Unknown()
-
-
-class Call:
-    """One `publish`: what became of each of its messages."""
-
-    __slots__ = ("broken", "deadline", "done", "left", "results")
-
-    def __init__(self, count: int, deadline: float, done: asyncio.Future[None]) -> None:
-        self.results: list[PublishResult | None] = [None] * count
-        self.left = count
-        self.deadline = deadline
-        self.done = done
-        self.broken = False  # something of it is unknown: what was not sent stays so
-
-    def settle(self, place: int, result: PublishResult) -> None:
-        """Once for each message, unless the call is over."""
-        if self.results[place] is None:
-            self.results[place] = result
-            self.left -= 1
-            if self.left == 0 and not self.done.done():
-                self.done.set_result(None)
-
-
-class Item:
-    """A message on its way, and the place where the client puts its confirm.
-
-    The client calls what it would call of a future; a future for each message costs 5 µs.
-    """
-
-    __slots__ = ("address", "body", "call", "header", "id", "lane", "mandatory", "place", "sender")
-
-    def __init__(self, call: Call, place: int, message: Message, mandatory: bool) -> None:
-        self.call = call
-        self.place = place
-        self.id = message_id_of(message)
-        self.address = address_of(message)
-        self.header = content_header(message)
-        self.body = message.payload
-        self.mandatory = mandatory
-        self.lane = crc32((message.key or "").encode())
-        self.sender: Lane | None = None  # set when it is written
-
-    def done(self) -> bool:
-        """For the client."""
-        return self.sender is None
-
-    def cancelled(self) -> bool:
-        """For the client."""
-        return False
-
-    def set_result(self, frame: object) -> None:
-        """The broker holds it."""
-        self._settle(CONFIRMED)
-
-    def set_exception(self, error: BaseException) -> None:
-        """Returned, or refused by one of its queues: another one may hold it."""
-        if isinstance(error, ReturnedError):
-            self._settle(Rejected(f"nobody is bound to it: {error.args[0]} {self.address}"))
-        else:
-            self._settle(UNKNOWN)
-
-    def _settle(self, result: PublishResult) -> None:
-        if self.sender is not None:
-            lane, self.sender = self.sender, None
-            lane.forget(self)
-            self.call.settle(self.place, result)
-
-    def lose(self) -> None:
-        """It was written, and nobody will say what became of it."""
-        self.call.broken = True
-        self._settle(UNKNOWN)
-
-
-class Owner(Protocol):
-    """What a lane tells about itself."""
-
-    def has_room(self) -> None:
-        """A confirm came."""
-        ...
-
-
-class Lane:
-    """A channel and what is in flight on it: one message per id, for returns go by the id (T4)."""
-
-    __slots__ = ("_owner", "channel", "frames", "open")
-
-    def __init__(self, channel: Channel, owner: Owner) -> None:
-        self.channel = channel
-        self.frames = Frames(channel.number, channel.max_content_size)
-        self.open: dict[str, Item] = {}
-        self._owner = owner
-
-    def take(self, item: Item) -> None:
-        """It is about to be written."""
-        self.open[item.id] = item
-        item.sender = self
-
-    def forget(self, item: Item) -> None:
-        """Nothing will be said about it any more."""
-        self.open.pop(item.id, None)
-        self.channel.message_id_delivery_tag.pop(item.id, None)
-        self._owner.has_room()
-
-    def lose(self) -> None:
-        """The channel is gone."""
-        for item in list(self.open.values()):
-            item.lose()
+BATCH_BYTES = 4 << 20
 
 
 class Publisher:
@@ -163,7 +48,8 @@ class Publisher:
         self._sender: asyncio.Task[None] | None = None
         self._wire: Wire | None = None
         self._known: set[str] = set()  # exchanges and dead letter queues of this connection
-        self._write = write_singly
+        self._write: Write = write_singly
+        self._lanes: Sequence[Lane] = ()
         self._up = asyncio.Event()
 
     async def open(self) -> None:
@@ -198,14 +84,14 @@ class Publisher:
         """
         loop = asyncio.get_running_loop()
         call = Call(len(messages), loop.time() + self._seconds, loop.create_future())
-        accept, unrouted = self._pending.append, self._config.allow_unrouted
+        unrouted = self._config.allow_unrouted
         for place, message in enumerate(messages):
             if (reason := self._unfit(message)) is not None:
                 call.settle(place, Rejected(reason))
                 continue
             mandatory = not unrouted or not is_among(message.type, unrouted)
             try:
-                accept(Item(call, place, message, mandatory))
+                self._pending.append(Item(call, place, message, mandatory))
             except (ValueError, UnicodeError) as error:  # a name longer than AMQP allows
                 call.settle(place, Rejected(str(error)))
         if call.left:
@@ -224,7 +110,7 @@ class Publisher:
             return f"body of {len(message.payload)} bytes, allowed are {self._config.max_body}"
         return None
 
-    def has_room(self) -> None:
+    def _has_room(self) -> None:
         """The window has room again."""
         if self._pending:
             self._wake.set()
@@ -246,9 +132,7 @@ class Publisher:
         self._watching = loop.call_later(WATCH_SECONDS, self._look) if self._calls else None
 
     def _expire(self, call: Call) -> None:
-        written = [
-            item for lane in self._lanes for item in lane.open.values() if item.call is call
-        ]
+        written = [item for lane in self._lanes for item in lane.open.values() if item.call is call]
         call.broken = True
         for item in written:
             call.settle(item.place, UNKNOWN)
@@ -258,8 +142,6 @@ class Publisher:
         self._calls.pop(call, None)
         if written and self._wire is not None:
             self._link.drop(self._wire)  # it may come later: never beside its repeat
-
-    _lanes: Sequence[Lane] = ()
 
     async def _keep_sending(self) -> None:
         backoff = Backoff()
@@ -275,7 +157,7 @@ class Publisher:
         try:
             for _ in range(self._config.publish_channels):
                 channel = await self._link.channel(wire, confirms=True)
-                lanes.append(Lane(cast("Channel", channel), self))
+                lanes.append(Lane(cast("Channel", channel), self._has_room))
             self._wire, self._lanes = wire, lanes
             self._known.clear()
             self._up.set()
@@ -283,7 +165,7 @@ class Publisher:
             async with asyncio.timeout(None) as scope:
 
                 def gone(_: object) -> None:
-                    if not scope.expired():
+                    if self._wire is wire and not scope.expired():
                         scope.reschedule(0.0)
 
                 for lane in lanes:
@@ -318,33 +200,36 @@ class Publisher:
     async def _prepare(self, wire: Wire) -> None:
         """Targets that this connection has not seen yet."""
         for item in list(self._pending):
-            exchange, key = item.address
-            target = exchange or key
-            if target in self._known:
+            if (target := item.target) in self._known or item.call.broken:
                 continue
             try:
-                await self._declare(wire, exchange, key)
+                await self._declare(wire, *item.address)
             except RefusedError as error:
                 self._refuse(target, error)
             else:
                 self._known.add(target)
 
-    async def _declare(self, wire: Wire, exchange: str, key: str) -> None:
+    async def _declare(self, wire: Wire, exchange: str, key: str, *, passive: bool = False) -> None:
         channel = await self._link.channel(wire)
         try:
+            passive = passive or not self._config.declare
             if exchange:
-                await declare_exchange(
-                    channel, Exchange(exchange), passive=not self._config.declare
-                )
-            elif key.endswith(DEAD) and self._config.declare:
+                await declare_exchange(channel, Exchange(exchange), passive=passive)
+            elif key.endswith(DEAD) and not passive:
                 await declare_queue(channel, letters(key))
+        except RefusedError as error:
+            if passive or error.code != FORBIDDEN.code:
+                raise
+            await self._declare(wire, exchange, key, passive=True)  # it may be there all the same
         finally:
             await close_channel(channel)
 
     def _refuse(self, target: str, error: RefusedError) -> None:
-        for item in [each for each in self._pending if target == (each.address[0] or each.address[1])]:
-            self._pending.remove(item)
-            item.call.settle(item.place, Rejected(f"{error.what}: {error.why}"))
+        kept = [item for item in self._pending if item.target != target]
+        for item in self._pending:
+            if item.target == target:
+                item.call.settle(item.place, Rejected(f"{error.what}: {error.why}"))
+        self._pending = deque(kept)
 
     def _take(self, lanes: Sequence[Lane]) -> list[Item]:
         """In order; ends at a full window, or at an id that is in flight on its channel (T4)."""
@@ -357,7 +242,7 @@ class Publisher:
                 pending.popleft()
                 item.call.settle(item.place, NOT_SENT)
                 continue
-            if (item.address[0] or item.address[1]) not in self._known:
+            if item.target not in self._known:
                 break  # it came while another one was prepared
             lane = lanes[item.lane % count]
             if len(lane.open) >= window or item.id in lane.open:

@@ -131,7 +131,6 @@ async def declare(channel: AbstractChannel, topology: Topology, *, passive: bool
     for queue in topology.queues:
         await declare_queue(channel, queue, passive=passive)
     for binding in () if passive else topology.bindings:
-    for binding in () if passive else topology.bindings:
         bind = channel.exchange_bind if binding.to_exchange else channel.queue_bind
         await guarded(bind(binding.target, binding.source, binding.key), RPC_SECONDS)
 

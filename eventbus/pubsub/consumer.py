@@ -48,7 +48,7 @@ class Consumer:
         self._room = asyncio.Event()
         self._progress = asyncio.Event()
         self._revoking = False
-        self._joined: dict[int, list[Delivery]] = {}
+        self._joined: dict[int, list[tuple[Delivery, Lane]]] = {}
 
     @property
     def is_subscribed(self) -> bool:
@@ -115,26 +115,35 @@ class Consumer:
                 await self._room.wait()
 
     def _take(self, batch: Sequence[Delivery]) -> None:
-        self._held += len(batch)
         lanes, group = self._lanes, self.group
         for delivery in batch:
+            if delivery.lost:  # since the adapter fetched it: somebody else gets it
+                continue
+            self._held += 1
             self._held_bytes += len(delivery.message.payload)
-            if not (delivery.redelivered and self._join(delivery)):
+            first = self._first_run(delivery) if delivery.redelivered else None
+            if first is None:
                 lane_for(delivery, lanes, group).put(delivery)
+            else:
+                self._join(delivery, *first)
 
-    def _join(self, delivery: Delivery) -> bool:
-        """A redelivery that meets its first run here takes that run's verdict."""
+    def _first_run(self, delivery: Delivery) -> tuple[Delivery, Lane] | None:
+        """The delivery of the same message that a lane of this group runs, or will."""
         message = delivery.message
         for lane in self._lanes:
             for one in (*lane.running, *lane.waiting):
                 if one.message.id == message.id and one.message.source == message.source:
-                    self._joined.setdefault(id(one), []).append(delivery)
-                    return True
-        return False
+                    return one, lane
+        return None
+
+    def _join(self, delivery: Delivery, first: Delivery, lane: Lane) -> None:
+        """It takes the verdict of its first run; should that not come, it runs in its own place."""
+        self._joined.setdefault(id(first), []).append((delivery, lane))
+        lane.put(delivery)
 
     def _done(self, deliveries: Sequence[Delivery]) -> None:
         if self._joined:
-            deliveries = [each for one in deliveries for each in self._with_joined(one)]
+            deliveries = [each for one in deliveries for each in (one, *self._joined_by(one))]
         if self._subscription is not None:
             self._subscription.ack(deliveries)
         self._release(deliveries)
@@ -142,15 +151,16 @@ class Consumer:
         if self._revoking:
             asyncio.get_running_loop().call_soon(self._progress.set)  # once the lane let go
 
-    def _dropped(self, lost: Delivery) -> Sequence[Delivery]:
-        """No verdict: somebody else gets it; what joined it and is ours takes its place."""
-        joined = self._joined.pop(id(lost), ())
-        self._release([lost, *(one for one in joined if one.lost)])
-        self._progress.set()
-        return [one for one in joined if not one.lost]
+    def _joined_by(self, first: Delivery) -> Sequence[Delivery]:
+        """What waits for nothing but this verdict."""
+        joined = self._joined.pop(id(first), ())
+        return [delivery for delivery, lane in joined if lane.take_out(delivery)]
 
-    def _with_joined(self, delivery: Delivery) -> list[Delivery]:
-        return [delivery, *self._joined.pop(id(delivery), ())]
+    def _dropped(self, lost: Delivery) -> None:
+        """No verdict: somebody else gets it."""
+        self._joined.pop(id(lost), None)
+        self._release([lost])
+        self._progress.set()
 
     def _release(self, deliveries: Sequence[Delivery]) -> None:
         self._held -= len(deliveries)

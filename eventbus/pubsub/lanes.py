@@ -35,7 +35,7 @@ class Lane:
         batches: RunBatch,
         gate: Gate,
         done: Callable[[Sequence[Delivery]], None],
-        dropped: Callable[[Delivery], Sequence[Delivery]],
+        dropped: Callable[[Delivery], None],
     ) -> None:
         self.waiting: deque[Delivery] = deque()
         self.running: Sequence[Delivery] = ()
@@ -51,6 +51,14 @@ class Lane:
         """At the end."""
         self.waiting.append(delivery)
         self._nudge()
+
+    def take_out(self, delivery: Delivery) -> bool:
+        """Take back what still waits; False: it does not."""
+        for place, one in enumerate(self.waiting):
+            if one is delivery:
+                del self.waiting[place]
+                return True
+        return False
 
     def stop(self) -> None:
         """End after the handler that runs; what has not started stays without a verdict."""
@@ -121,7 +129,10 @@ class Lane:
     def _put_back(self, batch: Iterable[Delivery]) -> None:
         kept: list[Delivery] = []
         for one in batch:
-            kept += self._dropped(one) if one.lost else (one,)
+            if one.lost:
+                self._dropped(one)
+            else:
+                kept.append(one)
         self.waiting.extendleft(reversed(kept))
 
     def _take(self, permit: int) -> list[Delivery]:

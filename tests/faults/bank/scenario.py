@@ -156,6 +156,8 @@ class Bank:
             evening.set()
         codes = await self.workers.stop()
         verdicts = await judge(self.observer, self.directory)
+        if not all(verdict.ok for verdict in verdicts):
+            await self._keep_effects()
         standing = await self.observer.standing() or {}
         surprises = [*self.workers.surprises, *(f"exit code {code}" for code in codes if code)]
         return Outcome(
@@ -174,6 +176,12 @@ class Bank:
             hits=self.nemesis.hits,
             surprises=surprises,
         )
+
+    async def _keep_effects(self) -> None:
+        """The database goes; who wants to know what happened needs its truth."""
+        rows = await self.observer.ask("SELECT to_json(e)::text FROM effects e ORDER BY at")
+        text = "".join(f"{row[0]}\n" for row in rows or ())
+        (self.directory / "effects.jsonl").write_text(text, encoding="utf-8")
 
     async def _torment(self, plan: Plan) -> None:
         async def enough() -> bool:

@@ -4,6 +4,7 @@ A transfer is requested, debited, credited and confirmed by a handler each; mone
 and not credited yet stands in `transit`. No table has a constraint that would hide a duplicate.
 """
 
+import os
 from datetime import timedelta
 from random import Random
 from typing import NamedTuple
@@ -24,8 +25,9 @@ CREATE TABLE requests (id text NOT NULL, source text NOT NULL, seq int NOT NULL,
   PRIMARY KEY (source, seq));  -- a client that was killed may meet its own old commit
 CREATE TABLE follow_ups (id text NOT NULL, type text NOT NULL);
 CREATE TABLE effects (at bigint GENERATED ALWAYS AS IDENTITY, grp text NOT NULL, id text NOT NULL,
-  key text NOT NULL, seq int NOT NULL, pid int NOT NULL DEFAULT pg_backend_pid(),
-  txid xid8 NOT NULL DEFAULT pg_current_xact_id());
+  key text NOT NULL, seq int NOT NULL, pid int NOT NULL,  -- of the worker
+  txid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+  written timestamptz NOT NULL DEFAULT clock_timestamp());
 CREATE INDEX ON effects (key, grp);
 CREATE TABLE repaired (transfer text PRIMARY KEY);
 """
@@ -145,11 +147,12 @@ async def _follow_up(ctx: Context, event: Debited | Credited) -> None:
 async def _effect(ctx: Context, event: Step) -> None:
     """The row that says it was done; then it may fail, and nothing of it may be left."""
     await ctx.sql.execute(
-        "INSERT INTO effects (grp, id, key, seq) VALUES ($1, $2, $3, $4)",
+        "INSERT INTO effects (grp, id, key, seq, pid) VALUES ($1, $2, $3, $4, $5)",
         ctx.group,
         ctx.message.id,
         event.source,
         event.seq,
+        os.getpid(),
     )
     if is_dead(event.transfer, ctx.group) and not await _is_repaired(ctx, event.transfer):
         raise DeadLetter

@@ -65,7 +65,7 @@ class Worked:
         self.done: list[str] = []
         self.wanted = 0
         self.enough = asyncio.Event()
-        self.lane = Lane(group, batches, Gate(CircuitBreaker()), self._done, lambda lost: ())
+        self.lane = Lane(group, batches, Gate(CircuitBreaker()), self._done, lambda lost: None)
 
     def _done(self, deliveries: Sequence[Delivery]) -> None:
         self.done += [one.message.id for one in deliveries]
@@ -138,7 +138,7 @@ keys = st.lists(st.sampled_from(["a", "b", "c", "t1/d", "é"]), min_size=1, max_
 def test_a_key_has_one_lane_and_redelivered_ones_find_it(given_keys: list[str], width: int) -> None:
     group = Group("g", lanes=width)
     lanes = [
-        Lane(group, Batches(), Gate(CircuitBreaker()), lambda done: None, lambda lost: ())
+        Lane(group, Batches(), Gate(CircuitBreaker()), lambda done: None, lambda lost: None)
         for _ in range(width)
     ]
     for key in given_keys:
@@ -150,7 +150,7 @@ def test_a_key_has_one_lane_and_redelivered_ones_find_it(given_keys: list[str], 
 def test_what_has_no_order_goes_where_least_waits(order: str) -> None:
     group = Group("g", order=order, lanes=2)  # type: ignore[arg-type]  # the two words
     lanes = [
-        Lane(group, Batches(), Gate(CircuitBreaker()), lambda done: None, lambda lost: ())
+        Lane(group, Batches(), Gate(CircuitBreaker()), lambda done: None, lambda lost: None)
         for _ in range(2)
     ]
     lanes[0].put(handed("x"))
