@@ -15,13 +15,13 @@ help:  ## what there is
 $(VENV)/$(STAMP): pyproject.toml
 	$$($(PYTHONS) oldest) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --group dev --editable '.[cli,otel,prometheus,testing,postgres,sqlalchemy]'
+	$(BIN)/python -m pip install --quiet --group dev --editable '.[cli,otel,prometheus,testing,postgres,sqlalchemy,kafka,rabbit]'
 	touch $@
 
 $(NEWEST)/$(STAMP): pyproject.toml
 	$$($(PYTHONS) newest) -m venv $(NEWEST)
 	$(NEWEST)/bin/python -m pip install --quiet --upgrade pip
-	$(NEWEST)/bin/python -m pip install --quiet --group dev --editable '.[cli,otel,prometheus,testing,postgres,sqlalchemy]'
+	$(NEWEST)/bin/python -m pip install --quiet --group dev --editable '.[cli,otel,prometheus,testing,postgres,sqlalchemy,kafka,rabbit]'
 	touch $@
 
 demo: $(VENV)/$(STAMP)  ## the order book on SQLite: no service needed
