@@ -59,7 +59,9 @@ class KafkaConfig:
     replication: int | None = None  # of a topic that is created; None: the broker's default
     max_body: int = 1 << 20
     compression: str | None = None
-    foreign: Mapping[str, str] = MappingProxyType({})  # topic -> type of what is no CloudEvent
+    foreign: Mapping[str, str] = field(
+        default_factory=dict
+    )  # topic -> type of what is no CloudEvent
     cluster: str = ""  # name of the cluster in ids of foreign messages; default: the first server
 
     group_instance_id: str | None = None  # static membership: the stable name of this process
@@ -185,9 +187,9 @@ def _option(place: str, name: str, text: str) -> object:
 
 def _mapping(text: str) -> Mapping[str, str]:
     pairs = [pair.partition(":") for pair in text.split(",") if pair]
-    if not all(topic and colon and type for topic, colon, type in pairs):
+    if not all(all(pair) for pair in pairs):
         raise ValueError(text)
-    return MappingProxyType({topic: type for topic, _, type in pairs})
+    return MappingProxyType({topic: name for topic, _, name in pairs})
 
 
 def _sasl(text: str) -> str:
@@ -286,7 +288,7 @@ def _check_times(config: KafkaConfig, place: str) -> None:
             config.request_seconds <= config.rebalance_seconds,
             f"request_seconds {config.request_seconds:g} is not above rebalance_seconds "
             f"{config.rebalance_seconds:g}",
-            "a join is answered when the slowest member is ready: it would time out, and start anew",
+            "a join is answered when the slowest member is ready: it would time out and start anew",
         ),
         (
             config.heartbeat_seconds * 3 > session,

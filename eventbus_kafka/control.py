@@ -41,6 +41,7 @@ class Control:
             TransportError: EB2001, EB2302.
         """
         await self._admin_client()
+        await self._reading_client()
         self.trouble = None
         self._task = asyncio.create_task(self._watch(), name="control:kafka")
 
@@ -94,9 +95,7 @@ class Control:
         found = await self._read("read offsets", lambda r: r.offsets_for_times(dict(times)))
         return {part: None if at is None else at.offset for part, at in found.items()}
 
-    async def _ask(
-        self, doing: str, call: Callable[[AIOKafkaAdminClient], Awaitable[R]]
-    ) -> R:
+    async def _ask(self, doing: str, call: Callable[[AIOKafkaAdminClient], Awaitable[R]]) -> R:
         """Once more with a new client if the first attempt fails: it may have been stale."""
         try:
             return await within(CALL_SECONDS, call(await self._admin_client()))

@@ -1,7 +1,5 @@
 """A record waiting for its verdict, and the partition it came from."""
 
-from collections import deque
-
 from aiokafka import TopicPartition
 
 from eventbus.message import Message
@@ -12,7 +10,6 @@ class Assigned:
     """A partition during one assignment: what was handed out, what is finished, what to commit."""
 
     __slots__ = (
-        "beside",
         "flagged",
         "halted",
         "handed",
@@ -20,9 +17,10 @@ class Assigned:
         "limit",
         "name",
         "part",
-        "position",
+        "seen",
         "sent",
         "skipped",
+        "stuck_at",
         "stuck_since",
         "watermark",
     )
@@ -33,26 +31,22 @@ class Assigned:
         self.watermark = Watermark(epoch, mark.offset)
         self.flagged = mark.limit  # below it an earlier start cannot be ruled out
         self.skipped = mark.done  # acknowledged before, above what could be committed
-        self.position = mark.offset  # of the next record to come
+        self.seen = mark.offset  # above everything that was fetched
         self.handed = mark.offset  # above everything that was handed out
         self.limit = mark.offset  # nothing at or above it is handed out before a commit
         self.sent: Mark | None = None  # what the broker holds
         self.halted: str | None = None  # why nothing more is fetched
         self.stuck_since: float | None = None
+        self.stuck_at = -1
         self.is_closed = False
-        self.beside = frozenset[int]()
 
     def mark(self, ahead: int, *, last: bool = False) -> Mark:
         """What to commit now; `last`: nothing more is handed out."""
-        watermark = self.watermark
-        watermark.pass_over(self.position)
-        started = max(self.handed, self.flagged) if watermark.is_open else self.handed
-        limit = started if last else max(started, watermark.safe) + ahead
-        if last and not watermark.is_open and self.flagged <= watermark.safe:
-            limit = watermark.safe
-        elif last:
-            limit = max(limit, min(self.flagged, max(self.flagged, watermark.safe)))
-        return Mark(watermark.safe, limit, frozenset(watermark.done_above()))
+        safe = self.watermark.safe
+        limit = max(self.handed, self.flagged)
+        if not last:
+            limit = max(limit, self.seen, safe) + ahead
+        return Mark(safe, limit, frozenset(self.watermark.done_above()))
 
 
 class KafkaDelivery:
@@ -60,6 +54,7 @@ class KafkaDelivery:
 
     __slots__ = (
         "assigned",
+        "epoch",
         "lost",
         "malformed",
         "message",
@@ -78,6 +73,7 @@ class KafkaDelivery:
         self.message: Message = message
         self.malformed: str | None = malformed
         self.assigned: Assigned = assigned
+        self.epoch: int = assigned.watermark.epoch
         self.number: int = number
         self.redelivered: bool = redelivered
         self.lost: bool = False
@@ -91,6 +87,3 @@ class KafkaDelivery:
     def offset(self) -> str:
         """In its partition."""
         return str(self.number)
-
-
-Buffer = deque[KafkaDelivery]

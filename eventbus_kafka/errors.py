@@ -82,8 +82,8 @@ def transport_error(error: BaseException, doing: str, where: str) -> TransportEr
     """
     if isinstance(error, TransportError):
         return error
-    code, what, next = _condition(error)
-    return TransportError(code, f"{doing}: {what}", where=where, why=described(error), next=next)
+    code, what, remedy = _condition(error)
+    return TransportError(code, f"{doing}: {what}", where=where, why=described(error), next=remedy)
 
 
 def described(error: BaseException) -> str:

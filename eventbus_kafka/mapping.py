@@ -129,12 +129,12 @@ class Mapper:
         missing: str,
     ) -> tuple[Message, str | None]:
         attributes, _ = _read_slowly(headers)
-        type = self._foreign.get(place[0])
+        declared = self._foreign.get(place[0])
         is_foreign = not any(name.lower().startswith("ce_") for name, _ in headers)
-        if type is None or not is_foreign:
+        if declared is None or not is_foreign:
             wrong = f"no ce_{missing}" if not is_foreign else "no CloudEvents headers"
             return self._malformed(place, key, value, attributes, wrong)
-        return self._message(place, key, value, attributes, type), None
+        return self._message(place, key, value, attributes, declared), None
 
     def _malformed(
         self,

@@ -9,9 +9,10 @@ its sequence numbers do not fit any more.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.structs import RecordMetadata
 
 from eventbus.errors import (
     Confirmed,
@@ -25,7 +26,7 @@ from eventbus.errors import (
 )
 from eventbus.message import Message
 from eventbus.service import end
-from eventbus_kafka.clients import HEADER_ROOM, connecting, producer, stop_producer, within
+from eventbus_kafka.clients import connecting, producer, stop_producer, within
 from eventbus_kafka.config import KafkaConfig
 from eventbus_kafka.errors import CLIENT_ERRORS, described, fate
 from eventbus_kafka.mapping import headers_of, key_bytes, timestamp_of
@@ -37,6 +38,12 @@ MAX_OUTSTANDING_BYTES = 32 << 20
 STOP_SECONDS = 5.0
 CANCELLED_SECONDS = 1.0  # a cancelled call waits so long for the batch that is under way
 CONFIRMED, NOT_SENT, UNKNOWN = Confirmed(), NotSent(), Unknown()
+
+NOT_TAKEN: tuple[type[Exception], ...] = (
+    *CLIENT_ERRORS,
+    AssertionError,  # the client asserts that it knows the partition,
+    TypeError,  # and stumbles where the whole topic has gone
+)
 
 Ensure = Callable[[str], Awaitable[bool]]
 """Whether a topic exists, made if that is allowed."""
@@ -58,6 +65,7 @@ class Call:
         self.done: asyncio.Future[None] | None = None
 
     def settle(self, place: int, result: PublishResult) -> None:
+        """One more has its result; with the last one the call ends."""
         if result is not CONFIRMED:
             self.failed[place] = result
         self.left -= 1
@@ -65,6 +73,7 @@ class Call:
             self.done.set_result(None)
 
     def results(self) -> list[PublishResult]:
+        """Aligned with the messages."""
         return [self.failed.get(place, CONFIRMED) for place in range(len(self.messages))]
 
 
@@ -108,6 +117,7 @@ class Publisher:
         self._producer: AIOKafkaProducer | None = None
         self._task: asyncio.Task[None] | None = None
         self._wanted = asyncio.Event()
+        self._up = asyncio.Event()
         self._lanes: dict[tuple[str, int], Lane] = {}
         self._ready: dict[Lane, None] = {}
         self._broken: str | None = None
@@ -115,6 +125,11 @@ class Publisher:
         self._timer: asyncio.TimerHandle | None = None
         self._bytes = 0
         self._drained = asyncio.Event()
+
+    @property
+    def partitions(self) -> Mapping[str, int]:
+        """The count of each topic it has published to."""
+        return self._partitions.counts
 
     async def start(self) -> None:
         """Connect.
@@ -185,7 +200,7 @@ class Publisher:
             if not await self._ensure(topic):
                 return
             while (producer := self._producer) is None:
-                await asyncio.sleep(0.05)
+                await self._up.wait()
             self._partitions.learn(topic, len(await producer.partitions_for(topic)))
         except TransportError as error:
             log.warning("cannot learn of topic %s: %s", topic, error.why)
@@ -270,7 +285,7 @@ class Publisher:
         try:
             async with asyncio.timeout(self._config.publish_seconds):
                 future = await producer.send_batch(batch, lane.topic, partition=lane.number)
-        except (*CLIENT_ERRORS, AssertionError, TypeError) as error:  # the metadata went away
+        except NOT_TAKEN as error:
             self._returned(lane)
             self._break(f"a batch was not taken: {described(error)}")
         else:
@@ -285,7 +300,7 @@ class Publisher:
         self._ready[lane] = None
 
     def _answered(
-        self, lane: Lane, flight: list[Entry], future: "asyncio.Future[object]"
+        self, lane: Lane, flight: list[Entry], future: "asyncio.Future[RecordMetadata]"
     ) -> None:
         """The broker confirmed or refused, or nobody knows."""
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
@@ -347,12 +362,11 @@ class Publisher:
             if call.deadline > loop.time():
                 self._timer = loop.call_at(call.deadline, self._tick)
                 return
-            self._expire(call)
-            if self._broken is None and any(lane.flight for lane in call.stopped):
+            if self._expire(call):
                 self._break("no confirmation in time")
 
-    def _expire(self, call: Call) -> None:
-        """What is under way is unknown, what waits was not sent."""
+    def _expire(self, call: Call) -> bool:
+        """What is under way is unknown, what waits was not sent; True if anything is unknown."""
         call.is_over = True
         for lane in self._lanes.values():
             for entries, result in ((lane.flight, UNKNOWN), (lane.waiting, NOT_SENT)):
@@ -363,6 +377,7 @@ class Publisher:
         call.left = 0
         if call.done is not None and not call.done.done():
             call.done.set_result(None)
+        return call.flying > 0
 
     async def _rebuild(self) -> None:
         """Throw the producer away, let what it still sends land, and build the next one."""
@@ -395,10 +410,12 @@ class Publisher:
                 await stop_producer(fresh, STOP_SECONDS)
                 raise
         self._producer = fresh
+        self._up.set()
         self.trouble = None
 
     async def _drop_producer(self) -> None:
         old, self._producer = self._producer, None
+        self._up.clear()
         if old is None:
             return
         await stop_producer(old, STOP_SECONDS)
@@ -409,9 +426,7 @@ class Publisher:
                 entry.call.stopped.add(lane)
                 self._landed(lane, entry, UNKNOWN)
 
-    def _error(
-        self, call: Call, results: Sequence[PublishResult], why: str | None
-    ) -> PublishError:
+    def _error(self, call: Call, results: Sequence[PublishResult], why: str | None) -> PublishError:
         topics = ", ".join(dict.fromkeys(message.topic for message in call.messages))
         where = f"topic {topics}, {self._config.where}"
         count = sum(isinstance(result, Unknown) for result in results)

@@ -177,7 +177,7 @@ class Topics:
         """Brokers learn of a topic one after the other."""
         try:
             async with asyncio.timeout(10):
-                while set(names) - set(await self.find(names)):
+                while set(names) - set(await self.find(names)):  # noqa: ASYNC110 - nobody tells
                     await asyncio.sleep(0.02)
         except TimeoutError:
             raise self._refused(", ".join(names), "made, but not seen within 10 s") from None

@@ -12,7 +12,6 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from eventbus.errors import ConfigurationError
 
 PORTS = {"amqp": 5672, "rabbit": 5672, "amqps": 5671}
-NO_SHARDS: Mapping[str, int] = MappingProxyType({})
 FRAME_BUFFER = 1024  # frames per channel; the client's 10 stalls the reader for all of them
 
 
@@ -57,7 +56,7 @@ class RabbitConfig:
     prefetch: int = 200
     window: int = 256
     publish_channels: int = 2
-    shards: Mapping[str, int] = NO_SHARDS
+    shards: Mapping[str, int] = field(default_factory=dict[str, int])
     allow_unrouted: tuple[str, ...] = ()
     declare: bool = True
 

@@ -4,10 +4,13 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 import aio_pika
 from aio_pika.abc import AbstractConnection
-from aiormq.abc import AbstractChannel, AbstractConnection as Wire
+from aiormq.abc import AbstractConnection as Wire
+from aiormq.channel import Channel
+from pamqp.common import FieldTable
 
 from eventbus.errors import ConfigurationError
 from eventbus.service import end
@@ -98,14 +101,14 @@ class Link:
         if self._current is not None and _wire(self._current) is wire:
             self._broken.set()
 
-    async def channel(self, wire: Wire, *, confirms: bool = False) -> AbstractChannel:
+    async def channel(self, wire: Wire, *, confirms: bool = False) -> Channel:
         """A new one, of this caller alone.
 
         Raises:
             BrokenError: none could be opened; the connection is dropped.
         """
         try:
-            return await guarded(
+            opened = await guarded(
                 wire.channel(
                     frame_buffer_size=FRAME_BUFFER,
                     publisher_confirms=confirms,
@@ -116,8 +119,9 @@ class Link:
         except BrokenError:
             self.drop(wire)
             raise
+        return cast("Channel", opened)
 
-    async def on_channel(self, use: Callable[[AbstractChannel], Awaitable[None]]) -> None:
+    async def on_channel(self, use: Callable[[Channel], Awaitable[None]]) -> None:
         """Use a channel that is thrown away afterwards: a refusal closes it.
 
         Raises:
@@ -134,7 +138,7 @@ class Link:
         finally:
             await close_channel(channel)
 
-    async def try_out(self, use: Callable[[AbstractChannel], Awaitable[None]]) -> None:
+    async def try_out(self, use: Callable[[Channel], Awaitable[None]]) -> None:
         """The same on a connection that is thrown away: some refusals close it whole.
 
         Raises:
@@ -143,7 +147,7 @@ class Link:
         """
         connection = await self._connect()
         try:
-            await use(await guarded(_wire(connection).channel(), RPC_SECONDS))
+            await use(cast("Channel", await guarded(_wire(connection).channel(), RPC_SECONDS)))
         finally:
             await _discard(connection)
 
@@ -188,14 +192,14 @@ class Link:
         config = self._config
         seconds = config.connect_timeout.total_seconds()
         context = config.ssl_context()
-        properties = {"connection_name": f"{config.name}:{self._purpose}"}
+        properties: FieldTable = {"connection_name": f"{config.name}:{self._purpose}"}
         return await guarded(
             aio_pika.connect(config.address, ssl_context=context, client_properties=properties),
             seconds,
         )
 
 
-async def close_channel(channel: AbstractChannel) -> None:
+async def close_channel(channel: Channel) -> None:
     """Unacknowledged deliveries go back, in order; bounded, and harmless if it is closed."""
     if channel.is_closed:
         return

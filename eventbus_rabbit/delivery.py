@@ -3,8 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from typing import cast
 
-from aiormq.abc import AbstractChannel, ChannelFrame, DeliveredMessage
+from aiormq.abc import ChannelFrame, DeliveredMessage
+from aiormq.channel import Channel
 from pamqp import frame
 from pamqp.commands import Basic
 
@@ -62,7 +64,7 @@ class Intake:
         self,
         queue: str,
         generation: int,
-        channel: AbstractChannel,
+        channel: Channel,
         arrived: Callable[[RabbitDelivery], None],
     ) -> None:
         self.queue = queue
@@ -98,14 +100,9 @@ class Intake:
         if self.over.is_set():
             return
         message, malformed = read(delivered)
-        sent = delivered.delivery
-        delivery = RabbitDelivery(
-            message,
-            malformed,
-            self,
-            sent.delivery_tag,
-            sent.redelivered,  # type: ignore[union-attr, arg-type]  # a Deliver frame, whole
-        )
+        sent = cast("Basic.Deliver", delivered.delivery)
+        tag = cast("int", sent.delivery_tag)
+        delivery = RabbitDelivery(message, malformed, self, tag, bool(sent.redelivered))
         self.received = True
         self.open[delivery] = None
         self._arrived(delivery)

@@ -106,25 +106,36 @@ def _is_noise(part: object) -> bool:
 async def guarded(call: Awaitable[R], seconds: float) -> R:
     """Await the client with a deadline.
 
-    Cancelling passes; a CancelledError that nobody asked for is the client's way to say that the
-    connection is lost (mosquito/aio-pika#689 and others, measured).
+    Cancelling passes, also where the client turns it into an error of its own or swallows it while
+    it closes. A CancelledError that nobody asked for is the client's way to say that the connection
+    is lost (T1, measured).
 
     Raises:
         BrokenError: time is over, or the channel or connection is gone.
         RefusedError: the broker refused.
     """
+    task = asyncio.current_task()
+    before = 0 if task is None else task.cancelling()
+
+    def cancelled() -> bool:
+        return task is not None and task.cancelling() > before
+
     try:
         async with asyncio.timeout(seconds):
-            return await call
+            answer = await call
     except TimeoutError as error:
         raise BrokenError(f"no answer within {seconds:g} s") from error
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if cancelled():
             raise
         raise BrokenError("the connection was lost") from error
     except Exception as error:  # the border: the client fails futures with any class, Exception too
+        if cancelled():
+            raise asyncio.CancelledError from error
         raise understood(error) from error
+    if cancelled():
+        raise asyncio.CancelledError
+    return answer
 
 
 def unreachable(place: str, why: str) -> TransportError:

@@ -42,7 +42,18 @@ class Item:
     The client calls what it would call of a future; a future for each message costs 5 µs.
     """
 
-    __slots__ = ("address", "body", "call", "header", "id", "lane", "mandatory", "place", "sender")
+    __slots__ = (
+        "address",
+        "body",
+        "call",
+        "header",
+        "id",
+        "lane",
+        "mandatory",
+        "place",
+        "sender",
+        "task",
+    )
 
     def __init__(self, call: Call, place: int, message: Message, mandatory: bool) -> None:
         self.call = call
@@ -54,6 +65,7 @@ class Item:
         self.mandatory = mandatory
         self.lane = crc32((message.key or "").encode())
         self.sender: Lane | None = None  # set when it is written
+        self.task: asyncio.Task[None] | None = None  # of the slow way, while it waits
 
     @property
     def target(self) -> str:

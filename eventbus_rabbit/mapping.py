@@ -37,8 +37,8 @@ def address_of(message: Message) -> tuple[str, str]:
 
 def message_id_of(message: Message) -> str:
     """The AMQP `message_id`: the id, or its identity where a foreign one is too long or empty."""
-    id = message.id
-    return id if 0 < len(id.encode()) <= SHORT_BYTES else str(message.identity)
+    fits = 0 < len(message.id.encode()) <= SHORT_BYTES
+    return message.id if fits else str(message.identity)
 
 
 def content_header(message: Message) -> bytes:
@@ -128,30 +128,30 @@ def read(delivered: DeliveredMessage) -> tuple[Message, str | None]:
     raw = properties.headers or {}
     attributes: dict[str, str] = {}
     headers: dict[str, str] = {}
-    for name, value in raw.items():
-        text = value if type(value) is str else _normal(value)
-        if name.startswith("ce-"):
-            attributes[name[3:]] = text
-        elif name[:3].lower() == "ce-":
-            attributes[name[3:].lower()] = text
-        elif name != NOT_OURS:
-            headers[NATIVE + name] = text
+    for header, value in raw.items():
+        text = value if isinstance(value, str) else _normal(value)
+        if header.startswith("ce-"):
+            attributes[header[3:]] = text
+        elif header[:3].lower() == "ce-":
+            attributes[header[3:].lower()] = text
+        elif header != NOT_OURS:
+            headers[NATIVE + header] = text
     topic = delivered.exchange or delivered.routing_key or ""
     content_type = properties.content_type or JSON
     if content_type != JSON:
         attributes.setdefault("datacontenttype", content_type)
     version = attributes.pop("specversion", None)
-    id, type = attributes.pop("id", ""), attributes.pop("type", "")
+    message_id, name = attributes.pop("id", ""), attributes.pop("type", "")
     source = attributes.pop("source", "")
     key = attributes.pop("partitionkey", None)
     wrong = None
-    if version is None or not version.startswith("1.") or not (id and type and source):
-        wrong = _what_is_wrong(raw, content_type, version, id, type, source)
-        id = id or properties.message_id or _digest(delivered)
-        type = type or properties.type or delivered.routing_key or ""
+    if version is None or not version.startswith("1.") or not (message_id and name and source):
+        wrong = _what_is_wrong(raw, content_type, version, message_id, name, source)
+        message_id = message_id or properties.message_id or _digest(delivered)
+        name = name or properties.message_type or delivered.routing_key or ""
     message = Message(
-        id=id,
-        type=type,
+        id=message_id,
+        type=name,
         source=source,
         topic=topic,
         payload=delivered.body,
@@ -182,8 +182,6 @@ def _what_is_wrong(
 
 def _normal(value: object) -> str:
     """Header values of others: bytes, numbers, dates, the nested ones of dead letters."""
-    if isinstance(value, str):
-        return value
     if isinstance(value, bytes | bytearray):
         return value.decode("utf-8", "backslashreplace")
     if isinstance(value, bool):

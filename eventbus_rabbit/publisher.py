@@ -4,10 +4,8 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
-from typing import cast
 
 from aiormq.abc import AbstractConnection as Wire
-from aiormq.channel import Channel
 
 from eventbus.errors import (
     NotSent,
@@ -36,7 +34,7 @@ BATCH_BYTES = 4 << 20
 class Publisher:
     """One task writes for all calls: what comes while a write drains goes with the next one."""
 
-    def __init__(self, config: RabbitConfig, link: Link) -> None:
+    def __init__(self, config: RabbitConfig, link: Link, known: set[str]) -> None:
         self.blocked = False  # the broker takes nothing: an alarm
         self._config = config
         self._link = link
@@ -47,7 +45,7 @@ class Publisher:
         self._watching: asyncio.TimerHandle | None = None
         self._sender: asyncio.Task[None] | None = None
         self._wire: Wire | None = None
-        self._known: set[str] = set()  # exchanges and dead letter queues of this connection
+        self._known = known  # exchanges and dead letter queues that were declared lately
         self._write: Write = write_singly
         self._lanes: Sequence[Lane] = ()
         self._up = asyncio.Event()
@@ -101,9 +99,21 @@ class Publisher:
                 await call.done
             finally:
                 self._calls.pop(call, None)
-                call.broken = True  # cancelled: what is not written yet never will be
+                if call.left:
+                    await self._abandon(call)
         if any(result is not CONFIRMED for result in call.results):
             raise self._error(messages, [each or UNKNOWN for each in call.results])
+
+    async def _abandon(self, call: Call) -> None:
+        """Cancelled: what is not written yet never will be, nobody waits for the rest."""
+        call.broken = True
+        slow = [(item, item.task) for item in self._written(call) if item.task is not None]
+        await end([task for _, task in slow])
+        for item, _ in slow:
+            item.lose()
+
+    def _written(self, call: Call) -> list[Item]:
+        return [item for lane in self._lanes for item in lane.open.values() if item.call is call]
 
     def _unfit(self, message: Message) -> str | None:
         if len(message.payload) > self._config.max_body:
@@ -147,7 +157,12 @@ class Publisher:
         backoff = Backoff()
         while True:
             try:
-                await self._send_on(await self._link.wire(), backoff)
+                wire = await self._link.wire()
+                try:
+                    await self._send_on(wire, backoff)
+                except (BrokenError, RefusedError):
+                    self._link.drop(wire)  # with its channels: each of them begins anew
+                    raise
             except (BrokenError, RefusedError) as error:
                 log.warning("publishing to %s stopped: %s", self._config.place, error)
             await backoff.wait()
@@ -157,7 +172,7 @@ class Publisher:
         try:
             for _ in range(self._config.publish_channels):
                 channel = await self._link.channel(wire, confirms=True)
-                lanes.append(Lane(cast("Channel", channel), self._has_room))
+                lanes.append(Lane(channel, self._has_room))
             self._wire, self._lanes = wire, lanes
             self._known.clear()
             self._up.set()
@@ -177,9 +192,6 @@ class Publisher:
             self._wire, self._lanes, self.blocked = None, (), False
             for lane in lanes:
                 lane.lose()
-            self._link.drop(wire)
-            for lane in lanes:
-                await close_channel(lane.channel)
 
     async def _send(self, wire: Wire, lanes: Sequence[Lane]) -> None:
         while True:

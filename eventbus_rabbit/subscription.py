@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, cast
 
-from aiormq.abc import AbstractChannel
+from aiormq.channel import Channel
 
 from eventbus.errors import TransportError
 from eventbus.service import end
@@ -33,7 +33,12 @@ class RabbitSubscription:
     """
 
     def __init__(
-        self, config: RabbitConfig, link: Link, interest: Interest, on_lost: OnLost
+        self,
+        config: RabbitConfig,
+        link: Link,
+        interest: Interest,
+        on_lost: OnLost,
+        known: set[str],
     ) -> None:
         self.interest = interest
         self.left: bool = False
@@ -42,6 +47,7 @@ class RabbitSubscription:
         self._config = config
         self._link = link
         self._on_lost = on_lost
+        self._known = known
         self._topology: Topology = topology_of(interest, config)
         self._queues: Sequence[str] = queues_of(interest, config)
         self._prefetch = prefetch_of(interest, config)
@@ -71,14 +77,16 @@ class RabbitSubscription:
         ]
         try:
             await guarded(self._working.wait(), self._config.connect_timeout.total_seconds())
-            if self._error is not None:
-                raise self._error
         except BrokenError as error:
             await self.leave()
-            raise public(error, self._config.place) from error
+            why = BrokenError(self.trouble or str(error))
+            raise public(why, self._config.place) from error
         except BaseException:
             await self.leave()
             raise
+        if self._error is not None:
+            await self.leave()
+            raise self._error
         return self
 
     async def __aexit__(
@@ -186,7 +194,7 @@ class RabbitSubscription:
         """Ready messages and consumers; with a single active consumer only that one counts."""
         answer = (0, 0)
 
-        async def ask(channel: AbstractChannel) -> None:
+        async def ask(channel: Channel) -> None:
             nonlocal answer
             answer = await declare_queue(channel, Queue(queue, {}), passive=True)
 
@@ -234,6 +242,7 @@ class RabbitSubscription:
             await intake.close()
             raise
         self._intakes[queue] = intake
+        self._known.update(self._topology.targets)
         return intake
 
     def _arrived(self, delivery: RabbitDelivery) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiormq.abc import AbstractChannel
+from aiormq.channel import Channel
 
 from eventbus.errors import TransportError
 from eventbus.transport import Change, Interest
@@ -55,6 +55,11 @@ class Topology:
     letters: tuple[Queue, ...]
 
     @property
+    def targets(self) -> Iterable[str]:
+        """Where messages are published to."""
+        return (exchange.name for exchange in self.exchanges)
+
+    @property
     def hashed(self) -> Exchange | None:
         """What only the plugin understands."""
         return next((each for each in self.exchanges if each.kind == "x-consistent-hash"), None)
@@ -75,7 +80,7 @@ def topology_of(interest: Interest, config: RabbitConfig) -> Topology:
     sharded = names != (group,)
     hashed = f"{group}.shards"
     exchanges = [Exchange(topic) for topic in interest.topics]
-    keys = [binding_key(type) for type in interest.types] or ["#"]
+    keys = [binding_key(each) for each in interest.types] or ["#"]
     target = hashed if sharded else group
     bindings = [
         Binding(topic, target, key, to_exchange=sharded)
@@ -119,7 +124,7 @@ def letters(topic: str) -> Queue:
     return Queue(topic, {"x-queue-type": "quorum"})
 
 
-async def declare(channel: AbstractChannel, topology: Topology, *, passive: bool = False) -> None:
+async def declare(channel: Channel, topology: Topology, *, passive: bool = False) -> None:
     """Make what is missing; the broker compares what is there with all arguments.
 
     Raises:
@@ -135,9 +140,7 @@ async def declare(channel: AbstractChannel, topology: Topology, *, passive: bool
         await guarded(bind(binding.target, binding.source, binding.key), RPC_SECONDS)
 
 
-async def declare_exchange(
-    channel: AbstractChannel, exchange: Exchange, *, passive: bool = False
-) -> None:
+async def declare_exchange(channel: Channel, exchange: Exchange, *, passive: bool = False) -> None:
     """One of them."""
     await guarded(
         channel.exchange_declare(
@@ -152,7 +155,7 @@ async def declare_exchange(
 
 
 async def declare_queue(
-    channel: AbstractChannel, queue: Queue, *, passive: bool = False
+    channel: Channel, queue: Queue, *, passive: bool = False
 ) -> tuple[int, int]:
     """One of them; how many messages are ready, and how many consumers there are."""
     answer = await guarded(
@@ -195,7 +198,7 @@ async def plan(link: Link, needed: Iterable[Topology]) -> Sequence[RabbitChange]
 async def _difference(link: Link, what: Exchange | Queue) -> list[tuple[str, bool]]:
     noun = "exchange" if isinstance(what, Exchange) else "queue"
 
-    async def ask(channel: AbstractChannel) -> None:
+    async def ask(channel: Channel) -> None:
         if isinstance(what, Exchange):
             await declare_exchange(channel, what, passive=True)
             await declare_exchange(channel, what)
@@ -240,7 +243,7 @@ async def apply(link: Link, changes: Sequence[Change]) -> None:
 
 
 async def _make(link: Link, topology: Topology) -> None:
-    async def make(channel: AbstractChannel) -> None:
+    async def make(channel: Channel) -> None:
         await declare(channel, topology)
         for queue in topology.letters:
             await declare_queue(channel, queue)

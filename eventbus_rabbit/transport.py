@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from aiormq.abc import AbstractChannel
+from aiormq.channel import Channel
 
 from eventbus.errors import Finding, TransportError
 from eventbus.message import Message
@@ -46,6 +46,7 @@ class RabbitTransport:
         self._publisher: Publisher | None = None
         self._members: list[RabbitSubscription] = []
         self._entered = False
+        self._known: set[str] = set()  # exchanges that are there: one declaration per connection
         self._hashes = False  # the plugin of shards is known to be there
 
     @property
@@ -75,7 +76,7 @@ class RabbitTransport:
                 why="it belongs to one bus at a time",
                 next="give each bus a RabbitTransport of its own",
             )
-        publisher = Publisher(self.config, self._publishing)
+        publisher = Publisher(self.config, self._publishing, self._known)
         try:
             await self._publishing.open()
             await self._consuming.open()
@@ -135,7 +136,7 @@ class RabbitTransport:
         """
         if not self._entered:
             raise not_entered()
-        member = RabbitSubscription(self.config, self._consuming, interest, on_lost)
+        member = RabbitSubscription(self.config, self._consuming, interest, on_lost, self._known)
         self._members = [known for known in self._members if not known.left]
         self._members.append(member)
         return member
@@ -160,17 +161,18 @@ class RabbitTransport:
     async def _make(self, needed: topology.Topology) -> None:
         await self._check_plugin(needed)
 
-        async def make(channel: AbstractChannel) -> None:
+        async def make(channel: Channel) -> None:
             await topology.declare(channel, needed, passive=not self.config.declare)
 
         await self._consuming.on_channel(make)
+        self._known.update(needed.targets)
 
     async def _check_plugin(self, needed: topology.Topology) -> None:
         """On a connection of its own: without the plugin the broker closes it whole (measured)."""
         if (hashed := needed.hashed) is None or self._hashes or not self.config.declare:
             return
 
-        async def ask(channel: AbstractChannel) -> None:
+        async def ask(channel: Channel) -> None:
             await topology.declare_exchange(channel, hashed)
 
         await self._consuming.try_out(ask)

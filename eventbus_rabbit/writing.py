@@ -47,7 +47,14 @@ async def write_batch(wire: Wire, batch: Sequence[Item]) -> None:
 
 async def write_singly(wire: Wire, batch: Sequence[Item]) -> None:
     """The same through the documented call; returns when all of it is confirmed."""
-    await asyncio.gather(*(_publish(item) for item in batch), return_exceptions=True)
+    for item in batch:
+        item.task = asyncio.create_task(_publish(item), name="rabbit:confirm")
+    tasks = [item.task for item in batch if item.task is not None]
+    try:
+        await asyncio.wait(tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def _publish(item: Item) -> None:
@@ -78,7 +85,7 @@ async def proven(link: Link) -> bool:
         wire = await link.wire()
         channel = await link.channel(wire, confirms=True)
         try:
-            return await _try_out(wire, cast("Channel", channel))
+            return await _try_out(wire, channel)
         finally:
             await close_channel(channel)
     except (BrokenError, RefusedError) as error:

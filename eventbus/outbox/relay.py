@@ -118,7 +118,9 @@ class Relay:
         unsettled = self._unsettled
         handled = unsettled.to_settle(asyncio.get_running_loop().time())
         out = len(unsettled) - len(handled)
-        after, rows = unsettled.after(), list[Outgoing]()
+        # Where several write, a lower row may be committed after a higher one was read.
+        after = 0 if self._storage.capabilities.shared else unsettled.after()
+        rows: list[Outgoing] = []
         async with self._storage.transaction() as tx:
             if handled:
                 self._notice(await tx.outbox.settle(self._holdings.leases, handled), len(handled))

@@ -75,7 +75,7 @@ class PostgresInbox:
         """The attempts that stand in either table."""
         identities, _ = identities_and_days(messages)
         sql = _ATTEMPTS.format(schema=self._session.schema)
-        rows = await self._session.fetch(sql, group, identities, where="inbox.attempts")
+        rows = await self._session.look(sql, group, identities, where="inbox.attempts")
         return {row["message"]: row["attempts"] for row in rows}
 
     async def count(self, messages: Sequence[Message], *, group: str) -> Mapping[UUID, int]:

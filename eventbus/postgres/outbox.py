@@ -41,9 +41,10 @@ SELECT o.* FROM unnest($1::smallint[]) p(part) CROSS JOIN LATERAL (
          b.attempts, statement_timestamp() - b.created_at AS age
     FROM {schema}.outbox b
    WHERE b.part = p.part
-     AND b.id > (SELECT CASE WHEN EXISTS (SELECT 1 FROM {schema}.outbox f
-                                           WHERE f.part = ANY($1) AND f.due_at IS NOT NULL)
-                             THEN 0 ELSE $2 END)
+     AND b.id > (SELECT CASE WHEN $2::bigint = 0 THEN 0 WHEN EXISTS (
+           SELECT 1 FROM unnest($1) q(part) CROSS JOIN LATERAL (
+             SELECT 1 FROM {schema}.outbox f WHERE f.part = q.part AND f.due_at IS NOT NULL
+              ORDER BY f.key, f.id LIMIT 1) x) THEN 0 ELSE $2 END)
      AND (b.due_at IS NULL OR b.due_at <= statement_timestamp())
      AND NOT EXISTS (SELECT 1 FROM {schema}.outbox d
                       WHERE d.part = b.part AND d.key = b.key AND d.id < b.id

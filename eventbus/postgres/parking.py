@@ -83,10 +83,10 @@ class PostgresParking:
 
     async def crowd(self, *, group: str, above: int) -> Crowd:
         """Counted by the index of keys."""
-        messages = (await self._fetch(_MESSAGES, group, where="parking.crowd"))[0]["n"]
+        messages = (await self._look(_MESSAGES, group, where="parking.crowd"))[0]["n"]
         longest = 0
         if messages >= above:
-            longest = (await self._fetch(_LONGEST, group, where="parking.crowd"))[0]["n"]
+            longest = (await self._look(_LONGEST, group, where="parking.crowd"))[0]["n"]
         return Crowd(messages=messages, behind_key=longest)
 
     async def due(self, lease: Lease, *, group: str, limit: int) -> Sequence[Parked]:

@@ -35,6 +35,13 @@ _SETTINGS = _TIMEOUTS | {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
 }
+# What relays send goes by an index, always: statistics of a queue are old when they are taken,
+# and a plan that was made when it was short reads all of it when it is long.
+_BY_INDEX = {
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
 
 
 class Pools:
@@ -140,7 +147,7 @@ class Pools:
     def _options(self, role: str) -> dict[str, Any]:
         settings = {"application_name": f"eventbus/{self.config.service}/{role}"}
         if not self.config.pgbouncer:  # a pooler refuses start-up parameters it does not know
-            settings |= _SETTINGS
+            settings |= _SETTINGS | (_BY_INDEX if role == "control" else {})
         options: dict[str, Any] = {
             "dsn": self.config.dsn,
             "timeout": self.config.connect_seconds,

@@ -43,14 +43,23 @@ def part_of(message: Message) -> int:
     return partition_of(own_key(message) if message.key is None else message.key)
 
 
-def outgoing_of(row: Mapping[str, Any]) -> Outgoing:
-    """A row of the outbox."""
+def outgoing_of(row: Sequence[Any]) -> Outgoing:
+    """A row of the outbox in the order of its `read`: by place, which is the quickest."""
+    part, number, name, kind, source, topic, key, headers, payload, attempts, age = row
     return Outgoing(
-        partition=row["part"],
-        row=row["id"],
-        message=message_of(row, row["key"]),
-        attempts=row["attempts"],
-        age=row["age"],
+        partition=part,
+        row=number,
+        message=Message(
+            id=name,
+            type=kind,
+            source=source,
+            topic=topic,
+            key=key,
+            headers=orjson.loads(headers),
+            payload=payload,
+        ),
+        attempts=attempts,
+        age=age,
     )
 
 

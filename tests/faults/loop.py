@@ -42,6 +42,7 @@ class SeededLoop(asyncio.BaseEventLoop):
         self.most_turns = LONGEST_SCHEDULE
         self.tasks: list[tuple[str, asyncio.Task[Any]]] = []  # with their process, in order
         self._now = 0.0
+        self._numbers: dict[object, int] = {}
 
     def time(self) -> float:
         """Virtual seconds since the loop was made."""
@@ -54,6 +55,7 @@ class SeededLoop(asyncio.BaseEventLoop):
         task = super().create_task(coro, name=name, context=context, **more)
         owner = process.get() if context is None else context.get(process, "")
         self.tasks.append((owner, task))
+        self._numbers[task] = len(self.tasks)
         return task
 
     def of_process(self, name: str) -> list[asyncio.Task[Any]]:
@@ -70,11 +72,21 @@ class SeededLoop(asyncio.BaseEventLoop):
         ready = self._ready
         if not ready:
             return  # a cancelled timer was the next one
-        place = self.random.randrange(len(ready)) if len(ready) > 1 else 0
+        place = self._choice() if len(ready) > 1 else 0
         handle = ready[place]
         del ready[place]
         if not handle.cancelled():
             handle._run()
+
+    def _choice(self) -> int:
+        """By the numbers of the tasks: asyncio wakes and cancels some in the order of a set."""
+        numbers, last = self._numbers, len(self._numbers)
+        order = [
+            (numbers.get(getattr(handle._callback, "__self__", None), last), place)  # type: ignore[attr-defined]  # of every Handle
+            for place, handle in enumerate(self._ready)
+        ]
+        order.sort()
+        return order[self.random.randrange(len(order))][1]
 
     def _jump(self) -> None:
         while self._scheduled and self._scheduled[0].cancelled():

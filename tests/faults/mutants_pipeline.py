@@ -95,6 +95,13 @@ def zombies(seed: int) -> str | None:
     return _judged(seed, replace(shared, outage_seconds=0.0, kinds=(ZombieOwner, Delay)))
 
 
+def gaps(seed: int) -> str | None:
+    """Slow handlers in a log that outlives its readers: verdicts come out of order."""
+    log = replace(scenario_of(seed), style="log", durable=True, lives=3, drains=False, keys=3)
+    slow = replace(log, fail_rate=0.6, rate=0.0, twins=False, third="outside", outage_seconds=0.0)
+    return _judged(seed, slow)
+
+
 def bare(seed: int) -> str | None:
     """Without a storage."""
     verdicts, _ = simulate_bare(seed)
@@ -399,7 +406,7 @@ MUTANTS: dict[str, Mutant] = {
         suite=whole,
     ),
     "latest offset committed, not the contiguous prefix": Mutant(
-        number=18, patches=_one(Watermark, "finish", _latest_offset), suite=whole
+        number=18, patches=_one(Watermark, "finish", _latest_offset), suite=gaps
     ),
     "parked key does not hold later messages": Mutant(
         number=19, patches=_one(Dispatcher, "_may_run", _runs_though_held), suite=whole

@@ -11,7 +11,16 @@ from typing import Any
 
 import pytest
 
-from tests.faults.mutants_pipeline import MUTANTS, Suite, bare, outages, silences, thefts, zombies
+from tests.faults.mutants_pipeline import (
+    MUTANTS,
+    Suite,
+    bare,
+    gaps,
+    outages,
+    silences,
+    thefts,
+    zombies,
+)
 
 WORKERS = 2
 QUIET = 40  # schedules in which a suite without a mutant must find nothing
@@ -56,7 +65,7 @@ def silent() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-@pytest.mark.parametrize("suite", [bare, outages, silences, thefts, zombies])
+@pytest.mark.parametrize("suite", [bare, gaps, outages, silences, thefts, zombies])
 @pytest.mark.usefixtures("silent")
 def test_a_suite_finds_nothing_where_nothing_is_broken(suite: Suite) -> None:
     found = {seed: caught for seed in range(QUIET) if (caught := suite(seed)) is not None}

@@ -153,7 +153,9 @@ def _container(
     from testcontainers.core.container import DockerContainer
 
     container = DockerContainer(image, docker_client_kw={"timeout": 60})
-    container.with_envs(**wanted.environment).with_command(list(wanted.command))
+    container.with_envs(**wanted.environment)
+    if wanted.command:
+        container.with_command(list(wanted.command))
     published = {wanted.port: host_port}
     if wanted.beside is not None:
         published[wanted.beside] = host_port + BESIDE

@@ -54,7 +54,7 @@ def running(name: str) -> Iterator[Running]:
 def up(name: str, *, say: Say = say_nothing) -> Running:
     """What runs and answers, or a new one; it stays until `down`.
 
-    PostgreSQL is installed if this is Debian or Ubuntu and we may. Raises as `running` does.
+    What is missing is installed if this is Debian or Ubuntu and we may. Raises as `running` does.
     """
     return acquire(name, None, install=True, say=say)
 

@@ -47,14 +47,13 @@ class Kafka:
         return apart(_probe(url))
 
     def container(self, host_port: int) -> Container:
-        """The official image; it advertises the port that clients see."""
-        listeners = f"PLAINTEXT://:{_PORT},CONTROLLER://:9093"
+        """The official image; it listens on the very port that it advertises to clients."""
         settings = {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": "1@localhost:9093",
             "controller.listener.names": "CONTROLLER",
-            "listeners": listeners,
+            "listeners": f"PLAINTEXT://:{host_port},CONTROLLER://:9093",
             "advertised.listeners": f"PLAINTEXT://127.0.0.1:{host_port}",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "auto.create.topics.enable": "false",
@@ -67,7 +66,7 @@ class Kafka:
             "transaction.state.log.min.isr": "1",
         }
         names = {f"KAFKA_{name.upper().replace('.', '_')}": v for name, v in settings.items()}
-        return Container(image=IMAGE, port=_PORT, environment=names, command=())
+        return Container(image=IMAGE, port=host_port, environment=names)
 
     def container_url(self, host: str, host_port: int) -> str:
         """Where that container answers."""
@@ -267,9 +266,9 @@ def _quiet() -> Iterator[None]:
 
 def _aiokafka() -> Any:
     try:
-        import aiokafka
-        import aiokafka.admin
-        import aiokafka.errors
+        import aiokafka  # type: ignore[import-untyped]  # it does not say that it has types
+        import aiokafka.admin  # type: ignore[import-untyped]  # as above
+        import aiokafka.errors  # type: ignore[import-untyped]  # as above
     except ImportError as error:
         raise MissingExtraError(
             "EB1005",

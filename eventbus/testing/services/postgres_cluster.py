@@ -142,7 +142,7 @@ class Cluster:
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(self._programs.folder / program), *arguments]
         try:
-            done = subprocess.run(  # type: ignore[call-overload]  # noqa: S603  # typed for literals only; our own words
+            done = subprocess.run(  # noqa: S603  # our own words
                 command,
                 cwd=self.directory,  # the owner may not enter ours
                 env={k: v for k, v in os.environ.items() if not k.startswith("PG")},

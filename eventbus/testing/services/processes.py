@@ -45,7 +45,9 @@ def born(pid: int) -> str | None:
             fields = _PROC.joinpath(str(pid), "stat").read_text().rpartition(")")[2].split()
         except OSError:
             return None
-        return None if fields[0] in "ZX" else fields[19]
+        # A leader turns into a zombie first; its sockets are open until its last thread has ended.
+        ended = fields[0] in "ZX" and int(fields[17]) <= 1
+        return None if ended else fields[19]
     state, _, started = _ps("-p", str(pid), "-o", "stat=,lstart=").strip().partition(" ")
     return None if not state or state.startswith("Z") else started.strip()
 
@@ -95,7 +97,7 @@ def spawn(
     # A shell between us: nobody has to wait for the child, whoever started it may end first.
     script = '"$@" </dev/null >>log 2>&1 & echo $!'
     shell = ["/bin/sh", "-c", script, "sh", *command]
-    done = subprocess.run(  # type: ignore[call-overload]  # noqa: S603  # typed for literals only; our own words
+    done = subprocess.run(  # noqa: S603  # our own words
         shell,
         cwd=directory,
         env=dict(environment),

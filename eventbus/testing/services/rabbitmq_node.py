@@ -121,7 +121,7 @@ class Node:
         """
         command = [str(self._scripts / "rabbitmqctl"), "-n", self._name, *arguments]
         try:
-            done = subprocess.run(  # type: ignore[call-overload]  # noqa: S603  # typed for literals only; our own words
+            done = subprocess.run(  # noqa: S603  # our own words
                 command,
                 cwd=self.directory,
                 env=self._environment(),

@@ -45,13 +45,14 @@ class Absent:
 class Container:
     """What to run in Docker, once the port on the host is known.
 
-    `beside` is a second port of the container, published 10,000 above the first.
+    Without a command the image's own is run; `beside` is a second port of the container, published
+    10,000 above the first.
     """
 
     image: str
     port: int
     environment: Mapping[str, str]
-    command: tuple[str, ...]
+    command: tuple[str, ...] = ()
     beside: int | None = None
 
 

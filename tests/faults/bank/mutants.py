@@ -48,7 +48,8 @@ def settles_before_handled() -> None:
 
 def reads_from_the_start() -> None:
     """EXPERIMENT."""
-    Relay._after = lambda self: 0
+    from eventbus.outbox.unsettled import Unsettled
+    Unsettled.after = lambda self: 0
 
 
 MUTANTS: Mapping[str, Callable[[], None]] = {

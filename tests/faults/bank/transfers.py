@@ -12,7 +12,7 @@ from zlib import crc32
 
 from eventbus import Context, DeadLetter, Event, Group, RetryPolicy, UnitOfWork, subscribe
 
-ACCOUNTS = 32
+ACCOUNTS = 96
 OPENING = 1_000
 TOTAL = ACCOUNTS * OPENING
 SCHEMA = f"""
@@ -32,9 +32,9 @@ CREATE INDEX ON effects (key, grp);
 CREATE TABLE repaired (transfer text PRIMARY KEY);
 """
 _RETRY = RetryPolicy(in_place=0, parked=(timedelta(milliseconds=100),) * 4)
-DEBIT = Group("debit", retry=_RETRY, lanes=4, batch_messages=8)
-CREDIT = Group("credit", retry=_RETRY, lanes=4, batch_messages=8)
-CONFIRM = Group("confirm", retry=_RETRY, lanes=4, batch_messages=8)
+DEBIT = Group("debit", retry=_RETRY, lanes=4, batch_messages=2)
+CREDIT = Group("credit", retry=_RETRY, lanes=4, batch_messages=2)
+CONFIRM = Group("confirm", retry=_RETRY, lanes=4, batch_messages=2)
 GROUPS = (DEBIT.name, CREDIT.name, CONFIRM.name)
 FAILS_ONCE, IS_DEAD = 0.02, 0.001  # of the attempts, of the transfers in one group
 

@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from eventbus.testing.services import docker
-from eventbus.testing.services.postgres import IMAGE, SETTINGS, Postgres
-from eventbus.testing.services.service import Absent
+from eventbus.testing.services.find import SERVICES
+from eventbus.testing.services.postgres import IMAGE, Postgres
+from eventbus.testing.services.processes import BESIDE
+from eventbus.testing.services.service import Absent, Service, variable
 
 COMPOSE = Path(__file__).parents[4] / "docker-compose.test.yml"
 
@@ -118,13 +120,39 @@ def test_the_image_is_chosen_by_the_environment(
     assert start().reason.startswith("mirror.example/postgres:16 is not here")
 
 
-def test_compose_runs_the_image_and_the_settings_of_the_package() -> None:
-    text = COMPOSE.read_text()
-    assert re.findall(r"^    image: (.+)$", text, re.MULTILINE) == [IMAGE]
-    container = Postgres().container(1)
-    assert f"    command: {' '.join(container.command)}\n" in text
-    assert all(f"{name}={value}" in text for name, value in SETTINGS.items())
-    assert f"POSTGRES_PASSWORD: {container.environment['POSTGRES_PASSWORD']}" in text
-    published = re.findall(r'- "(.+)"', text)
+def section(name: str) -> str:
+    """What compose says of one service."""
+    return COMPOSE.read_text().partition(f"  {name}:\n")[2].partition("\n\n")[0]
+
+
+@pytest.mark.parametrize("service", SERVICES.values(), ids=list(SERVICES))
+def test_compose_runs_the_images_with_the_settings_of_the_package(service: Service) -> None:
+    text = section(service.name)
+    published = {
+        int(inside): int(outside)
+        for outside, inside in re.findall(r'- "127\.0\.0\.1:(\d+):(\d+)"', text)
+    }
+    port = next(iter(published.values()))
+    container = service.container(port)
+    beside = {} if container.beside is None else {container.beside: port + BESIDE}
+    assert published == {container.port: port, **beside}
+    assert re.findall(r"^    image: (.+)$", text, re.MULTILINE) == [container.image]
+    environment = dict(re.findall(r'^      ([A-Z_]+): "?(.+?)"?$', text, re.MULTILINE))
+    assert environment == container.environment
+    listed = re.findall(r"^      - ([^\"].*)$", text, re.MULTILINE)
+    words = listed or "".join(re.findall(r"^    command: (.+)$", text, re.MULTILINE)).split()
+    assert tuple(words) == container.command
+
+
+@pytest.mark.parametrize("service", SERVICES.values(), ids=list(SERVICES))
+def test_compose_says_the_url_of_each_service(service: Service) -> None:
+    name = variable(service.name)
+    url = re.findall(rf"^#   export {name}=(.+)$", COMPOSE.read_text(), re.MULTILINE)
+    port = int(re.findall(r'- "127\.0\.0\.1:(\d+):', section(service.name))[0])
+    assert url == [service.container_url("127.0.0.1", port)]
+
+
+def test_compose_publishes_on_loopback_only() -> None:
+    published = re.findall(r'^      - "(.+)"', COMPOSE.read_text(), re.MULTILINE)
     assert published
     assert all(each.startswith("127.0.0.1:") for each in published)

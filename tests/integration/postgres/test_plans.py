@@ -1,0 +1,164 @@
+"""Every hot statement goes by its index, with 100,000 rows, whether statistics are there or not."""
+
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from eventbus.postgres import PostgresStorage, inbox, leases, outbox, parking
+from eventbus.postgres.pools import Role
+from tests.conformance.postgres import database, entered
+
+ROWS = 100_000
+PARTS = "ARRAY(SELECT generate_series(0, 63))::smallint[]"
+SOME = (
+    "ARRAY[1, 2]::smallint[], ARRAY[1, 2]::bigint[], ARRAY['outbox/01', 'x'], ARRAY[1, 1]::bigint[]"
+)
+IDS = "ARRAY[gen_random_uuid()], ARRAY[current_date]"
+READ = {"limit": 500, "per_part": 200}
+
+Plan = tuple[str, Mapping[str, int], str, str, Role, set[str]]
+PLANS: Mapping[str, Plan] = {
+    "outbox.read": (
+        *(outbox._READ, READ, "smallint[], bigint", f"{PARTS}, 7", "control"),
+        {"outbox_pkey", "outbox_deferred"},
+    ),
+    "outbox.settle": (
+        *(outbox._SETTLE, {}, "smallint[], bigint[], text[], bigint[]", SOME, "control"),
+        {"outbox_pkey", "leases_pkey"},
+    ),
+    "outbox.defer": (
+        outbox._DEFER,
+        {},
+        "smallint[], bigint[], text[], bigint[], interval, text",
+        f"{SOME}, '1 s', 'why'",
+        "control",
+        {"outbox_pkey", "leases_pkey"},
+    ),
+    "outbox.promote, anything": (
+        *(outbox._ANY_DUE, {}, "smallint[]", PARTS, "control"),
+        {"outbox_scheduled_pkey"},
+    ),
+    "outbox.promote": (
+        outbox._PROMOTE,
+        {"limit": 100},
+        "smallint[], text[], bigint[]",
+        "ARRAY[1]::smallint[], ARRAY['outbox/01'], ARRAY[1]::bigint[]",
+        "control",
+        {"outbox_scheduled_pkey", "leases_pkey"},
+    ),
+    "inbox.look": (
+        inbox._LOOK,
+        {},
+        "text, uuid[], date[], text[]",
+        f"'g', {IDS}, ARRAY['k1', 'k2']",
+        "work",
+        {"parked_keys_pkey", "inbox_*"},
+    ),
+    "inbox.forget": (inbox._FORGET, {}, "text, uuid[], date[]", f"'g', {IDS}", "work", {"inbox_*"}),
+    "inbox.count": (
+        *(inbox._COUNT, {}, "text, uuid[]", "'g', ARRAY[gen_random_uuid()]", "work"),
+        {"parked_group_name_message_key"},
+    ),
+    "parking.due, anything empty": (
+        *(parking._ANY_EMPTY, {"limit": 0}, "text", "'g'", "work"),
+        {"parked_due", "parked_pkey"},
+    ),
+    "parking.due": (
+        *(parking._DUE, {"limit": 100}, "text", "'g'", "work"),
+        {"parked_due", "parked_pkey"},
+    ),
+    "parking.due, empty": (
+        *(parking._EMPTY, {"limit": 0}, "text", "'g'", "work"),
+        {"parked_due", "parked_pkey"},
+    ),
+    "parking.behind": (
+        *(parking._BEHIND, {"limit": 100}, "text, text", "'g', 'k7'", "work"),
+        {"parked_pkey"},
+    ),
+    "parking.settle": (
+        parking._SETTLE,
+        {"limit": 0},
+        "text, bigint, text, uuid[]",
+        "'parked/g', 1, 'g', ARRAY[gen_random_uuid()]",
+        "work",
+        {"parked_group_name_message_key"},
+    ),
+    "leases.renew": (
+        leases._RENEW,
+        {},
+        "text[], bigint[], interval",
+        "ARRAY['outbox/01'], ARRAY[1]::bigint[], '10 s'",
+        "control",
+        {"leases_pkey"},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with database() as url:
+        yield url
+
+
+@pytest.fixture(params=["analysed", "never analysed"])
+async def filled(server: str, request: pytest.FixtureRequest) -> AsyncIterator[PostgresStorage]:
+    schema = f"plans_{len(request.param)}"
+    async with entered(server, schema=schema) as storage:
+        async with storage.pools.connecting() as connection:
+            await connection.execute(f"SET search_path = {schema}; {FILL}", timeout=60)
+            if request.param == "analysed":
+                await connection.execute("ANALYZE", timeout=60)
+            await connection.execute("RESET search_path")
+        yield storage
+
+
+async def test_hot_statements_go_by_their_indexes(filled: PostgresStorage) -> None:
+    schema = filled.config.schema
+    wrong = {}
+    for name, (statement, limits, types, values, role, wanted) in PLANS.items():
+        sql = statement.format(schema=schema, **limits)
+        async with filled.pools.connecting(role) as connection:
+            await connection.execute("SET plan_cache_mode = force_generic_plan")
+            await connection.execute(f"PREPARE asked ({types}) AS {sql}")
+            text = await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE asked ({values})")
+            await connection.execute("DEALLOCATE asked; RESET plan_cache_mode")
+        nodes = list(_nodes(json.loads(text)[0]["Plan"]))
+        indexes = {node["Index Name"] for node in nodes if "Index Name" in node}
+        scanned = {node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"}
+        missing = {one for one in wanted if not any(_like(one, index) for index in indexes)}
+        if missing or scanned - {"leases", "store_info"}:
+            wrong[name] = (f"scanned {scanned}, without {missing}", text)
+    assert wrong == {}
+
+
+def _like(wanted: str, index: str) -> bool:
+    return index.startswith(wanted[:-1]) if wanted.endswith("*") else index == wanted
+
+
+def _nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield plan
+    below: Sequence[Mapping[str, Any]] = plan.get("Plans", ())
+    for one in below:
+        yield from _nodes(one)
+
+
+FILL = f"""
+INSERT INTO outbox (part, message_id, type, source, topic, key, headers, payload)
+  SELECT n % 64, n::text, 't', 's', 't', 'k' || n % 5000, '{{}}', '{{}}'
+    FROM generate_series(1, {ROWS}) n;
+UPDATE outbox SET due_at = 'infinity' WHERE id % 1000 = 0;
+INSERT INTO outbox_scheduled (part, due_at, message_id, type, source, topic, headers, payload)
+  SELECT n % 64, now() + n * interval '1 s', n::text, 't', 's', 't', '{{}}', '{{}}'
+    FROM generate_series(1, {ROWS}) n;
+INSERT INTO leases (name) SELECT 'outbox/' || lpad(n::text, 2, '0') FROM generate_series(0, 63) n;
+INSERT INTO inbox (group_name, message, day)
+  SELECT 'g', gen_random_uuid(), current_date + n % 3 FROM generate_series(1, {ROWS}) n;
+INSERT INTO attempts SELECT 'g', gen_random_uuid(), 1, now() FROM generate_series(1, {ROWS}) n;
+INSERT INTO parked_keys (group_name, key, due_at)
+  SELECT 'g', 'k' || n, now() + n * interval '1 ms' FROM generate_series(1, {ROWS}) n;
+INSERT INTO parked (group_name, key, message, message_id, type, source, topic, origin)
+  SELECT 'g', 'k' || n, gen_random_uuid(), n::text, 't', 's', 't', 'o'
+    FROM generate_series(1, {ROWS}) n;
+"""

@@ -1,0 +1,16 @@
+# What we use of aiokafka 0.14, which does not say that it has types.
+# ruff: noqa: D, N818 - names of another project
+from collections.abc import Mapping
+from enum import IntEnum
+
+class ConfigResourceType(IntEnum):
+    BROKER = 4
+    TOPIC = 2
+
+class ConfigResource:
+    def __init__(
+        self,
+        resource_type: ConfigResourceType | str,
+        name: str,
+        configs: Mapping[str, str | None] | None = ...,
+    ) -> None: ...
