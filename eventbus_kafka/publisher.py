@@ -182,7 +182,9 @@ class Publisher:
             raise self._error(call, call.results(), None)
 
     def _know(self, messages: Sequence[Message]) -> bool:
-        known = self._partitions
+        known = self._partitions.counts
+        if len(messages) == 1:  # no generator: it is most of what this takes
+            return messages[0].topic in known
         return all(message.topic in known for message in messages)
 
     async def _prepare(self, messages: Sequence[Message]) -> None:

@@ -428,9 +428,9 @@ class KafkaSubscription(ConsumerRebalanceListener):
                 continue
             topic, number = part
             watermark, flagged, skipped = assigned.watermark, assigned.flagged, assigned.skipped
+            watermark.begin([record.offset for record in records])
             for record in records:
                 offset = record.offset
-                watermark.begin(offset)
                 if skipped and offset in skipped:
                     watermark.finish(offset, watermark.epoch)
                     continue
@@ -491,7 +491,7 @@ class KafkaSubscription(ConsumerRebalanceListener):
         if each is None:
             return
         message = self._mapper.read(part.topic, part.partition, offset, None, None, ())[0]
-        each.watermark.begin(offset)
+        each.watermark.begin([offset])
         each.seen = offset + 1
         log.error("group %s: %s/%d is too large to fetch", self.interest.group, each.name, offset)
         self._buffer.append(KafkaDelivery(message, "too large to fetch", each, offset, True))

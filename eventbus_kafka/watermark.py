@@ -24,9 +24,9 @@ class Watermark:
         self._open = deque[int]()
         self._done = set[int]()
 
-    def begin(self, offset: int) -> None:
-        """Track an offset; they come ascending, gaps are normal (compaction, markers)."""
-        self._open.append(offset)
+    def begin(self, offsets: Iterable[int]) -> None:
+        """Track offsets; they come ascending, gaps are normal (compaction, markers)."""
+        self._open.extend(offsets)
 
     def finish(self, offset: int, epoch: int) -> bool:
         """Record a verdict; True if `safe` moved. One from before a rebalance is ignored."""

@@ -1,5 +1,7 @@
 """Errors of driver and server -> ours: foreign errors stop at the border, with their cause."""
 
+import re
+
 import asyncpg
 from asyncpg.exceptions import DataError, InternalClientError, InvalidCachedStatementError
 
@@ -15,6 +17,7 @@ FAILURES: tuple[type[Exception], ...] = (
 """What the driver may raise; programming errors pass."""
 
 _UNREACHABLE = ("08", "57P01", "57P02", "57P03", "57P05", "53300", "25P03")
+_POOLER = re.compile(r"unsupported startup parameter|prepared statement .* does not exist")
 _LATER = "nothing is lost: it goes on by itself when the database is back; eventbus doctor"
 
 
@@ -53,6 +56,12 @@ def _meaning(error: BaseException, state: str, *, ours: bool, cut: bool) -> tupl
         return "the database did not answer in time", "EB5007", _LATER
     if isinstance(error, DataError | UnicodeError) or state.startswith("22") or state == "23502":
         return "a value does not fit", "EB5009", "mend the value that the server names"
+    if _POOLER.search(str(error)):
+        return (
+            "a pooler stands before the database",
+            "EB5001",
+            "say so: postgresql://…?pgbouncer=true",
+        )
     if state == "53300":
         return (
             "the database has no connection left",

@@ -16,6 +16,7 @@ WITHOUT_A_NOUN = {"utils", "common", "base", "types", "manager", "core", "misc"}
 SLEEPS = {
     # file: why it may sleep
     "tests/conformance/postgres.py": "the clock of a real database cannot be moved",
+    "tests/faults/bank/worker.py": "waits for a file that another process writes",
     "tests/faults/crash.py": "polls the file past the bus: asking it would count as a call",
     "tests/faults/proxy.py": "a delay on the wire is the fault",
     "tests/faults/simulation.py": "virtual time: nobody waits",

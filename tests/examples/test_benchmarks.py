@@ -91,4 +91,6 @@ def test_a_run_answers_json_lines_and_keeps_its_raw_runs(tmp_path: Path) -> None
     assert lines[0]["case"] == "python -c pass"
     assert {"bar", "case", "n", "ratio", "runs", "noise"} <= set(lines[0])
     [raw] = (tmp_path / "build" / "benchmarks").glob("*.jsonl")
-    assert len(raw.read_text().splitlines()) == 1 + sum(line["runs"] for line in lines)
+    rounds = [json.loads(line) for line in raw.read_text().splitlines()[1:]]
+    assert len(rounds) == len(lines) * 12  # the noisy ones too, which `runs` may leave out
+    assert all("noise" in line for line in rounds)

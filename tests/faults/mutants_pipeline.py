@@ -336,7 +336,7 @@ async def _acked_before_burial(self: Any, *args: Any) -> None:
     _elsewhere.append(loop.create_task(_bury(self, *args), name="consumer:bury"))
 
 
-def _always(self: Gate) -> int:
+def _always(self: Gate, **_: bool) -> int:
     return 1 << 30
 
 

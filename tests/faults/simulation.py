@@ -93,6 +93,9 @@ _COMMON: Mapping[str, Any] = {
     "batch_messages": 4,
 }
 LEDGER = Group("ledger", **_COMMON)
+PATIENT = Group(
+    "ledger", **{**_COMMON, "retry": RetryPolicy(in_place=1, parked=(timedelta(seconds=2),) * 6)}
+)
 AUDIT = Group("audit", **_COMMON)
 OUTSIDE = Group("outside", transactional=False, **_COMMON)
 LOOSE = Group("loose", order="none", **_COMMON)
@@ -302,6 +305,15 @@ class Chain:
         self.world.after_effect("audit", event)
 
 
+class PatientChain(Chain):
+    """In an outage: so many waits that only a circuit that does not open uses them up."""
+
+    @subscribe(Step, group=PATIENT)
+    async def post(self, event: Step, ctx: Context) -> None:
+        """As ever."""
+        await super().post(event, ctx)
+
+
 class Outside:
     """A group whose effects are not in the database: at least once, under one key."""
 
@@ -395,7 +407,8 @@ class Life:
             self.plan.add("relay:publish", scenario.silent_publish, Hang(seconds=1e6))
         adapter = SurvivingTransport if scenario.durable else MemoryTransport
         self.inner = adapter(world.broker)
-        handlers: list[object] = [Chain(world)]
+        chain = PatientChain if scenario.outage_seconds else Chain
+        handlers: list[object] = [chain(world)]
         handlers += [Outside(world)] if scenario.third == "outside" else []
         handlers += [Loose(world)] if scenario.third == "loose" else []
         self.bus = EventBus(
@@ -406,8 +419,11 @@ class Life:
         )
 
     def _plan_kill(self, draw: Random) -> None:
-        """At a named point, or anywhere: near the start more often than late."""
-        if draw.random() < 0.5:
+        """At a named point, at a time, or at any call: near the start more often than late."""
+        how = draw.random()
+        if how < 0.25:
+            self.world.loop.call_later(draw.uniform(0.5, 4), self.plan.kill)
+        elif how < 0.6:
             self.plan.add(draw.choice(_POINTS), draw.randint(1, 4), Kill())
         else:
             nth = int(10 ** draw.uniform(0.5, 2.9))

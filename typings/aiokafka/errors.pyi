@@ -1,5 +1,5 @@
-# What we use of aiokafka 0.14, which does not say that it has types.
-# ruff: noqa: D, N818 - names of another project
+# What we use of aiokafka 0.14, which does not say that it has types; the names are its own.
+# ruff: noqa: N818
 class KafkaError(RuntimeError):
     retriable: bool
     invalid_metadata: bool

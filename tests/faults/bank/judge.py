@@ -14,9 +14,13 @@ from tests.faults.checkers.verdict import Effect, Verdict
 from tests.faults.history import Operation, merged, read
 
 
-async def judge(observer: Observer, directory: Path) -> list[Verdict]:
+def believed(directory: Path) -> list[Operation]:
+    """One history of all workers that there ever were."""
+    return merged([read(path) for path in sorted(directory.glob("worker-*.jsonl"))])
+
+
+async def judge(observer: Observer, history: Sequence[Operation]) -> list[Verdict]:
     """All of them; the database must be there."""
-    history = merged([read(path) for path in sorted(directory.glob("worker-*.jsonl"))])
     effects = [
         Effect(group=row["grp"], id=row["id"], key=row["key"], seq=row["seq"])
         for row in await _rows(observer, "SELECT grp, id, key, seq FROM effects ORDER BY at")
@@ -31,7 +35,7 @@ async def judge(observer: Observer, directory: Path) -> list[Verdict]:
         *(per_key_order(effects, group=group, last=last) for group in GROUPS),
         ledger(observer.snapshots, total=TOTAL),
         atomicity(tables, transactional=GROUPS),
-        _believed(history, requested),
+        _told(history, requested),
         await _at_rest(observer, last),
     ]
 
@@ -68,7 +72,7 @@ async def _tables(observer: Observer, effects: Sequence[Effect]) -> Tables:
     )
 
 
-def _believed(history: Sequence[Operation], requested: set[str]) -> Verdict:
+def _told(history: Sequence[Operation], requested: set[str]) -> Verdict:
     """Row 19: what a client was told of its commits is what the database holds."""
     told: dict[str, set[str]] = {"ok": set(), "fail": set(), "info": set()}
     for line in history:

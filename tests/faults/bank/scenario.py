@@ -13,7 +13,7 @@ from eventbus import EventBus
 from eventbus.errors import StorageError
 from eventbus.service import pause
 from eventbus.testing.services import PostgresServer, private_postgres
-from tests.faults.bank.judge import judge
+from tests.faults.bank.judge import believed, judge
 from tests.faults.bank.nemesis import KINDS, Nemesis
 from tests.faults.bank.observer import Observer
 from tests.faults.bank.transfers import SCHEMA
@@ -23,7 +23,6 @@ from tests.faults.history import History
 
 BUS = "bank"  # the schema of the bus
 REDRIVE_SECONDS = 3.0
-REST_SECONDS = 60.0  # after the last fault: everything is worked off, or it is stuck
 _SETTINGS = {"deadlock_timeout": "200ms", "log_lock_waits": "on"}
 
 
@@ -38,6 +37,7 @@ class Plan:
         every: seconds between two faults.
         weights: how likely each of `KINDS` is, once each was there.
         most_seconds: of torment, even if that was too little.
+        rest_seconds: after the last fault everything is worked off by then, or it is stuck.
         slots: worker processes at once.
         mutant: what is broken in them.
     """
@@ -48,6 +48,7 @@ class Plan:
     every: float = 3.0
     weights: Sequence[int] = (6, 2, 2)
     most_seconds: float = 600.0
+    rest_seconds: float = 60.0
     slots: int = 3
     mutant: str | None = None
 
@@ -151,11 +152,11 @@ class Bank:
             await self._torment(plan)
             (self.directory / "enough").touch()
             healed = time.monotonic()
-            await self._until(self._is_at_rest, REST_SECONDS)
+            await self._until(self._is_at_rest, plan.rest_seconds)
             rested = time.monotonic()
             evening.set()
         codes = await self.workers.stop()
-        verdicts = await judge(self.observer, self.directory)
+        verdicts = await judge(self.observer, believed(self.directory))
         if not all(verdict.ok for verdict in verdicts):
             await self._keep_effects()
         standing = await self.observer.standing() or {}

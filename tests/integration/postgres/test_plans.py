@@ -11,7 +11,7 @@ from eventbus.postgres.pools import Role
 from tests.conformance.postgres import database, entered
 
 ROWS = 100_000
-PARTS = "ARRAY(SELECT generate_series(0, 63))::smallint[]"
+PARTS = f"ARRAY{list(range(64))}::smallint[]"
 SOME = (
     "ARRAY[1, 2]::smallint[], ARRAY[1, 2]::bigint[], ARRAY['outbox/01', 'x'], ARRAY[1, 1]::bigint[]"
 )
@@ -116,6 +116,12 @@ async def filled(server: str, request: pytest.FixtureRequest) -> AsyncIterator[P
 
 async def test_hot_statements_go_by_their_indexes(filled: PostgresStorage) -> None:
     schema = filled.config.schema
+    async with filled.pools.connecting() as connection:
+        days = await connection.fetch(
+            f"SELECT DISTINCT tableoid::regclass::text AS name FROM {schema}.inbox"
+        )
+    large = {"outbox", "outbox_scheduled", "parked", "parked_keys", "attempts"}
+    large |= {row["name"].removeprefix(f"{schema}.") for row in days}
     wrong = {}
     for name, (statement, limits, types, values, role, wanted) in PLANS.items():
         sql = statement.format(schema=schema, **limits)
@@ -128,7 +134,7 @@ async def test_hot_statements_go_by_their_indexes(filled: PostgresStorage) -> No
         indexes = {node["Index Name"] for node in nodes if "Index Name" in node}
         scanned = {node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"}
         missing = {one for one in wanted if not any(_like(one, index) for index in indexes)}
-        if missing or scanned - {"leases", "store_info"}:
+        if missing or scanned & large:  # days without a row may be read as they like
             wrong[name] = (f"scanned {scanned}, without {missing}", text)
     assert wrong == {}
 

@@ -1,4 +1,3 @@
-# What we use of aiokafka 0.14, which does not say that it has types.
-# ruff: noqa: D, N818 - names of another project
+# What we use of aiokafka 0.14, which does not say that it has types; the names are its own.
 class StickyPartitionAssignor:
     name: str

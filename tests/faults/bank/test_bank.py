@@ -1,0 +1,65 @@
+"""Money is conserved, effects happen once and in order, whatever befalls processes and database.
+
+`EVENTBUS_FAULTS=full` for 100,000 effects, and for broken buses that the bank must find out.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from eventbus.testing.services import ServiceMissingError
+from tests.faults.bank.nemesis import KINDS
+from tests.faults.bank.scenario import Outcome, Plan, run
+
+FULL = os.environ.get("EVENTBUS_FAULTS") == "full"
+SEED = int(os.environ.get("EVENTBUS_SEED", "1"))
+QUICK = Plan(seed=SEED, effects=2_000, hits=1, every=3.0, most_seconds=60.0)
+LONG = Plan(
+    seed=SEED, effects=100_000, hits=10, every=8.0, most_seconds=2_400.0, rest_seconds=120.0
+)
+PLAN = LONG if FULL else QUICK
+FOUND_BY = {
+    "forgets_the_inbox": {"K1 debit", "K1 credit", "K1 confirm", "K6"},
+    "holds_no_keys": {"K2 debit", "K2 credit", "K2 confirm"},
+    "jumps_over_late_commits": {"K2 debit", "K2 credit", "K2 confirm"},
+    "settles_before_handled": {"K1 debit", "K1 credit", "K1 confirm"},
+}
+
+pytestmark = pytest.mark.timeout(3_600 if FULL else 240)
+
+
+async def survived(plan: Plan, directory: Path) -> Outcome:
+    try:
+        return await run(plan, directory)
+    except ServiceMissingError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"capability native-postgres: {' '.join(str(error).split())}")
+
+
+async def test_a_bank_under_kills_pauses_and_crashes_keeps_its_money_and_its_order(
+    tmp_path: Path,
+) -> None:
+    outcome = await survived(PLAN, tmp_path)
+    print(f"seed {PLAN.seed}\n{outcome}")
+    assert [str(verdict) for verdict in outcome.verdicts if not verdict.ok] == []
+    assert outcome.surprises == []
+    assert outcome.figures["effects"] >= PLAN.effects
+    assert {kind: hits for kind, hits in outcome.hits.items() if hits >= PLAN.hits}.keys() == set(
+        KINDS
+    )  # or a fault hit no work in flight, and nothing was tried
+    assert outcome.figures["redriven"] >= 3
+    snapshots = next(verdict for verdict in outcome.verdicts if verdict.checker == "K4").figures
+    assert snapshots["with money in transit"] >= 50
+
+
+@pytest.mark.skipif(not FULL, reason="capability: the long tier")
+@pytest.mark.parametrize("mutant", sorted(FOUND_BY))
+async def test_a_bank_on_a_broken_bus_is_found_out(mutant: str, tmp_path: Path) -> None:
+    plan = Plan(
+        seed=SEED, effects=2_000, every=3.0, most_seconds=60.0, rest_seconds=20.0, mutant=mutant
+    )
+    outcome = await survived(plan, tmp_path)
+    violated = {verdict.checker for verdict in outcome.verdicts if not verdict.ok}
+    assert violated & FOUND_BY[mutant], str(outcome)
