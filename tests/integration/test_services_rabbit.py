@@ -159,6 +159,7 @@ class TestPrivate:
             pid, url, directory = server.pid, server.url, server.directory
             epmd = status_of(server).processes[-1]
             await send(url, b"first")
+            await server.wait_for_queue("q")
             await server.kill()
             assert (server.pid, born(pid)) == (0, None)
             await refuses(server)

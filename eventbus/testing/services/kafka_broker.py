@@ -144,7 +144,7 @@ class Cluster:
             for tool in tools:
                 said = tool.communicate(timeout=START_SECONDS)[0]
                 if tool.returncode != 0:
-                    raise self._failed("cannot be formatted", " ".join(said.split())[-300:])
+                    raise self._failed("cannot be formatted", "; ".join(_words(said)[:2]))
         except subprocess.TimeoutExpired as error:
             raise self._failed("cannot be formatted", f"{error.timeout:.0f} s passed") from error
         finally:
@@ -258,9 +258,9 @@ def remove(processes: Iterable[Process], directory: Path) -> None:
 def failed(what: str, directory: Path, why: str) -> ConfigurationError:
     """The error of a cluster that does not do as it is told, with the end of its logs."""
     lines = [
-        line[:200]
+        line
         for log in sorted(directory.glob("broker-*/log"))
-        for line in log.read_text(errors="replace").splitlines()[-2:]
+        for line in _words(log.read_text(errors="replace"))[-2:]
     ]
     return ConfigurationError(
         "EB1303",
@@ -269,3 +269,9 @@ def failed(what: str, directory: Path, why: str) -> ConfigurationError:
         why="; ".join([why, *lines]),
         next="look at the logs, if there are any; or set EVENTBUS_TEST_KAFKA_URL",
     )
+
+
+def _words(text: str) -> list[str]:
+    """Its lines without Java's stack frames, each cut to 200 characters."""
+    lines = (line.strip()[:200] for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("at ")]

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
 
+from eventbus.testing.services.processes import wait_until
 from eventbus.testing.services.rabbitmq import (
     Rabbit,
     management_url,
@@ -16,6 +17,8 @@ from eventbus.testing.services.rabbitmq import (
 from eventbus.testing.services.rabbitmq_node import Node, new_node
 from eventbus.testing.services.service import ServiceMissingError
 from eventbus.testing.services.state import forget_private, note_private, state_of_this_checkout
+
+_WRITTEN_SECONDS = 10.0
 
 
 @asynccontextmanager
@@ -122,6 +125,18 @@ class RabbitServer:
     async def thaw(self) -> None:
         """SIGCONT."""
         await asyncio.to_thread(self._node.thaw)
+
+    async def wait_for_queue(self, queue: str, *, vhost: str = "/") -> None:
+        """Wait until a quorum queue that was declared would be there after a kill: up to 1 s.
+
+        Raises:
+            TimeoutError: it was not within 10 s; it may not exist.
+        """
+        found = await asyncio.to_thread(
+            wait_until, lambda: self._node.remembers(queue, vhost), _WRITTEN_SECONDS
+        )
+        if not found:
+            raise TimeoutError(f"quorum queue {queue!r} of vhost {vhost!r} is not written down")
 
     async def control(self, *arguments: str) -> str:
         """What `rabbitmqctl` says, as in `control("stop_app")` and `control("start_app")`.
