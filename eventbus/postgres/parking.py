@@ -11,14 +11,16 @@ from eventbus.storage.parking import Crowd, Parked
 
 _ARGUMENTS = ", ".join(f"${number}" for number in range(1, 22))
 _PARK = f"SELECT {{schema}}.park({_ARGUMENTS}) AS held"
-# Keys that were emptied have been due for longest: only the first ones are looked through.
+# Keys that were emptied have been due for longest: only the first ones are looked through, each by
+# the index: as an anti-join the planner reads all that is parked.
 _ANY_EMPTY = """
 SELECT 1 FROM (
   SELECT group_name, key FROM {schema}.parked_keys
    WHERE group_name = $1 AND state = 0 AND due_at <= statement_timestamp()
    ORDER BY due_at LIMIT 1000) k
- WHERE NOT EXISTS (SELECT 1 FROM {schema}.parked p
-                    WHERE p.group_name = k.group_name AND p.key = k.key) LIMIT 1"""
+ WHERE (SELECT p.seq FROM {schema}.parked p
+         WHERE p.group_name = k.group_name AND p.key = k.key ORDER BY p.seq LIMIT 1) IS NULL
+ LIMIT 1"""
 # Empty keys are freed in two statements, because one cannot wait and then look again.
 _EMPTY = """
 SELECT key FROM {schema}.parked_keys k

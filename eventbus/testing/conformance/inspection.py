@@ -95,10 +95,10 @@ class InspectionSuite:
         group, lease = await _group(storage)
         for key in "abcde":
             await _park(storage, group, failed(some_message(key=key), delay=None))
-        changed = await _change(storage, "redrive", "dead-letter", group=group, rate=10.0)
+        changed = await _change(storage, "redrive", "dead-letter", group=group, rate=1.0)
         assert changed == 5
         assert len(await _due(storage, lease, group)) <= 2
-        await clock.advance(0.6)
+        await clock.advance(6.0)
         assert len(await _due(storage, lease, group)) == 5
 
     @pytest.mark.parametrize("by", ["ids", "key", "type", "fingerprint"])

@@ -13,8 +13,8 @@ from eventbus.storage.leases import Lease
 from eventbus.storage.outbox import PARTITIONS, Outgoing
 from eventbus.storage.parking import Failure, Parked
 
-SOON = timedelta(seconds=0.2)
-AFTER_SOON = 0.3  # seconds to advance: SOON is over then
+SOON = timedelta(seconds=5)
+AFTER_SOON = 6.0  # seconds to advance: SOON is over then
 LONG = timedelta(minutes=10)  # a lease that does not run out in a test
 DEADLINE = 60.0  # seconds; nothing here waits that long unless something is stuck
 

@@ -15,8 +15,6 @@ from eventbus.storage.leases import Lease
 from eventbus.storage.outbox import Outgoing
 from eventbus.storage.parking import Parked
 from eventbus.testing.conformance.samples import (
-    AFTER_SOON,
-    SOON,
     Clock,
     at_once,
     failed,
@@ -31,6 +29,7 @@ from eventbus.testing.conformance.samples import (
 WAIT = timedelta(milliseconds=20)
 KEYS = 8
 PER_KEY = 60
+TTL, PAST = timedelta(seconds=0.2), 0.3  # leases that run out while their owners work
 
 
 class FailedError(Exception):
@@ -163,7 +162,7 @@ async def _redeliverer(world: World, name: str) -> None:
             continue
         rows = await _due(world, lease)
         if dice.random() < 0.3:
-            await world.clock.advance(AFTER_SOON)
+            await world.clock.advance(PAST)
             rival = await _acquire(world, f"{name}/rival")
             if rival is not None:
                 await _work(world, rival, await _due(world, rival), dice)
@@ -175,7 +174,7 @@ async def _redeliverer(world: World, name: str) -> None:
 
 async def _acquire(world: World, owner: str) -> Lease | None:
     async with world.storage.transaction() as tx:
-        taken = await tx.leases.acquire([world.lease], owner=owner, ttl=SOON, limit=1)
+        taken = await tx.leases.acquire([world.lease], owner=owner, ttl=TTL, limit=1)
     return taken[0] if taken else None
 
 
@@ -239,7 +238,7 @@ async def _relay(storage: Storage, clock: Clock, broker: Broker, owner: str, tot
     """Publish until all is settled; every third round it sleeps past its leases and comes late."""
     dice = random.Random(owner)
     while broker.settled < total:
-        leases = await take_partitions(storage, owner=owner, ttl=SOON)
+        leases = await take_partitions(storage, owner=owner, ttl=TTL)
         async with storage.transaction() as tx:
             rows = await tx.outbox.read(leases, limit=20)
         refused: set[str] = set()
@@ -253,8 +252,8 @@ async def _relay(storage: Storage, clock: Clock, broker: Broker, owner: str, tot
                 await _refuse(storage, leases, row)
         others: Sequence[Lease] = ()
         if dice.random() < 0.3:
-            await clock.advance(AFTER_SOON)
-            others = await take_partitions(storage, owner=f"{owner}/other", ttl=SOON)
+            await clock.advance(PAST)
+            others = await take_partitions(storage, owner=f"{owner}/other", ttl=TTL)
         async with storage.transaction() as tx:
             settled = await tx.outbox.settle(leases, confirmed)
         broker.settled += settled
