@@ -1,7 +1,7 @@
 """A bounded replay, outside any group (`HasHistory`)."""
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -74,7 +74,7 @@ class History:
 
     async def read(
         self, bounds: Mapping[TopicPartition, range]
-    ) -> AsyncIterator[Sequence[KafkaDelivery]]:
+    ) -> AsyncGenerator[Sequence[KafkaDelivery], None]:
         """Everything within the bounds, per partition in order; ends there.
 
         Raises:

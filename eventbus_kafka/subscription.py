@@ -80,6 +80,7 @@ class KafkaSubscription(ConsumerRebalanceListener):
         self._telling: asyncio.Task[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._is_leaving = False
+        self._discarding: asyncio.Task[bool] | None = None
         self._failed: TransportError | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._restart = asyncio.Event()
@@ -147,12 +148,21 @@ class KafkaSubscription(ConsumerRebalanceListener):
                     await self._hand_over(LAST_COMMIT_SECONDS)
         except TimeoutError:
             log.warning("group %s: leaving without a last commit", self.interest.group)
-        client, self._client = self._client, None
-        if client is not None:
-            await stop_consumer(client, STOP_SECONDS)
+        await self._discard()
         await end(self._tasks)
+        await self._discard()
         self._close_parts()
         self.is_left = True
+
+    async def _discard(self) -> None:
+        """Stop the client, if there is one; whoever comes meanwhile waits for the same end."""
+        client, self._client = self._client, None
+        if client is not None:
+            self._discarding = asyncio.create_task(
+                stop_consumer(client, STOP_SECONDS), name=f"leave:{self.interest.group}"
+            )
+        if self._discarding is not None:
+            await asyncio.wait([self._discarding])
 
     # what the pipeline sees
 
@@ -248,7 +258,7 @@ class KafkaSubscription(ConsumerRebalanceListener):
 
     async def _keep_up(self) -> None:
         delay = 0.2
-        while not self._is_leaving:
+        while not self._is_leaving and self._failed is None:
             began = asyncio.get_running_loop().time()
             try:
                 await self._live()
@@ -260,7 +270,7 @@ class KafkaSubscription(ConsumerRebalanceListener):
                 log.warning("%s", self.trouble)
             if asyncio.get_running_loop().time() - began > 30:
                 delay = 0.2
-            if not self._is_leaving:
+            if not self._is_leaving and self._failed is None:
                 await asyncio.sleep(delay)
                 delay = min(5.0, delay * 2)
 
@@ -278,10 +288,8 @@ class KafkaSubscription(ConsumerRebalanceListener):
             if self._is_leaving:
                 await asyncio.wait([polling])
                 return
-            client, self._client = self._client, None
             self._assigned.clear()
-            if client is not None:
-                await stop_consumer(client, STOP_SECONDS)
+            await self._discard()
             await self._give_up()
         finally:
             await end([polling, restart])
@@ -298,6 +306,8 @@ class KafkaSubscription(ConsumerRebalanceListener):
                     raise transport_error(error, "consume", self._where) from error
 
     async def _join_and_poll(self) -> None:
+        if self._is_leaving:
+            return
         async with connecting(self._config):
             client = consumer(self._config, self.interest.group)
             self._client = client

@@ -3,7 +3,8 @@
 import asyncio
 import importlib
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from types import TracebackType
 from typing import Literal, Self
@@ -66,6 +67,11 @@ class KafkaTransport:
         members = (member.trouble for member in self._members if not member.is_left)
         causes = (self._control.trouble, self._publisher.trouble, self._moved, *members)
         return next((cause for cause in causes if cause is not None), None)
+
+    @property
+    def rebuilds(self) -> int:
+        """How often the producer was thrown away, since it was entered."""
+        return 0 if self._publisher is None else self._publisher.rebuilds
 
     async def __aenter__(self) -> Self:
         """Connect, within `connect_seconds`.
@@ -143,10 +149,15 @@ class KafkaTransport:
         return member
 
     async def examine(self, interests: Sequence[Interest]) -> Sequence[Finding]:
-        """Time-outs and the C parser; once entered, topics and their settings too."""
+        """Time-outs and the C parser; once entered, topics and their settings too.
+
+        With `provision=true` topics that are missing are made first.
+        """
         findings = [*self._timeouts(interests), *_parser()]
         if self._topics is not None:
             try:
+                if self.config.provision:
+                    await self._topics.apply(await self._topics.plan(interests))
                 findings += await self._topics.findings(interests)
             except TransportError as error:
                 findings.append(
@@ -182,7 +193,7 @@ class KafkaTransport:
         *,
         start: datetime | Literal["first"],
         stop: datetime | Literal["now"],
-    ) -> AsyncIterator[Sequence[KafkaDelivery]]:
+    ) -> AsyncGenerator[Sequence[KafkaDelivery], None]:
         """What the cluster holds between two times (of the records), bounded when it begins.
 
         Raises:
@@ -190,19 +201,21 @@ class KafkaTransport:
             TransportError: EB2301, no such topic; EB2001, EB2302, EB2306; EB2105, not entered.
         """
         history = self._history()
-        async for batch in history.read(await history.bounds(topics, start, stop)):
-            yield batch
+        async with aclosing(history.read(await history.bounds(topics, start, stop))) as batches:
+            async for batch in batches:
+                yield batch
 
     async def replay_offsets(
         self, spans: Mapping[str, range]
-    ) -> AsyncIterator[Sequence[KafkaDelivery]]:
+    ) -> AsyncGenerator[Sequence[KafkaDelivery], None]:
         """The same by offsets: `{"shop/3": range(1000, 2000)}`, as `Delivery` names them."""
         parts = {}
         for name, span in spans.items():
             topic, _, number = name.rpartition("/")
             parts[TopicPartition(topic, int(number))] = span
-        async for batch in self._history().read(parts):
-            yield batch
+        async with aclosing(self._history().read(parts)) as batches:
+            async for batch in batches:
+                yield batch
 
     def _history(self) -> History:
         if self._control is None:

@@ -133,8 +133,8 @@ class Intake:
         return True
 
     def send_soon(self) -> None:
-        """Acks go out together: a quarter of the prefetch at once, less within 50 ms."""
-        if self._watermark.unsent * 4 >= self.prefetch:
+        """Acks go out together: half of the prefetch at once, less within 50 ms."""
+        if self._watermark.unsent * 2 >= self.prefetch:
             self.send()
         elif self._timer is None and self._watermark.unsent:
             self._timer = self._loop.call_later(ACK_SECONDS, self.send)

@@ -1,6 +1,9 @@
 """Errors of the client -> two of the adapter -> `TransportError`; nothing else passes."""
 
 import asyncio
+import errno
+import os
+import re
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -71,6 +74,7 @@ LOCKED = Rule(
     "take another group name: the queue is exclusive",
 )
 
+OPENING = {"Connection.OpenOk", "Connection.Close"}  # the client hides the code of this refusal
 RULES: tuple[tuple[type[Exception], Rule], ...] = (
     (amqp.ProbableAuthenticationError, CREDENTIALS),
     (amqp.AuthenticationError, CREDENTIALS),
@@ -87,20 +91,26 @@ def understood(error: BaseException) -> BrokenError | RefusedError:
     """What it means for us."""
     if isinstance(error, BrokenError | RefusedError):
         return error
+    text = text_of(error)
+    if isinstance(error, amqp.InvalidFrameError) and set(re.findall(r"[\w.]+", text)) >= OPENING:
+        text = "the virtual host is missing or down, or the user may not use it"
+        return RefusedError(CREDENTIALS.code, CREDENTIALS.what, text, CREDENTIALS.next)
     for kind, rule in RULES:
         if isinstance(error, kind):
-            return RefusedError(rule.code, rule.what, text_of(error), rule.next)
-    return BrokenError(text_of(error))
+            return RefusedError(rule.code, rule.what, text, rule.next)
+    return BrokenError(text)
 
 
 def text_of(error: BaseException) -> str:
-    """One line; the client's `str` is often empty."""
-    parts = [str(part) for part in error.args if part is not None and not _is_noise(part)]
-    return " ".join((" ".join(parts) or type(error).__name__).split())
+    """One line; the client's `str` is often empty, or hides the reason behind a number."""
+    parts = [_text(part) for part in error.args if part is not None]
+    return " ".join((" ".join(filter(None, parts)) or type(error).__name__).split())
 
 
-def _is_noise(part: object) -> bool:
-    return isinstance(part, int) and not isinstance(part, bool)
+def _text(part: object) -> str:
+    if isinstance(part, int):
+        return f"{os.strerror(part)}:" if part in errno.errorcode else ""
+    return str(part)
 
 
 async def guarded(call: Awaitable[R], seconds: float) -> R:

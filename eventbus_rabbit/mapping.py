@@ -10,7 +10,7 @@ from struct import Struct
 from struct import error as StructError  # noqa: N812 - it is a class
 
 from aiormq.abc import DeliveredMessage
-from pamqp.commands import Basic
+from pamqp.commands import Basic, Queue
 
 from eventbus.message import Message
 
@@ -29,10 +29,23 @@ _SPECVERSION = b"\x0ece-specversionS\x00\x00\x00\x031.0"
 
 
 def address_of(message: Message) -> tuple[str, str]:
-    """Exchange and routing key; a dead letter goes straight to its queue."""
-    if message.topic.endswith(DEAD):
-        return "", message.topic
-    return message.topic, message.type
+    """Exchange and routing key; a dead letter goes straight to its queue.
+
+    Raises:
+        ValueError: AMQP does not take such a name.
+    """
+    return _address(message.topic, message.type)
+
+
+@lru_cache(maxsize=4096)
+def _address(topic: str, name: str) -> tuple[str, str]:
+    exchange, routing_key = ("", topic) if topic.endswith(DEAD) else (topic, name)
+    Basic.Publish(exchange=exchange, routing_key=routing_key)  # checks the exchange
+    if len(routing_key.encode()) > SHORT_BYTES:
+        raise ValueError(f"a routing key has at most {SHORT_BYTES} bytes: {routing_key[:40]!r}…")
+    if not exchange:
+        Queue.Declare(queue=routing_key)  # checks the queue
+    return exchange, routing_key
 
 
 def message_id_of(message: Message) -> str:

@@ -36,6 +36,7 @@ class Publisher:
 
     def __init__(self, config: RabbitConfig, link: Link, known: set[str]) -> None:
         self.blocked = False  # the broker takes nothing: an alarm
+        self.silent = False  # it confirmed nothing in time, and nothing since
         self._config = config
         self._link = link
         self._seconds = config.publish_timeout.total_seconds()
@@ -49,6 +50,13 @@ class Publisher:
         self._write: Write = write_singly
         self._lanes: Sequence[Lane] = ()
         self._up = asyncio.Event()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be published though there is a connection."""
+        if self.blocked:
+            return "the broker blocks publishers: memory or disk alarm"
+        return "the broker does not confirm what is published" if self.silent else None
 
     async def open(self) -> None:
         """Start; the channels are there when this returns.
@@ -103,6 +111,7 @@ class Publisher:
                     await self._abandon(call)
         if any(result is not CONFIRMED for result in call.results):
             raise self._error(messages, [each or UNKNOWN for each in call.results])
+        self.silent = False
 
     async def _abandon(self, call: Call) -> None:
         """Cancelled: what is not written yet never will be, nobody waits for the rest."""
@@ -150,6 +159,7 @@ class Publisher:
             if result is None:
                 call.settle(place, NOT_SENT)
         self._calls.pop(call, None)
+        self.silent = self.silent or bool(written)
         if written and self._wire is not None:
             self._link.drop(self._wire)  # it may come later: never beside its repeat
 

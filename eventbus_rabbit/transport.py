@@ -59,11 +59,10 @@ class RabbitTransport:
         """Not entered; a connection or a consumer is missing; publishers are blocked."""
         if not self._entered or self._publisher is None:
             return "not entered"
-        blocked = "the broker blocks publishers: memory or disk alarm"
         return (
             self._publishing.trouble
             or self._consuming.trouble
-            or (blocked if self._publisher.blocked else None)
+            or self._publisher.trouble
             or next((each.trouble for each in self._members if each.trouble), None)
         )
 

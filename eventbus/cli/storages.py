@@ -57,7 +57,7 @@ def operators_storage(settings: Settings) -> "Inspected":
             "no storage was named",
             where=called(),
             why="neither --storage, nor EVENTBUS_STORAGE, nor an app that has one",
-            next="--storage sqlite:///app.db | --app app:bus",
+            next="--storage sqlite:///app.db | --storage postgresql://host/db | --app app:bus",
         )
     return beside(storage)
 

@@ -1,6 +1,6 @@
 """What settings of the server mean for the promises: findings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from eventbus.errors import Finding, StorageError
 from eventbus.postgres.fate import SERVER
@@ -8,8 +8,7 @@ from eventbus.postgres.pools import Connection, Pools
 
 _SETTINGS = """
 SELECT name, setting FROM pg_settings
- WHERE name IN ('fsync', 'synchronous_commit', 'synchronous_standby_names', 'max_connections',
-                'full_page_writes')"""
+ WHERE name IN ('fsync', 'synchronous_commit', 'synchronous_standby_names')"""
 
 
 async def require_primary(connection: Connection, where: str) -> tuple[str, str]:
@@ -42,7 +41,7 @@ async def findings(pools: Pools) -> Sequence[Finding]:
     except StorageError as error:
         return [*found, _unasked(error)]
     settings = {row["name"]: row["setting"] for row in rows}
-    return [*found, *_of_server(settings, standby=standby, pools=pools)]
+    return [*found, *of_server(settings, standby=bool(standby))]
 
 
 def _of_configuration(pools: Pools) -> Sequence[Finding]:
@@ -71,7 +70,8 @@ def _of_configuration(pools: Pools) -> Sequence[Finding]:
     return found
 
 
-def _of_server(settings: dict[str, str], *, standby: bool, pools: Pools) -> Sequence[Finding]:
+def of_server(settings: Mapping[str, str], *, standby: bool) -> list[Finding]:
+    """What its settings weaken or break."""
     found = []
     if settings.get("fsync") == "off":
         found.append(

@@ -1,5 +1,7 @@
 """Parking: retries and dead letters that keep the order of a key (B7, storage.md 6)."""
 
+# ruff: noqa: S608 - statements are built from this room's constants only; values are bound
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,21 +15,20 @@ _ARGUMENTS = ", ".join(f"${number}" for number in range(1, 22))
 _PARK = f"SELECT {{schema}}.park({_ARGUMENTS}) AS held"
 # Keys that were emptied have been due for longest: only the first ones are looked through, each by
 # the index: as an anti-join the planner reads all that is parked.
-_ANY_EMPTY = """
-SELECT 1 FROM (
-  SELECT group_name, key FROM {schema}.parked_keys
+_FIRST = """
+  SELECT {columns} FROM {{schema}}.parked_keys
    WHERE group_name = $1 AND state = 0 AND due_at <= statement_timestamp()
-   ORDER BY due_at LIMIT 1000) k
- WHERE (SELECT p.seq FROM {schema}.parked p
-         WHERE p.group_name = k.group_name AND p.key = k.key ORDER BY p.seq LIMIT 1) IS NULL
- LIMIT 1"""
+   ORDER BY due_at LIMIT 1000"""
+_IS_EMPTY = """(
+  SELECT p.seq FROM {schema}.parked p
+   WHERE p.group_name = k.group_name AND p.key = k.key ORDER BY p.seq LIMIT 1) IS NULL"""
+_ANY_EMPTY = f"""
+SELECT 1 FROM ({_FIRST.format(columns="group_name, key")}) k WHERE {_IS_EMPTY} LIMIT 1"""
 # Empty keys are freed in two statements, because one cannot wait and then look again.
-_EMPTY = """
-SELECT key FROM {schema}.parked_keys k
- WHERE group_name = $1 AND state = 0 AND due_at <= statement_timestamp()
-   AND NOT EXISTS (SELECT 1 FROM {schema}.parked p
-                    WHERE p.group_name = k.group_name AND p.key = k.key)
- ORDER BY due_at LIMIT 1000 FOR UPDATE SKIP LOCKED"""
+_EMPTY = f"""
+SELECT key FROM {{schema}}.parked_keys k
+ WHERE group_name = $1 AND key = ANY (ARRAY({_FIRST.format(columns="key")}))
+   AND state = 0 AND due_at <= statement_timestamp() AND {_IS_EMPTY} FOR UPDATE SKIP LOCKED"""
 _FREE = """
 DELETE FROM {schema}.parked_keys k
  WHERE group_name = $1 AND key = ANY($2::text[])

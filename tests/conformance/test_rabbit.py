@@ -2,6 +2,7 @@
 
 import aio_pika
 import pytest
+from pamqp.common import FieldTable
 
 from eventbus.message import Message
 from eventbus.testing import conformance
@@ -32,7 +33,7 @@ class TestRabbit(conformance.TransportSuite):
             async with connection:
                 channel = await connection.channel()
                 exchange = await channel.get_exchange(message.topic)
-                headers = {"ce-id": message.id, "ce-partitionkey": message.key}
+                headers: FieldTable = {"ce-id": message.id, "ce-partitionkey": message.key}
                 broken = aio_pika.Message(message.payload, headers=headers)
                 await exchange.publish(broken, routing_key=message.type)
 

@@ -14,7 +14,9 @@ from eventbus.memory import MemoryBroker
 from eventbus.testing.faults import Delay, FaultPlan, FaultyTransport, Hit, Kill
 from tests.faults.checkers.verdict import Verdict
 from tests.faults.loop import SeededLoop, process, run_seeded
-from tests.faults.simulation import SurvivingTransport, end_process, repeatable
+from tests.faults.simulated.life import end_process
+from tests.faults.simulated.world import SurvivingTransport
+from tests.faults.simulation import repeatable
 
 MESSAGES = 6
 POINTS = ("deadletter.sent", "deadletter.confirmed", "consumer.delivered", "consumer.acked")

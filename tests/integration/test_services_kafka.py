@@ -24,7 +24,7 @@ from eventbus.errors import ConfigurationError
 from eventbus.testing.services import private_kafka
 from eventbus.testing.services.find import down, status, up
 from eventbus.testing.services.kafka import bootstrap_servers, programs_or_reason
-from eventbus.testing.services.processes import born
+from eventbus.testing.services.processes import born, wait_until
 from eventbus.testing.services.service import Running
 from eventbus.testing.services.state import DIRECTORY
 from tests.faults.proxy import FaultProxy, kafka
@@ -131,6 +131,8 @@ class TestShared:
                 admin = AIOKafkaAdminClient(bootstrap_servers=url.removeprefix("kafka://"))
                 await admin.start()
                 await admin.create_topics([NewTopic(topic, 1, 1)])
+                while topic not in await admin.list_topics():
+                    pass
                 await admin.close()
 
             @pytest.mark.parametrize("n", [1, 2])
@@ -148,8 +150,12 @@ class TestShared:
         )
         prefixes = set(pytester.path.joinpath("prefixes").read_text().split())
         assert len(prefixes) == 2
-        left = asyncio.run(topics(shared.url))
-        assert not [name for name in left if name.startswith(tuple(prefixes))]
+
+        def gone() -> bool:
+            left = asyncio.run(topics(shared.url))
+            return not [name for name in left if name.startswith(tuple(prefixes))]
+
+        assert wait_until(gone, 20)
         assert status()["kafka"].running == shared
 
     async def test_a_url_of_the_environment_is_asked_for_a_record(

@@ -16,7 +16,7 @@ from eventbus.errors import ConfigurationError
 from eventbus.testing.services import RabbitServer, private_rabbit, running
 from eventbus.testing.services.directories import new_directory
 from eventbus.testing.services.find import down, status, up
-from eventbus.testing.services.processes import born
+from eventbus.testing.services.processes import born, wait_until
 from eventbus.testing.services.rabbitmq import create_vhost, delete_vhost, scripts_or_reason
 from eventbus.testing.services.rabbitmq_node import Node
 from eventbus.testing.services.service import Running
@@ -196,6 +196,19 @@ class TestPrivate:
             await server.freeze()
         assert born(pid) is None
 
+    async def test_a_start_that_is_cancelled_leaves_nothing(self) -> None:
+        server = await asyncio.to_thread(RabbitServer.create, {})
+        start = asyncio.create_task(server.start(), name="test:start")
+        file = server.directory / "pid"
+        assert await asyncio.to_thread(wait_until, file.exists, 60)
+        start.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await start
+        await server.remove()
+        assert server.pid == 0
+        assert not server.directory.exists()
+        assert str(server.directory) not in {entry.running.directory for entry in status().values()}
+
     def test_that_of_a_killed_process_is_ended_by_the_next_who_looks(self) -> None:
         program = (
             "import asyncio, sys\n"
@@ -223,10 +236,12 @@ class TestPrivate:
         script.write_text("#!/bin/sh\necho erlang is too old\nexit 3\n")
         script.chmod(0o755)
         node = Node(home, home, {})
-        with pytest.raises(ConfigurationError, match=r"EB1303.* ends while it starts") as caught:
-            node.start(lambda: True)
+        try:
+            with pytest.raises(ConfigurationError, match=r"EB1303.* ends while it st") as caught:
+                node.start(lambda: True)
+        finally:
+            node.remove()
         assert caught.value.why == "see its log; erlang is too old"
-        node.remove()
         assert node.processes == ()
         assert not home.exists()
 

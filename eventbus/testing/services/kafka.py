@@ -27,6 +27,7 @@ IMAGE = "apache/kafka:4.1.2"
 PROBE_TOPIC = "eventbus.probe"
 _PORT, _PROBE_SECONDS, _TOPICS_SECONDS = 9092, 5.0, 20.0
 _EXISTS = 36  # TOPIC_ALREADY_EXISTS
+_UNKNOWN = 3  # UNKNOWN_TOPIC_OR_PARTITION
 
 
 class Kafka:
@@ -130,6 +131,8 @@ def new_prefix() -> str:
 def delete_topics(url: str, prefix: str) -> None:
     """Delete the topics whose names begin so; groups without members end by themselves.
 
+    A broker knows of changes a moment later: a topic created just before may escape.
+
     Raises:
         ConfigurationError: EB1303, the brokers refuse, or do not answer within 20 s.
     """
@@ -208,7 +211,10 @@ async def _delete_topics(url: str, prefix: str) -> None:
         async with _started(_aiokafka().admin.AIOKafkaAdminClient(**_options(servers))) as admin:
             mine = [name for name in await admin.list_topics() if name.startswith(prefix)]
             if mine:
-                await admin.delete_topics(mine)
+                codes = dict((await admin.delete_topics(mine)).topic_error_codes)
+                left = {name: code for name, code in codes.items() if code not in (0, _UNKNOWN)}
+                if left:
+                    raise ProbeError(f"refused, by error code: {left}")
 
 
 def _options(servers: list[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import base64
 import shutil
 import signal
 import subprocess
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -50,8 +51,10 @@ class Broker:
     def __init__(self, number: int, programs: Programs, directory: Path) -> None:
         self.number = number
         self.directory = directory
-        self.port, self.proxied, self.controller = free_port(), free_port(), free_port()
-        self.advertised = self.proxied
+        self.port: int = free_port()
+        self.proxied: int = free_port()
+        self.controller: int = free_port()
+        self.advertised: int = self.proxied
         self._programs = programs
         self._process: Process | None = None
 
@@ -108,17 +111,21 @@ class Broker:
 
 
 class Cluster:
-    """One broker or three, and the directory with their data."""
+    """One broker or three, and the directory with their data.
+
+    Calls from several threads take turns: nothing is started after `remove`.
+    """
 
     def __init__(
         self, programs: Programs, directory: Path, count: int, settings: Mapping[str, str]
     ) -> None:
         self.directory = directory
-        self.settings = dict(settings)
-        self.brokers = tuple(
+        self.settings: dict[str, str] = dict(settings)
+        self.brokers: tuple[Broker, ...] = tuple(
             Broker(number, programs, directory / f"broker-{number}")
             for number in range(1, count + 1)
         )
+        self._turn = threading.RLock()
 
     @property
     def url(self) -> str:
@@ -159,11 +166,54 @@ class Cluster:
         Raises:
             ConfigurationError: EB1303, it was not ready within 60 s; with the end of a log.
         """
-        chosen = brokers or self.brokers
-        settings = self._settings()
-        for broker in chosen:
-            broker.configure(settings)
-            broker.start()
+        with self._turn:
+            chosen = brokers or self.brokers
+            settings = self._settings()
+            for broker in chosen:
+                broker.configure(settings)
+                broker.start()
+            self._wait(ready, chosen)
+
+    def stop(self, brokers: Sequence[Broker] = ()) -> None:
+        """SIGTERM to these brokers, or all, and wait until they are gone; thawed before.
+
+        Three at once take some 6 s: who is left without a quorum cannot hand over.
+
+        Raises:
+            ConfigurationError: EB1303, one still runs after 60 s.
+        """
+        with self._turn:
+            chosen = brokers or self.brokers
+            for broker in chosen:
+                broker.signal(signal.SIGCONT)
+                broker.signal(signal.SIGTERM)
+            if not wait_until(lambda: all(b.process is None for b in chosen), STOP_SECONDS):
+                raise self._failed("does not stop", f"{STOP_SECONDS:.0f} s after SIGTERM")
+
+    def kill(self, brokers: Sequence[Broker] = ()) -> None:
+        """SIGKILL to these brokers, or all: nobody says goodbye to any client."""
+        with self._turn:
+            if not kill(b.process for b in brokers or self.brokers if b.process is not None):
+                raise self._failed("does not die", "SIGKILL")
+
+    def freeze(self, brokers: Sequence[Broker] = ()) -> None:
+        """SIGSTOP: connections are accepted by the kernel, nothing is answered."""
+        with self._turn:
+            for broker in brokers or self.brokers:
+                broker.signal(signal.SIGSTOP)
+
+    def thaw(self, brokers: Sequence[Broker] = ()) -> None:
+        """SIGCONT; what waited is worked off."""
+        with self._turn:
+            for broker in brokers or self.brokers:
+                broker.signal(signal.SIGCONT)
+
+    def remove(self) -> None:
+        """End all brokers, and delete their data."""
+        with self._turn:
+            remove(self.processes, self.directory)
+
+    def _wait(self, ready: Callable[[], bool], chosen: Sequence[Broker]) -> None:
         ended: list[Broker] = []
 
         def done() -> bool:
@@ -174,41 +224,6 @@ class Cluster:
             raise self._failed("is not ready", f"{START_SECONDS:.0f} s after its start")
         if ended:
             raise self._failed(f"ends while it starts: broker {ended[0].number}", "see its log")
-
-    def stop(self, brokers: Sequence[Broker] = ()) -> None:
-        """SIGTERM to these brokers, or all, and wait until they are gone; thawed before.
-
-        A broker that is the last of its quorum cannot hand over, and ends after a time limit of
-        its own.
-
-        Raises:
-            ConfigurationError: EB1303, one still runs after 60 s.
-        """
-        chosen = brokers or self.brokers
-        for broker in chosen:
-            broker.signal(signal.SIGCONT)
-            broker.signal(signal.SIGTERM)
-        if not wait_until(lambda: all(b.process is None for b in chosen), STOP_SECONDS):
-            raise self._failed("does not stop", f"{STOP_SECONDS:.0f} s after SIGTERM")
-
-    def kill(self, brokers: Sequence[Broker] = ()) -> None:
-        """SIGKILL to these brokers, or all: nobody says goodbye to any client."""
-        if not kill(b.process for b in brokers or self.brokers if b.process is not None):
-            raise self._failed("does not die", "SIGKILL")
-
-    def freeze(self, brokers: Sequence[Broker] = ()) -> None:
-        """SIGSTOP: connections are accepted by the kernel, nothing is answered."""
-        for broker in brokers or self.brokers:
-            broker.signal(signal.SIGSTOP)
-
-    def thaw(self, brokers: Sequence[Broker] = ()) -> None:
-        """SIGCONT; what waited is worked off."""
-        for broker in brokers or self.brokers:
-            broker.signal(signal.SIGCONT)
-
-    def remove(self) -> None:
-        """End all brokers, and delete their data."""
-        remove(self.processes, self.directory)
 
     def _settings(self) -> dict[str, str]:
         count = len(self.brokers)

@@ -43,8 +43,8 @@ async def private_kafka(
 class KafkaServer:
     """A cluster and what may happen to its brokers; on return of a call, it has happened.
 
-    Brokers have the numbers 1, 2, 3; without a number a call means all of them. The loop goes on
-    meanwhile: clients under test see each step. One call at a time.
+    Brokers have the numbers 1, 2, 3; without a number a call means all of them. Calls take turns.
+    The loop goes on meanwhile: clients under test see each step.
     """
 
     def __init__(self, cluster: Cluster, programs: Programs) -> None:

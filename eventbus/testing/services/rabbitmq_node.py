@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,12 +33,15 @@ _OWNER = "rabbitmq"  # who runs it if we are root
 
 
 class Node:
-    """One node; its data, its name and its ports stay over restarts."""
+    """One node; its data, its name and its ports stay over restarts.
+
+    Calls from several threads take turns: nothing is started after `remove`.
+    """
 
     def __init__(self, scripts: Path, directory: Path, settings: Mapping[str, str]) -> None:
         self.directory = directory
-        self.settings = dict(settings)
-        self.port = free_port()
+        self.settings: dict[str, str] = dict(settings)
+        self.port: int = free_port()
         self._scripts = scripts
         self._epmd_port = free_port()
         self._distribution_port = free_port()
@@ -45,6 +49,7 @@ class Node:
         self._epmd: Process | None = None
         self._shell: Process | None = None  # waits for the server, and ends after it
         self._server: Process | None = None
+        self._turn = threading.RLock()
 
     @property
     def url(self) -> str:
@@ -68,21 +73,9 @@ class Node:
         Raises:
             ConfigurationError: EB1303, it was not ready within 60 s; with the end of its log.
         """
-        if self.pid:
-            return
-        self._configure()
-        environment = self._environment()
-        self._file("pid").unlink(missing_ok=True)
-        if self._epmd is None or not self._epmd.alive:
-            command = ["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"]
-            self._epmd = self._spawn(command, environment)
-        self._shell = shell = self._spawn([str(self._scripts / "rabbitmq-server")], environment)
-        if not wait_until(lambda: self._runs(shell) or not shell.alive, START_SECONDS):
-            raise self._failed("does not start", f"no pid after {START_SECONDS:.0f} s")
-        if not wait_until(lambda: not self.pid or ready(), START_SECONDS):
-            raise self._failed("is not ready", f"{START_SECONDS:.0f} s after its start")
-        if not self.pid:
-            raise self._failed("ends while it starts", "see its log")
+        with self._turn:
+            if not self.pid:
+                self._wait(self._begin(), ready)
 
     def stop(self) -> None:
         """SIGTERM: clients are told, data are written; thawed before. Nothing if it is down.
@@ -90,28 +83,32 @@ class Node:
         Raises:
             ConfigurationError: EB1303, it still runs after 60 s.
         """
-        server = self._server
-        if server is None or not server.alive:
-            return
-        self.thaw()
-        send(server.pid, signal.SIGTERM)
-        if not wait_until(lambda: not server.alive, STOP_SECONDS):
-            raise self._failed("does not stop", f"{STOP_SECONDS:.0f} s after SIGTERM")
+        with self._turn:
+            server = self._server
+            if server is None or not server.alive:
+                return
+            self.thaw()
+            send(server.pid, signal.SIGTERM)
+            if not wait_until(lambda: not server.alive, STOP_SECONDS):
+                raise self._failed("does not stop", f"{STOP_SECONDS:.0f} s after SIGTERM")
 
     def kill(self) -> None:
         """SIGKILL to the virtual machine and its helpers: nobody says goodbye to any client."""
-        if self._server is not None and not kill([self._server]):
-            raise self._failed("does not die", "SIGKILL")
+        with self._turn:
+            if self._server is not None and not kill([self._server]):
+                raise self._failed("does not die", "SIGKILL")
 
     def freeze(self) -> None:
         """SIGSTOP: connections are accepted by the kernel, nothing is answered."""
-        if self.pid:
-            send(self.pid, signal.SIGSTOP)
+        with self._turn:
+            if self.pid:
+                send(self.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
         """SIGCONT; what waited is worked off."""
-        if self.pid:
-            send(self.pid, signal.SIGCONT)
+        with self._turn:
+            if self.pid:
+                send(self.pid, signal.SIGCONT)
 
     def remembers(self, queue: str, vhost: str) -> bool:
         """That quorum queue is in the file by which the next start finds it.
@@ -153,7 +150,26 @@ class Node:
 
     def remove(self) -> None:
         """End it and its epmd, and delete its data."""
-        remove(self.processes, self.directory)
+        with self._turn:
+            remove(self.processes, self.directory)
+
+    def _begin(self) -> Process:
+        self._configure()
+        environment = self._environment()
+        self._file("pid").unlink(missing_ok=True)
+        if self._epmd is None or not self._epmd.alive:
+            command = ["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"]
+            self._epmd = self._spawn(command, environment)
+        self._shell = shell = self._spawn([str(self._scripts / "rabbitmq-server")], environment)
+        return shell
+
+    def _wait(self, shell: Process, ready: Callable[[], bool]) -> None:
+        if not wait_until(lambda: self._runs(shell) or not shell.alive, START_SECONDS):
+            raise self._failed("does not start", f"no pid after {START_SECONDS:.0f} s")
+        if not wait_until(lambda: not self.pid or ready(), START_SECONDS):
+            raise self._failed("is not ready", f"{START_SECONDS:.0f} s after its start")
+        if not self.pid:
+            raise self._failed("ends while it starts", "see its log")
 
     def _runs(self, shell: Process) -> bool:
         """The virtual machine has written its number, and descends from what was started."""

@@ -47,7 +47,7 @@ async def private_rabbit(
 class RabbitServer:
     """A node and what may happen to it; on return of a call, it has happened.
 
-    The loop goes on meanwhile: clients under test see each step. One call at a time.
+    Calls take turns. The loop goes on meanwhile: clients under test see each step.
     """
 
     def __init__(self, node: Node) -> None:

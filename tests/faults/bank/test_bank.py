@@ -19,11 +19,11 @@ LONG = Plan(
     seed=SEED, effects=100_000, hits=10, every=8.0, most_seconds=2_400.0, rest_seconds=120.0
 )
 PLAN = LONG if FULL else QUICK
-FOUND_BY = {
-    "forgets_the_inbox": {"K1 debit", "K1 credit", "K1 confirm", "K6"},
-    "holds_no_keys": {"K2 debit", "K2 credit", "K2 confirm"},
-    "jumps_over_late_commits": {"K2 debit", "K2 credit", "K2 confirm"},
-    "settles_before_handled": {"K1 debit", "K1 credit", "K1 confirm"},
+FOUND_BY = {  # the figure that says it, though not all was worked off in the end
+    "forgets_the_inbox": "duplicate",
+    "holds_no_keys": "out of order",
+    "jumps_over_late_commits": "out of order",
+    "settles_before_handled": "violations",  # rows whose message is nowhere
 }
 
 pytestmark = pytest.mark.timeout(3_600 if FULL else 240)
@@ -61,5 +61,5 @@ async def test_a_bank_on_a_broken_bus_is_found_out(mutant: str, tmp_path: Path) 
         seed=SEED, effects=2_000, every=3.0, most_seconds=60.0, rest_seconds=20.0, mutant=mutant
     )
     outcome = await survived(plan, tmp_path)
-    violated = {verdict.checker for verdict in outcome.verdicts if not verdict.ok}
-    assert violated & FOUND_BY[mutant], str(outcome)
+    found = [verdict.figures.get(FOUND_BY[mutant], 0) for verdict in outcome.verdicts]
+    assert sum(found) > 0, str(outcome)

@@ -1,4 +1,4 @@
-"""Transports on a real broker, with a proxy in between, or on a broker of their own to be broken."""
+"""Transports on a real broker, behind a proxy, or on a broker of their own to be broken."""
 
 import asyncio
 import json

@@ -78,7 +78,7 @@ async def test_a_broker_that_restarts_loses_nothing_and_is_used_again_within_10_
             assert all(each.lost for each in held[40:])
             await published_at_last(transport, messages[80:])
             await until_well(transport, within=10)
-            got = await member.receive_until([message for message in messages[40:]])
+            got = await member.receive_until(messages[40:])
             await until(lambda: len(tasks()) <= len(before))
         assert not set(ids(held[:40])) & set(ids(got))
         assert [deadline for _, deadline in member.told] == [float("inf")]
@@ -94,6 +94,8 @@ async def test_what_was_confirmed_survives_a_broker_that_was_killed(
     messages = counted(topic, count=200)
     confirmed: list[Message] = []
     async with known(made(own_server.url, publish_timeout=5), interest) as transport:
+        # A quorum queue made within the last second does not survive SIGKILL (3.10.8, measured).
+        await own_server.restart()
 
         async def publish() -> None:
             for start in range(0, 200, 10):
@@ -199,7 +201,8 @@ async def published_when_routed(transport: RabbitTransport, message: Message) ->
             try:
                 await transport.publish([message])
             except PublishError as error:
-                assert error.code == "EB2101"
+                if error.code != "EB2101":
+                    raise
             else:
                 return
 
@@ -335,7 +338,7 @@ async def test_flapping_for_seconds_loses_nothing(
 
 async def test_who_is_not_let_in_is_told_so(make: Make, rabbit_url: str) -> None:
     for url in (
-        rabbit_url.replace("://", "://nobody:", 1).replace("nobody:eventbus:", "nobody:", 1),
+        rabbit_url.replace("://eventbus:", "://nobody:"),
         f"{rabbit_url}-missing",
     ):
         with pytest.raises(TransportError) as refused:

@@ -1,0 +1,127 @@
+"""Round trips are counted on the wire: they are what a database far away costs."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import pytest
+
+from eventbus.postgres import PostgresStorage
+from eventbus.testing.conformance.samples import (
+    failed,
+    make_table,
+    some_message,
+    some_messages,
+    take_partitions,
+    unique,
+)
+from tests.faults.proxy import Delay, FaultProxy
+
+
+class Wire:
+    """Counts what asks for an answer: simple queries, and Sync after extended ones."""
+
+    def __init__(self, proxy: FaultProxy) -> None:
+        self._proxy = proxy
+        ask = proxy.rule(
+            toward="server",
+            when=lambda frame: frame[:1] in {b"Q", b"S"},
+            do=Delay(0),
+            times=1_000_000,
+        )
+        assert ask.left
+
+    async def trips(self, work: Callable[[], Awaitable[None]]) -> int:
+        """Of the second run: the first one also prepares statements, and connects."""
+        await work()
+        before = len(self._proxy.hits)
+        await work()
+        return len(self._proxy.hits) - before
+
+
+@pytest.fixture
+async def quiet(proxied: PostgresStorage) -> PostgresStorage:
+    """Nothing else talks: no hints between processes."""
+    await proxied.wakeups.stop()
+    return proxied
+
+
+async def test_a_block_without_statements_costs_nothing(
+    quiet: PostgresStorage, proxy: FaultProxy
+) -> None:
+    async def work() -> None:
+        async with quiet.transaction() as tx, tx.savepoint():
+            pass
+
+    assert await Wire(proxy).trips(work) == 0
+
+
+async def test_an_idle_tick_of_the_relay_is_two_looks(
+    quiet: PostgresStorage, proxy: FaultProxy
+) -> None:
+    leases = list(await take_partitions(quiet))
+
+    async def work() -> None:
+        async with quiet.transaction() as tx:
+            await tx.outbox.promote(leases, limit=100)
+            await tx.outbox.read(leases, limit=500)
+
+    assert await Wire(proxy).trips(work) == 2
+
+
+async def test_a_batch_of_the_relay_is_four(quiet: PostgresStorage, proxy: FaultProxy) -> None:
+    leases = list(await take_partitions(quiet))
+    async with quiet.transaction() as tx:
+        await tx.outbox.add(some_messages(20))
+
+    async def work() -> None:
+        async with quiet.transaction() as tx:
+            rows = await tx.outbox.read(leases, limit=500)
+        async with quiet.transaction() as tx:
+            await tx.outbox.settle(leases, rows[:10])
+
+    assert await Wire(proxy).trips(work) == 1 + 3
+
+
+async def test_a_business_transaction_with_an_event_is_four(
+    quiet: PostgresStorage, proxy: FaultProxy
+) -> None:
+    table = await make_table(quiet, "n bigint")
+
+    async def work() -> None:
+        async with quiet.transaction() as tx:
+            await tx.sql.execute(f"INSERT INTO {table} VALUES ($1)", 1)
+            await tx.outbox.add(some_messages(3))
+
+    assert await Wire(proxy).trips(work) == 4
+
+
+@pytest.mark.parametrize("amount", [0, 1, 5])
+async def test_a_consumers_batch_is_five_and_two_per_message_that_writes(
+    quiet: PostgresStorage, proxy: FaultProxy, amount: int
+) -> None:
+    table, group = await make_table(quiet, "n bigint"), unique("group")
+
+    async def work() -> None:
+        messages = some_messages(10, key="k")
+        async with quiet.transaction() as tx:
+            await tx.inbox.receive(messages, keys=["k"] * 10, group=group)
+            for number in range(10):
+                async with tx.savepoint():
+                    if number < amount:
+                        await tx.sql.execute(f"INSERT INTO {table} VALUES ($1)", number)
+            await tx.outbox.add([some_message()])
+            await tx.parking.park([failed(some_message())], group=group)
+
+    begin, receive, park, flush, commit = 1, 1, 1, 1, 1
+    trips = await Wire(proxy).trips(work)
+    assert trips == begin + receive + park + flush + commit + 2 * amount
+
+
+async def test_a_lease_that_is_renewed_is_three(quiet: PostgresStorage, proxy: FaultProxy) -> None:
+    leases = list(await take_partitions(quiet))
+
+    async def work() -> None:
+        async with quiet.transaction() as tx:
+            await tx.leases.renew(leases, ttl=timedelta(seconds=10))
+
+    assert await Wire(proxy).trips(work) == 3

@@ -1,0 +1,143 @@
+"""A server of the test's own, broken on purpose: restarts and crashes under load, a standby."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from eventbus.errors import CommitUnknownError, StorageError
+from eventbus.postgres import PostgresConfig, PostgresStorage
+from eventbus.testing.conformance.samples import (
+    make_table,
+    numbers,
+    some_message,
+    take_partitions,
+    unique,
+)
+from eventbus.testing.services import PostgresServer, ServiceMissingError, private_postgres
+
+
+@pytest.fixture
+async def own() -> AsyncIterator[PostgresServer]:
+    try:
+        async with private_postgres() as server:
+            yield server
+    except ServiceMissingError as error:
+        pytest.skip(" ".join(str(error).split()))
+
+
+class Book:
+    """What writers were told."""
+
+    def __init__(self) -> None:
+        self.committed: set[int] = set()
+        self.rolled_back: set[int] = set()
+        self.unknown = 0
+        self.stop = asyncio.Event()
+
+    async def write(self, storage: PostgresStorage, table: str, first: int) -> None:
+        """A business row and a message with each number, until told to stop."""
+        number = first
+        while not self.stop.is_set():
+            number += 1
+            try:
+                async with storage.transaction() as tx:
+                    await tx.sql.execute(f"INSERT INTO {table} VALUES ($1)", number)
+                    await tx.outbox.add([some_message(number, key=str(first))])
+            except CommitUnknownError as error:
+                self.unknown += 1
+                answer = await error.resolve()
+                assert answer != "unknown"
+                (self.committed if answer == "committed" else self.rolled_back).add(number)
+            except StorageError:
+                self.rolled_back.add(number)
+                await asyncio.sleep(0.01)
+            else:
+                self.committed.add(number)
+
+
+@pytest.mark.parametrize("how", ["fast", "immediate"])
+async def test_a_server_that_restarts_under_load_loses_and_invents_nothing(
+    own: PostgresServer, how: str
+) -> None:
+    config = PostgresConfig(dsn=own.url)
+    await PostgresStorage(config).upgrade()
+    book = Book()
+    async with PostgresStorage(config) as storage:
+        table = await make_table(storage, "n bigint")
+        async with asyncio.timeout(100), asyncio.TaskGroup() as tasks:
+            for first in range(0, 8_000_000, 1_000_000):
+                tasks.create_task(book.write(storage, table, first), name=f"write:{first}")
+            for _ in range(2):
+                before = len(book.committed)
+                while len(book.committed) < before + 100:
+                    await storage.wait("timers", at_most=timedelta(milliseconds=10))
+                await own.restart("immediate" if how == "immediate" else "fast")
+            before = len(book.committed)
+            while len(book.committed) < before + 50:
+                await storage.wait("timers", at_most=timedelta(milliseconds=10))
+            book.stop.set()
+        async with storage.transaction() as tx:
+            rows = [row["n"] for row in await tx.sql.fetch(f"SELECT n FROM {table}")]
+        leases = await take_partitions(storage, owner=unique("owner"))
+        async with storage.transaction() as tx:
+            messages = numbers(await tx.outbox.read(leases, limit=11_000))
+        assert storage.pools.idle() == storage.pools.size()
+        assert storage.trouble is None
+    assert len(rows) == len(set(rows))
+    assert set(rows) == book.committed
+    assert sorted(messages) == sorted(rows), "a row and its message, or neither"
+    assert not book.rolled_back & set(rows)
+
+
+async def test_while_the_server_is_away_it_says_so_and_then_goes_on(own: PostgresServer) -> None:
+    config = PostgresConfig(dsn=own.url, acquire_seconds=1, connect_seconds=1)
+    await PostgresStorage(config).upgrade()
+    async with PostgresStorage(config) as storage:
+        table = await make_table(storage, "n bigint")
+        await own.stop()
+        with pytest.raises(StorageError) as caught:
+            async with storage.transaction() as tx:
+                await tx.sql.execute(f"INSERT INTO {table} VALUES (1)")
+        assert caught.value.code in {"EB5001", "EB5007"}
+        assert storage.trouble is not None
+        await own.start()
+        async with storage.transaction() as tx:
+            await tx.sql.execute(f"INSERT INTO {table} VALUES (1)")
+        assert storage.trouble is None
+
+
+async def test_a_frozen_server_costs_the_deadline_and_no_connection(own: PostgresServer) -> None:
+    config = PostgresConfig(
+        dsn=own.url, command_seconds=0.5, acquire_seconds=0.5, connect_seconds=0.5
+    )
+    await PostgresStorage(config).upgrade()
+    async with PostgresStorage(config) as storage:
+        table = await make_table(storage, "n bigint")
+        await own.freeze()
+        try:
+            for _ in range(3):
+                with pytest.raises(StorageError) as caught:
+                    async with asyncio.timeout(10), storage.transaction() as tx:
+                        await tx.sql.execute(f"INSERT INTO {table} VALUES (1)")
+                assert caught.value.code in {"EB5001", "EB5007"}
+        finally:
+            await own.thaw()
+        async with storage.transaction() as tx:
+            await tx.sql.execute(f"INSERT INTO {table} VALUES (2)")
+            rows = await tx.sql.fetch(f"SELECT n FROM {table}")
+        assert [row["n"] for row in rows] == [2]
+        assert storage.pools.idle() == storage.pools.size()
+
+
+async def test_a_standby_is_refused(own: PostgresServer) -> None:
+    config = PostgresConfig(dsn=own.url)
+    await PostgresStorage(config).upgrade()
+    await own.stop()
+    (own.directory / "data" / "standby.signal").touch()
+    await own.start()
+    with pytest.raises(StorageError) as caught:
+        async with PostgresStorage(config):
+            pass
+    assert caught.value.code == "EB5013"
