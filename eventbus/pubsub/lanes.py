@@ -184,7 +184,8 @@ def lane_for(delivery: Delivery, lanes: Sequence[Lane], group: Group) -> Lane:
         if not delivery.redelivered:
             return min(lanes, key=_load)
         key = own_key(message)
-    return lanes[crc32(key.encode()) % len(lanes)]
+    # not its low bits: partitions go by them, and a member with few would reach few lanes
+    return lanes[(crc32(key.encode()) >> 8) % len(lanes)]
 
 
 def _load(lane: Lane) -> int:
