@@ -66,7 +66,7 @@ FORBIDDEN = Rule(
 MISSING = Rule(
     "EB2205",
     "a queue or exchange is missing",
-    "eventbus topology apply, or declare=true in the URL",
+    "let declare=true make it, or apply the plan of a transport whose user may",
 )
 LOCKED = Rule(
     "EB2206",

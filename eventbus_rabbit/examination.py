@@ -97,7 +97,7 @@ def _history(interest: Interest) -> Iterator[Finding]:
             code="EB2210",
             what=f"group {interest.group!r} sees what is published since its queue exists",
             why="RabbitMQ keeps no history; a type that no group wants is refused when published",
-            next="create queues before publishers start: eventbus topology apply",
+            next="start a new group before its publishers, once",
         )
 
 

@@ -16,7 +16,7 @@ FULL = os.environ.get("EVENTBUS_FAULTS") == "full"
 SEED = int(os.environ.get("EVENTBUS_SEED", "1"))
 QUICK = Plan(seed=SEED, effects=2_000, hits=1, every=3.0, most_seconds=60.0)
 LONG = Plan(
-    seed=SEED, effects=100_000, hits=10, every=8.0, most_seconds=2_400.0, rest_seconds=120.0
+    seed=SEED, effects=100_000, hits=10, every=15.0, most_seconds=2_400.0, rest_seconds=120.0
 )
 PLAN = LONG if FULL else QUICK
 FOUND_BY = {  # the figure that says it, though not all was worked off in the end
