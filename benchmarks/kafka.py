@@ -114,6 +114,12 @@ def here(topic: str) -> type[OrderPlaced]:
     return Here
 
 
+def maker(topic: str) -> Callable[[int], OrderPlaced]:
+    """Makes the n-th one."""
+    cls = here(topic)
+    return lambda number: cls(**fields(number))
+
+
 @asynccontextmanager
 async def topic_of(url: str) -> AsyncIterator[str]:
     """A topic of this run, made; deleted afterwards."""
@@ -130,13 +136,11 @@ async def topic_of(url: str) -> AsyncIterator[str]:
 async def filled(url: str, n: int) -> AsyncIterator[str]:
     """One that holds so many."""
     async with topic_of(url) as topic:
-        cls = here(topic)
+        event = maker(topic)
         async with EventBus(bus_url(url), service="bench").client() as bus:
             for start in range(1, n, 1000):
                 ends = min(n, start + 1000)
-                await asyncio.gather(
-                    *(bus.publish(cls(**fields(number))) for number in range(start, ends))
-                )
+                await asyncio.gather(*(bus.publish(event(number)) for number in range(start, ends)))
         yield topic
 
 
@@ -206,7 +210,7 @@ async def send_and_wait(url: str, n: int, clock: Clock) -> None:
 async def published(url: str, n: int, clock: Clock) -> None:
     """Ours, without a storage: each waits for the broker's confirm."""
     async with topic_of(url) as topic:
-        events = [here(topic)(**fields(number)) for number in range(n)]
+        events = list(map(maker(topic), range(n)))
         async with EventBus(bus_url(url), service="bench").client() as bus:
             await bus.publish(events[0])
             await on_all(iter(events), bus.publish, clock, IN_FLIGHT, _nothing_to_wait_for(n))
@@ -233,7 +237,7 @@ async def both_by_hand(url: str, n: int, clock: Clock) -> None:
 async def published_and_handled(url: str, n: int, clock: Clock) -> None:
     """Ours in one process, through the broker."""
     async with topic_of(url) as topic:
-        events = [here(topic)(**fields(number)) for number in range(n)]
+        events = list(map(maker(topic), range(n)))
         count = Count(n + 1)  # and the one that made the topic
         first = asyncio.Event()
 

@@ -70,6 +70,8 @@ class Dispatcher:
             self._report(len(calls))
 
     async def _handle(self, calls: Sequence[Call], run: Run, stop: asyncio.Event) -> int:
+        if run.blamed is not None and len(calls) == 1:
+            return await self._give_up(calls[0], run.blamed)
         if not self.group.transactional:
             return await self._outside.run(calls)
         ours = [call for call in calls if call.ours]
@@ -146,7 +148,7 @@ class Dispatcher:
             async with tx.savepoint():
                 await self._verdicts.attempts.call(handler, whats, context, run)
         except Exception as error:  # the border where the user's code may fail in any way
-            raise_if_not_its_own(error, run)
+            raise_if_not_its_own(error)
             return False
         finally:
             context.open = False
@@ -187,11 +189,19 @@ class Dispatcher:
         call.attempt = counts[call.identity]
         return call.attempt <= self._verdicts.last_attempt
 
+    async def _give_up(self, call: Call, error: Exception) -> int:
+        """Park what never got through, without another start."""
+        await self._park(call, self._verdicts.parked(call, error))
+        return 1
+
     async def _bury(self, call: Call) -> None:
+        await self._park(call, self._verdicts.killed(call))
+
+    async def _park(self, call: Call, parked: Parked) -> None:
         async with self._storage.transaction() as tx:
             batch = await self._receive([call], tx)
             if call.identity in batch.new:
-                await tx.parking.park([self._verdicts.killed(call)], group=self.group.name)
+                await tx.parking.park([parked], group=self.group.name)
 
     def _report(self, messages: int) -> None:
         self._verdicts.report()

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from random import random
 from typing import Protocol
 from zlib import crc32
 
@@ -11,11 +12,15 @@ from eventbus.errors import CommitUnknownError, StorageError, TransportError
 from eventbus.handler import Group
 from eventbus.message import own_key
 from eventbus.pubsub.gate import Gate
-from eventbus.pubsub.watchdog import CONFLICT, CONFLICTS, Run, Watchdog
+from eventbus.pubsub.watchdog import Run, Watchdog
 from eventbus.service import pause
 from eventbus.transport import Delivery
 
 log: logging.Logger = logging.getLogger("eventbus.pubsub")
+
+CONFLICTS = 3  # in a row
+# Conflict with another transaction, time-out, doomed transaction: a message may be to blame.
+_BY_A_MESSAGE = frozenset({"EB5011", "EB5007", "EB5004"})
 
 
 class RunBatch(Protocol):
@@ -107,20 +112,21 @@ class Lane:
             batch = batch[started:]
             break
         self.running = ()
-        run.conflicts = 0
+        run.blamed = None
         self._put_back(batch)
 
     def _after_conflict(
         self, batch: Sequence[Delivery], error: Exception, failures: int, run: Run
     ) -> Sequence[Delivery]:
-        """A batch that meets others again and again goes on message by message.
+        """A batch that cannot commit again and again goes on message by message.
 
-        So only the offender is parked, once it did so alone as often.
+        So only the offender is parked, once it did so alone as often: one that deadlocks with
+        others, whose statement is never done in time, or that costs its connection.
         """
-        if getattr(error, "code", "") != CONFLICT or failures < CONFLICTS:
+        if getattr(error, "code", "") not in _BY_A_MESSAGE or failures < CONFLICTS:
             return batch
         if len(batch) == 1:
-            run.conflicts += 1
+            run.blamed = error if failures >= 2 * CONFLICTS else None
             return batch
         self.waiting.extendleft(reversed(batch[1:]))
         self.running = batch[:1]
@@ -157,8 +163,9 @@ class Lane:
             self._group.name,
             error,
         )
-        conflict = getattr(error, "code", "") == CONFLICT
-        seconds = 0.02 * failures if conflict else min(5.0, 0.1 * 2 ** (failures - 1))
+        seconds = min(5.0, 0.1 * 2 ** (failures - 1))
+        if getattr(error, "code", "") in _BY_A_MESSAGE:  # with jitter, or two lanes meet again
+            seconds = 0.04 * failures * random()  # noqa: S311 - jitter
         await pause(self._stopping, min(seconds, 5.0))
 
     async def _sleep(self) -> None:

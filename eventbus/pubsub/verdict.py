@@ -12,7 +12,7 @@ from eventbus.pubsub.attempt import Attempts, Decoded
 from eventbus.pubsub.call import Call, cut
 from eventbus.pubsub.gate import Circuit
 from eventbus.pubsub.unit_of_work import HandlerContext, Publishing
-from eventbus.pubsub.watchdog import CONFLICT, CONFLICTS, Run
+from eventbus.pubsub.watchdog import Run
 from eventbus.resilience.retry import Verdict, attempts_in_place, failure_of, verdict_of
 from eventbus.storage import Transaction
 from eventbus.storage.parking import Failure, Parked
@@ -63,11 +63,11 @@ class Verdicts:
         context = self.context(call, tx)
         try:
             once = partial(self._in_savepoint, call, self.decoded(call), context, tx, run)
-            await attempts_in_place(once, self.group.retry, may_retry=partial(is_its_own, run=run))
+            await attempts_in_place(once, self.group.retry, may_retry=is_its_own)
         except Reject:
             pass  # rolled back; outside a saga nobody waits for the answer
         except Exception as error:  # the border where the user's code may fail in any way
-            raise_if_not_its_own(error, run)
+            raise_if_not_its_own(error)
             return self.parked(call, error)
         finally:
             context.open = False
@@ -89,7 +89,7 @@ class Verdicts:
 
         try:
             what = self.decoded(call)
-            await attempts_in_place(once, self.group.retry, may_retry=partial(is_its_own, run=run))
+            await attempts_in_place(once, self.group.retry, may_retry=is_its_own)
         except Reject:
             context.messages.clear()
         except Exception as error:  # the border where the user's code may fail in any way
@@ -188,19 +188,14 @@ def report_outcomes(
     outcomes.clear()
 
 
-def is_its_own(error: Exception, run: Run) -> bool:
-    """Whether a message is to blame for an error: never for our database being away.
-
-    For a conflict with another transaction only if it met one again and again, alone.
-    """
-    if not isinstance(error, StorageError):
-        return True
-    return error.code in _ITS_OWN or (error.code == CONFLICT and run.conflicts > CONFLICTS)
+def is_its_own(error: Exception) -> bool:
+    """Whether a message is to blame for an error: never for our database being away."""
+    return not isinstance(error, StorageError) or error.code in _ITS_OWN
 
 
-def raise_if_not_its_own(error: Exception, run: Run) -> None:
+def raise_if_not_its_own(error: Exception) -> None:
     """Let through what is no verdict on a message."""
-    if not is_its_own(error, run):
+    if not is_its_own(error):
         raise error
 
 

@@ -8,14 +8,13 @@ from datetime import timedelta
 from eventbus.errors import HandlerTimeoutError
 
 log: logging.Logger = logging.getLogger("eventbus.pubsub")
-CONFLICT, CONFLICTS = "EB5011", 3  # serialization failure, deadlock; so often in a row
 ZOMBIE_SECONDS = 5.0
 
 
 class Run:
     """What a lane is at: set before a handler is called, cleared after."""
 
-    __slots__ = ("began", "cancelled_at", "conflicts", "task", "time", "what")
+    __slots__ = ("began", "blamed", "cancelled_at", "task", "time", "what")
 
     def __init__(self, task: asyncio.Task[object]) -> None:
         self.task: asyncio.Task[object] = task
@@ -23,7 +22,9 @@ class Run:
         self.began: float | None = None
         self.cancelled_at: float | None = None
         self.what: str = ""
-        self.conflicts: int = 0  # that the one message of this lane met in a row, alone
+        self.blamed: Exception | None = (
+            None  # kept meeting it, alone in its batch
+        )
 
 
 class Watchdog:

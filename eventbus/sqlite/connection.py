@@ -111,12 +111,12 @@ class FileLock:
 
 
 def _lock(file: IO[bytes]) -> None:
-    if os.name == "nt":
+    try:
+        import fcntl
+    except ImportError:
         import msvcrt
 
         file.seek(0)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore] # not on this platform
         return
-    import fcntl
-
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from eventbus import Context, Event, EventBus, Group, RetryPolicy, subscribe
+from eventbus.errors import StorageError
 from eventbus.memory import MemoryBroker, MemoryTransport
 from eventbus.message import Message
 from eventbus.sqlite import SqliteStorage
@@ -192,3 +193,25 @@ async def test_a_group_with_too_much_parked_pauses_and_goes_on_when_it_is_worked
         await until_it_says(bus, "running")
         await bus.until_idle()
     assert seen == list(range(40))
+
+
+@pytest.mark.parametrize("code", ["EB5004", "EB5007", "EB5011"])
+async def test_a_message_whose_transaction_never_gets_through_is_parked_and_its_neighbours_are_done(
+    code: str,
+) -> None:
+    seen: list[str] = []
+
+    @subscribe(Placed, group=Group("g", retry=RetryPolicy(in_place=0, parked=())))
+    async def handler(event: Placed) -> None:
+        if event.order == "slow":
+            raise StorageError(code, "no end", where="a lock", why="held", next="look who holds it")
+        seen.append(event.order)
+
+    async with EventBus("memory://", storage="sqlite://", handlers=[handler]) as bus:
+        async with bus.transaction() as tx:
+            for order in ("before", "slow", "after"):
+                await tx.publish(Placed(order=order))
+        await bus.until_idle(at_most=timedelta(seconds=20))
+        letters = await bus.dead_letters.list()
+    assert sorted(set(seen)) == ["after", "before"]
+    assert [row["key"] for row in letters] == ["slow"]

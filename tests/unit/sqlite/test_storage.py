@@ -152,7 +152,7 @@ async def test_an_operators_process_creates_and_upgrades_nothing(tmp_path: Path)
     assert older.value.code == "EB5302"
 
 
-async def test_urls() -> None:
+async def test_a_url_names_a_file_or_none_and_nothing_else() -> None:
     assert open_storage("sqlite://", "shop").path is None
     assert open_storage("sqlite:///app.db", "shop").path == "app.db"
     assert open_storage("sqlite:////var/lib/app%20one.db", "shop").path == "/var/lib/app one.db"
