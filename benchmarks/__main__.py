@@ -16,11 +16,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from benchmarks import flat, in_memory, on_sqlite, startup
+from benchmarks import flat, in_memory, on_sqlite, postgres, startup
 from benchmarks.measure import CPUS, flush_ms
 from benchmarks.rounds import Bar, Case, Figures, run_bar, summaries
 
-BARS = {"N1": in_memory.bar, "SQLITE": on_sqlite.bar, "FLAT": flat.bar, "START": startup.bar}
+BARS = {
+    "N1": in_memory.bar,
+    "SQLITE": on_sqlite.bar,
+    "FLAT": flat.bar,
+    "START": startup.bar,
+    **postgres.BARS,
+}
 SHOWN = (
     *("rate", "cpu_us", "ms", "above_ms"),
     *("rss_10_mib", "rss_50_mib", "rss_100_mib", "growth", "blocks_growth"),

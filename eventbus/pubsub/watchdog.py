@@ -22,9 +22,7 @@ class Run:
         self.began: float | None = None
         self.cancelled_at: float | None = None
         self.what: str = ""
-        self.blamed: Exception | None = (
-            None  # kept meeting it, alone in its batch
-        )
+        self.blamed: Exception | None = None  # kept meeting it, alone in its batch
 
 
 class Watchdog:

@@ -1,6 +1,5 @@
 """Opening a connection with the settings that the promises rest on, and the file's lock."""
 
-import os
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass

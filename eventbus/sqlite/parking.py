@@ -75,7 +75,8 @@ DELETE FROM eventbus_parked_keys AS k
 
 _MESSAGES = "SELECT count(*) FROM eventbus_parked WHERE group_name = ?"
 _LONGEST = """
-SELECT coalesce(max(n), 0) FROM (SELECT count(*) AS n FROM eventbus_parked WHERE group_name = ? GROUP BY key)"""
+SELECT coalesce(max(n), 0) FROM (
+  SELECT count(*) AS n FROM eventbus_parked WHERE group_name = ? GROUP BY key)"""
 
 
 class SqliteParking:

@@ -8,8 +8,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from eventbus import Context, Event, EventBus, Group, subscribe
 from eventbus.sqlite import SqliteStorage
 from eventbus.storage import Storage

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from eventbus.message import Message
-from eventbus.sqlite import (
+from eventbus.sqlite import desk, (
     checkpoints,
     inbox,
     inspection,
@@ -332,7 +332,7 @@ _TABLE: dict[str, list[tuple[str, Patch, str]]] = {
     "OutboxSuite": [
         (
             "a savepoint's rollback keeps buffered rows",
-            instead(session.Buffer, "cut", lambda _: lambda self, lengths: None),
+            instead(desk.Buffer, "cut", lambda _: lambda self, lengths: None),
             "test_a_rolled_back_savepoint_leaves_no_row_and_keeps_the_order",
         ),
         (

@@ -7,18 +7,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]  # its stubs are no dependency
+import psutil
 import pytest
-from aiokafka import (  # type: ignore[import-untyped]  # it does not say that it has types
+from aiokafka import (
     AIOKafkaConsumer,
     AIOKafkaProducer,
     TopicPartition,
 )
-from aiokafka.admin import (  # type: ignore[import-untyped]  # as above
+from aiokafka.admin import (
     AIOKafkaAdminClient,
     NewTopic,
 )
-from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # as above
+from aiokafka.errors import KafkaError
 
 from eventbus.errors import ConfigurationError
 from eventbus.testing.services import private_kafka

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import aio_pika
 import aiormq
-import psutil  # type: ignore[import-untyped]  # its stubs are no dependency
+import psutil
 import pytest
 
 from eventbus.errors import ConfigurationError

@@ -272,9 +272,9 @@ def _quiet() -> Iterator[None]:
 
 def _aiokafka() -> Any:
     try:
-        import aiokafka  # type: ignore[import-untyped]  # it does not say that it has types
-        import aiokafka.admin  # type: ignore[import-untyped]  # as above
-        import aiokafka.errors  # type: ignore[import-untyped]  # as above
+        import aiokafka
+        import aiokafka.admin
+        import aiokafka.errors
     except ImportError as error:
         raise MissingExtraError(
             "EB1005",

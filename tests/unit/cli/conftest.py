@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jsonschema  # type: ignore[import-untyped] # its stubs are no dependency of ours
+import jsonschema
 import pytest
 
 from eventbus.cli.main import main
