@@ -51,7 +51,7 @@ async def create(url: str) -> None:
     engine = engine_of(url)
     async with engine.begin() as connection:
         await connection.run_sync(Table.metadata.create_all)
-        await connection.execute(insert(Stock).values(item="tea", amount=2))
+        await connection.execute(insert(Stock).values(item="tea", amount=3))
     await engine.dispose()
 
 

@@ -12,8 +12,9 @@ from uuid import UUID
 import pytest
 
 from eventbus.message import Message
-from eventbus.sqlite import desk, (
+from eventbus.sqlite import (
     checkpoints,
+    desk,
     inbox,
     inspection,
     leases,
