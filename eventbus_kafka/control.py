@@ -14,13 +14,14 @@ from eventbus.errors import TransportError
 from eventbus.service import end
 from eventbus_kafka.clients import admin, connecting, consumer, stop_consumer, within
 from eventbus_kafka.config import KafkaConfig
-from eventbus_kafka.errors import CLIENT_ERRORS, described, transport_error
+from eventbus_kafka.errors import AWAY, CLIENT_ERRORS, described, transport_error
 
 log: logging.Logger = logging.getLogger("eventbus.kafka")
 R = TypeVar("R")
 
 PING_SECONDS = 2.0
 CALL_SECONDS = 5.0
+ATTEMPTS = 12
 
 
 class Control:
@@ -96,16 +97,21 @@ class Control:
         return {part: None if at is None else at.offset for part, at in found.items()}
 
     async def _ask(self, doing: str, call: Callable[[AIOKafkaAdminClient], Awaitable[R]]) -> R:
-        """Once more with a new client if the first attempt fails: it may have been stale."""
-        try:
-            return await within(CALL_SECONDS, call(await self._admin_client()))
-        except CLIENT_ERRORS as error:
-            log.info("%s: %s; once more with a new client", doing, described(error))
-        await self._close_admin()
-        try:
-            return await within(CALL_SECONDS, call(await self._admin_client()))
-        except CLIENT_ERRORS as error:
-            raise transport_error(error, doing, self._config.where) from error
+        """Several times: the client asks any broker, and does not skip one that is down."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + 2 * CALL_SECONDS
+        for attempt in range(ATTEMPTS):
+            try:
+                return await within(CALL_SECONDS, call(await self._admin_client()))
+            except CLIENT_ERRORS as error:
+                heals = isinstance(error, AWAY) or getattr(error, "retriable", False)
+                if not heals or attempt + 1 == ATTEMPTS or loop.time() > until:
+                    raise transport_error(error, doing, self._config.where) from error
+                log.info("%s: %s; once more", doing, described(error))
+            if attempt % 4 == 3:
+                await self._close_admin()  # it may be of no use altogether
+            await asyncio.sleep(0.1)
+        raise AssertionError("the last attempt returns or raises")
 
     async def _read(self, doing: str, call: Callable[[AIOKafkaConsumer], Awaitable[R]]) -> R:
         try:
@@ -149,9 +155,8 @@ class Control:
         while True:
             await asyncio.sleep(PING_SECONDS)
             try:
-                client = await self._admin_client()
-                await within(PING_SECONDS, client.describe_topics([]))
-            except CLIENT_ERRORS as error:
+                await within(PING_SECONDS, self._ask("ping", lambda a: a.describe_topics([])))
+            except TimeoutError as error:
                 self.trouble = f"Kafka does not answer: {described(error)}"
                 await self._close_admin()
             except TransportError as error:

@@ -8,28 +8,35 @@ its sequence numbers do not fit any more.
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.structs import RecordMetadata
 
 from eventbus.errors import (
-    Confirmed,
     NotSent,
     PublishError,
     PublishResult,
-    PublishUnknownError,
     Rejected,
     TransportError,
     Unknown,
 )
 from eventbus.message import Message
 from eventbus.service import end
+from eventbus_kafka.calls import (
+    CONFIRMED,
+    NOT_SENT,
+    TOO_LARGE,
+    UNKNOWN,
+    Call,
+    Entry,
+    Lane,
+    publish_error,
+)
 from eventbus_kafka.clients import connecting, producer, stop_producer, within
 from eventbus_kafka.config import KafkaConfig
 from eventbus_kafka.errors import CLIENT_ERRORS, described, fate
-from eventbus_kafka.mapping import headers_of, key_bytes, timestamp_of
+from eventbus_kafka.mapping import key_bytes
 from eventbus_kafka.partitions import Partitions
 
 log: logging.Logger = logging.getLogger("eventbus.kafka")
@@ -37,7 +44,6 @@ log: logging.Logger = logging.getLogger("eventbus.kafka")
 MAX_OUTSTANDING_BYTES = 32 << 20
 STOP_SECONDS = 5.0
 CANCELLED_SECONDS = 1.0  # a cancelled call waits so long for the batch that is under way
-CONFIRMED, NOT_SENT, UNKNOWN = Confirmed(), NotSent(), Unknown()
 
 NOT_TAKEN: tuple[type[Exception], ...] = (
     *CLIENT_ERRORS,
@@ -47,62 +53,6 @@ NOT_TAKEN: tuple[type[Exception], ...] = (
 
 Ensure = Callable[[str], Awaitable[bool]]
 """Whether a topic exists, made if that is allowed."""
-
-
-class Call:
-    """One `publish`: how many of its messages have no result yet, and what failed."""
-
-    __slots__ = ("deadline", "done", "failed", "flying", "is_over", "left", "messages", "stopped")
-
-    def __init__(self, messages: Sequence[Message], deadline: float) -> None:
-        self.messages = messages
-        self.deadline = deadline
-        self.left = len(messages)
-        self.flying = 0
-        self.failed: dict[int, PublishResult] = {}
-        self.stopped: set[Lane] = set()  # nothing more of this call goes there
-        self.is_over = False
-        self.done: asyncio.Future[None] | None = None
-
-    def settle(self, place: int, result: PublishResult) -> None:
-        """One more has its result; with the last one the call ends."""
-        if result is not CONFIRMED:
-            self.failed[place] = result
-        self.left -= 1
-        if not self.left and self.done is not None and not self.done.done():
-            self.done.set_result(None)
-
-    def results(self) -> list[PublishResult]:
-        """Aligned with the messages."""
-        return [self.failed.get(place, CONFIRMED) for place in range(len(self.messages))]
-
-
-class Entry:
-    """A message of a call on its way into a batch."""
-
-    __slots__ = ("call", "headers", "key", "place", "size", "timestamp", "value")
-
-    def __init__(self, call: Call, place: int, message: Message, key: bytes | None) -> None:
-        self.call = call
-        self.place = place
-        self.key = key
-        self.value = message.payload
-        self.headers = headers_of(message)
-        self.timestamp = timestamp_of(message)
-        self.size = len(message.payload) + 256
-
-
-class Lane:
-    """A partition: what waits for it, and the batch under way."""
-
-    __slots__ = ("flight", "number", "singly", "topic", "waiting")
-
-    def __init__(self, topic: str, number: int) -> None:
-        self.topic = topic
-        self.number = number
-        self.waiting: deque[Entry] = deque()
-        self.flight: list[Entry] = []
-        self.singly = 0  # so many go message by message, to find the one that is refused
 
 
 class Publisher:
@@ -225,7 +175,7 @@ class Publisher:
                 call.settle(place, NOT_SENT)
             elif len(message.payload) > limit:
                 size = len(message.payload)
-                call.settle(place, Rejected(f"body of {size} bytes, allowed are {limit}"))
+                call.settle(place, Rejected(f"{TOO_LARGE} {size} bytes, allowed are {limit}"))
                 call.stopped.add(lane)
             else:
                 entry = Entry(call, place, message, key)
@@ -429,45 +379,15 @@ class Publisher:
                 self._landed(lane, entry, UNKNOWN)
 
     def _error(self, call: Call, results: Sequence[PublishResult], why: str | None) -> PublishError:
-        topics = ", ".join(dict.fromkeys(message.topic for message in call.messages))
-        where = f"topic {topics}, {self._config.where}"
-        count = sum(isinstance(result, Unknown) for result in results)
-        refused = next((result for result in results if isinstance(result, Rejected)), None)
-        if count:
-            return PublishUnknownError(
-                "EB2104",
-                f"publish of {count} messages is unknown: no confirmation within "
-                f"{self._config.publish_seconds:g} s",
-                results=results,
-                where=where,
-                why=self._broken or "the broker may hold them; the producer is built anew",
-                next="await error.resolve() sends the same ids again; with a storage the outbox "
-                "does this for you",
-                again=lambda: self.publish(
-                    [
-                        message
-                        for message, result in zip(call.messages, results, strict=True)
-                        if isinstance(result, Unknown | NotSent)
-                    ]
-                ),
-            )
-        if refused is not None:
-            too_large = refused.reason.startswith("body of")
-            return PublishError(
-                "EB2102" if too_large else "EB2101",
-                "a message is larger than max_body" if too_large else "Kafka refused a message",
-                results=results,
-                where=where,
-                why=refused.reason,
-                next="send a reference instead of the data, or raise max_body"
-                if too_large
-                else "mend the message or the topic; what is NotSent may be published again",
-            )
-        return PublishError(
-            "EB2106",
-            f"{len(results)} messages were not sent",
-            results=results,
-            where=where,
-            why=why or self.trouble or self._broken or "another one stopped them",
-            next="publish them again; with a storage the outbox does this for you",
+        again = [
+            message
+            for message, result in zip(call.messages, results, strict=True)
+            if isinstance(result, Unknown | NotSent)
+        ]
+        return publish_error(
+            call.messages,
+            results,
+            where=self._config.where,
+            why=why or self._broken or self.trouble,
+            again=lambda: self.publish(again),
         )

@@ -2,12 +2,11 @@
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self, cast
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import (
     ConsumerStoppedError,
@@ -25,6 +24,7 @@ from eventbus_kafka.config import KafkaConfig
 from eventbus_kafka.control import Control
 from eventbus_kafka.delivery import Assigned, KafkaDelivery
 from eventbus_kafka.errors import CLIENT_ERRORS, described, may_heal, transport_error
+from eventbus_kafka.intake import Fetched, Intake, Repeated
 from eventbus_kafka.mapping import Mapper
 from eventbus_kafka.watermark import Mark, read_mark
 
@@ -56,7 +56,6 @@ class KafkaSubscription(ConsumerRebalanceListener):
     ) -> None:
         self.interest = interest
         self.trouble: str | None = "not joined yet"
-        self.late: int = 0  # verdicts that came twice, or too late
         self.rebalances: int = 0
         self.rebuilds: int = 0
         self.is_left: bool = False
@@ -64,17 +63,16 @@ class KafkaSubscription(ConsumerRebalanceListener):
         self._control = control
         self._on_lost = on_lost
         self._where = f"group {interest.group}, {config.where}"
-        self._mapper = Mapper(config.cluster_name, config.foreign)
+        self._intake = Intake(
+            Mapper(config.cluster_name, config.foreign),
+            max_in_flight=interest.max_in_flight,
+            max_bytes=config.max_held_bytes,
+        )
         self._client: AIOKafkaConsumer | None = None
         self._epoch = 0
         self._fresh: frozenset[TopicPartition] | None = None  # assigned, not settled in yet
         self._parts: dict[TopicPartition, Assigned] = {}
         self._commits: Commits | None = None
-        self._buffer: deque[KafkaDelivery] = deque()
-        self._open: dict[KafkaDelivery, None] = {}  # handed out, without a verdict
-        self._held_bytes = 0
-        self._something = asyncio.Event()
-        self._room = asyncio.Event()
         self._assigned = asyncio.Event()
         self._handing_over = asyncio.Lock()
         self._telling: asyncio.Task[None] | None = None
@@ -85,8 +83,13 @@ class KafkaSubscription(ConsumerRebalanceListener):
         self._tasks: list[asyncio.Task[None]] = []
         self._restart = asyncio.Event()
         self._progress_at = 0.0
-        self._evictions: deque[float] = deque(maxlen=MAX_EVICTIONS)
-        self._rebuilt_at: deque[float] = deque(maxlen=MAX_REBUILDS)
+        self._evictions = Repeated(MAX_EVICTIONS, EVICTION_WINDOW_SECONDS)
+        self._rebuilt = Repeated(MAX_REBUILDS, REBUILD_WINDOW_SECONDS)
+
+    @property
+    def late(self) -> int:
+        """Verdicts that came twice, or too late."""
+        return self._intake.late
 
     # joining and leaving
 
@@ -136,9 +139,9 @@ class KafkaSubscription(ConsumerRebalanceListener):
 
     async def _leave(self) -> None:
         self._is_leaving = True
-        self._lose()
-        self._something.set()
-        self._room.set()
+        self._intake.lose()
+        self._intake.something.set()
+        self._intake.room.set()
         telling = self._telling
         if telling is not None and not telling.done():
             telling.cancel()
@@ -175,45 +178,25 @@ class KafkaSubscription(ConsumerRebalanceListener):
                 raise self._failed
             if self._is_leaving:
                 raise StopAsyncIteration
-            if self._buffer:
-                return self._take_all()
-            self._something.clear()
-            await self._something.wait()
-
-    def _take_all(self) -> Sequence[Delivery]:
-        batch, self._buffer = list(self._buffer), deque()
-        self._open.update(dict.fromkeys(batch))
-        for delivery in batch:
-            delivery.assigned.handed = delivery.number + 1
-        return batch
+            if self._intake.is_waiting:
+                return self._intake.take()
+            self._intake.something.clear()
+            await self._intake.something.wait()
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Recorded, and with the broker within a second; late ones are counted."""
-        opened, missing = self._open, self
-        count = 0
-        for delivery in cast("Sequence[KafkaDelivery]", deliveries):
-            assigned = delivery.assigned
-            if opened.pop(delivery, missing) is missing or assigned.is_closed:
-                self.late += 1
-                continue
-            self._held_bytes -= len(delivery.message.payload)
-            assigned.watermark.finish(delivery.number, delivery.epoch)
-            count += 1
-        if count:
+        counted = self._intake.settle(cast("Sequence[KafkaDelivery]", deliveries))
+        for delivery in counted:
+            delivery.assigned.watermark.finish(delivery.number, delivery.epoch)
+        if counted:
             self._progress_at = asyncio.get_running_loop().time()
             if self._commits is not None:
-                self._commits.verdicts(count)
-            self._room.set()
+                self._commits.verdicts(len(counted))
 
     def nack(self, deliveries: Sequence[Delivery]) -> None:
         """Comes again when this member has left: nothing of its partition may overtake it."""
-        for delivery in cast("Sequence[KafkaDelivery]", deliveries):
-            if self._open.pop(delivery, self) is self:
-                self.late += 1
-                continue
-            self._held_bytes -= len(delivery.message.payload)
+        for delivery in self._intake.settle(cast("Sequence[KafkaDelivery]", deliveries)):
             self._halt(delivery.assigned, "a message was given back")
-        self._room.set()
 
     async def flush(self) -> None:
         """Return when every recorded verdict is with the broker; always lets others run.
@@ -371,7 +354,7 @@ class KafkaSubscription(ConsumerRebalanceListener):
         }
 
     async def _poll(self, client: AIOKafkaConsumer) -> None:
-        room = self._free()
+        room = self._intake.free()
         ready = (
             [each.part for each in self._parts.values() if self._may_fetch(each)] if room else []
         )
@@ -388,7 +371,10 @@ class KafkaSubscription(ConsumerRebalanceListener):
             await self._out_of_range(client, error)
             return
         except RecordTooLargeError as error:
-            self._too_large(error)
+            _, part, offset, *_ = error.args
+            log.exception("group %s: %s at %d is too large", self.interest.group, part, offset)
+            if (each := self._parts.get(part)) is not None:
+                self._intake.put([self._intake.read_unreadable(each, offset)])
             return
         except ConsumerStoppedError:
             if self._is_leaving:
@@ -399,20 +385,15 @@ class KafkaSubscription(ConsumerRebalanceListener):
 
     async def _stall(self, client: AIOKafkaConsumer) -> None:
         """No room: wait for verdicts; when it lasts, pause, and poll only to hear of errors."""
-        self._room.clear()
+        self._intake.room.clear()
         try:
             async with asyncio.timeout(FULL_SECONDS):
-                await self._room.wait()
+                await self._intake.room.wait()
         except TimeoutError:
             parts = [part for part in self._parts if part in client.assignment()]
             if parts and self._fresh is None:
                 client.pause(*parts)
                 await client.getmany(timeout_ms=0)
-
-    def _free(self) -> int:
-        if self._held_bytes >= self._config.max_held_bytes:
-            return 0
-        return max(0, self.interest.max_in_flight - len(self._open) - len(self._buffer))
 
     def _may_fetch(self, each: Assigned) -> bool:
         """One stuck message must not grow memory and repeats without end."""
@@ -427,43 +408,21 @@ class KafkaSubscription(ConsumerRebalanceListener):
             each.stuck_since, each.stuck_at = now, each.watermark.safe
         return gap < self._config.max_gap and now - each.stuck_since < self._config.max_gap_seconds
 
-    async def _take(self, got: dict[TopicPartition, list[ConsumerRecord]]) -> None:
+    async def _take(self, got: Fetched) -> None:
         """Records become deliveries; none at or above the limit before it was raised."""
-        read, buffer = self._mapper.read, self._buffer
         must_raise = False
         fetched: list[KafkaDelivery] = []
         for part, records in got.items():
             assigned = self._parts.get(part)
-            if assigned is None:
-                continue
-            topic, number = part
-            watermark, flagged, skipped = assigned.watermark, assigned.flagged, assigned.skipped
-            watermark.begin([record.offset for record in records])
-            for record in records:
-                offset = record.offset
-                if skipped and offset in skipped:
-                    watermark.finish(offset, watermark.epoch)
-                    continue
-                value = record.value
-                message, malformed = read(topic, number, offset, record.key, value, record.headers)
-                if value is not None:
-                    self._held_bytes += len(value)
-                fetched.append(
-                    KafkaDelivery(message, malformed, assigned, offset, offset < flagged)
-                )
-            must_raise = must_raise or records[-1].offset >= assigned.limit
-            assigned.seen = records[-1].offset + 1
+            if assigned is not None:
+                fetched += self._intake.read(assigned, records)
+                must_raise = must_raise or assigned.seen > assigned.limit
         self._progress_at = asyncio.get_running_loop().time()
-        if must_raise and self._commits is not None:
-            await self._raise_limits(fetched)
-        buffer = self._buffer
-        for delivery in fetched:
-            if not delivery.lost and not delivery.assigned.is_closed:
-                buffer.append(delivery)
-        if buffer:
-            self._something.set()
+        if must_raise:
+            await self._raise_limits()
+        self._intake.put(fetched)
 
-    async def _raise_limits(self, fetched: Sequence[KafkaDelivery]) -> None:
+    async def _raise_limits(self) -> None:
         while self._commits is not None and self._fresh is None and not self._is_leaving:
             try:
                 await self._commits.raise_limits()
@@ -494,24 +453,9 @@ class KafkaSubscription(ConsumerRebalanceListener):
                 self._halt(each, what)
                 self.trouble = f"group {self.interest.group!r}: {what}"
 
-    def _too_large(self, error: RecordTooLargeError) -> None:
-        """The client has skipped the offset: hand it out as malformed, so that it is kept (T26)."""
-        _, part, offset, *_ = error.args
-        each = self._parts.get(part)
-        if each is None:
-            return
-        message = self._mapper.read(part.topic, part.partition, offset, None, None, ())[0]
-        each.watermark.begin([offset])
-        each.seen = offset + 1
-        log.error("group %s: %s/%d is too large to fetch", self.interest.group, each.name, offset)
-        self._buffer.append(KafkaDelivery(message, "too large to fetch", each, offset, True))
-        self._something.set()
-
     def _halt(self, assigned: Assigned, why: str) -> None:
         assigned.halted = why
-        kept = [each for each in self._buffer if each.assigned is not assigned]
-        self._forget(each for each in self._buffer if each.assigned is assigned)
-        self._buffer = deque(kept)
+        self._intake.drop(assigned)
 
     # rebalances
 
@@ -520,7 +464,7 @@ class KafkaSubscription(ConsumerRebalanceListener):
         self._fresh = None
         self._assigned.clear()
         self._progress_at = asyncio.get_running_loop().time()
-        lost = self._lose()
+        lost = self._intake.lose()
         async with self._handing_over:
             if lost and not self._is_leaving:
                 await self._tell(lost)
@@ -540,7 +484,7 @@ class KafkaSubscription(ConsumerRebalanceListener):
     async def _give_up(self) -> None:
         """The client is of no use: nothing can be committed, somebody else may get it all."""
         self._fresh = None
-        lost = self._lose()
+        lost = self._intake.lose()
         async with self._handing_over:
             if lost and not self._is_leaving:
                 await self._tell(lost)
@@ -548,14 +492,6 @@ class KafkaSubscription(ConsumerRebalanceListener):
             if commits is not None:
                 await commits.abandon()
             self._close_parts()
-
-    def _lose(self) -> Sequence[KafkaDelivery]:
-        self._forget(self._buffer)
-        self._buffer = deque()
-        lost = list(self._open)
-        for delivery in lost:
-            delivery.lost = True
-        return lost
 
     async def _tell(self, lost: Sequence[KafkaDelivery]) -> None:
         """In a task of its own, which ends with this member, and at the deadline."""
@@ -577,16 +513,7 @@ class KafkaSubscription(ConsumerRebalanceListener):
         for each in self._parts.values():
             each.is_closed = True
         self._parts = {}
-        for delivery in self._open:
-            delivery.lost = True
-        self._open = {}
-        self._held_bytes = 0
-        self._room.set()
-
-    def _forget(self, deliveries: Iterable[KafkaDelivery]) -> None:
-        for delivery in deliveries:
-            delivery.lost = True
-            self._held_bytes -= len(delivery.message.payload)
+        self._intake.void()
 
     # what goes wrong
 
@@ -595,19 +522,14 @@ class KafkaSubscription(ConsumerRebalanceListener):
         self.trouble = f"group {self.interest.group!r}: {error.what}: {error.why}"
         log.error("group %s ends: %s", self.interest.group, error)
         self._assigned.set()
-        self._something.set()
+        self._intake.something.set()
 
     def _note_refusal(self, error: BaseException) -> None:
         """Two processes under one instance id evict each other for ever: find that out."""
         cause = error.__cause__ or error
         if self._config.group_instance_id is None or not _is_eviction(cause):
             return
-        now = asyncio.get_running_loop().time()
-        self._evictions.append(now)
-        if (
-            len(self._evictions) == MAX_EVICTIONS
-            and now - self._evictions[0] < EVICTION_WINDOW_SECONDS
-        ):
+        if self._evictions.again(asyncio.get_running_loop().time()):
             self._fail(
                 TransportError(
                     "EB2309",
@@ -626,15 +548,11 @@ class KafkaSubscription(ConsumerRebalanceListener):
             if not await self._is_silent():
                 continue
             now = asyncio.get_running_loop().time()
-            self._rebuilt_at.append(now)
             self.rebuilds += 1
             self.trouble = f"group {self.interest.group!r} made no progress; a new client"
             log.error("group %s: no progress: a new client", self.interest.group)
             self._progress_at = now
-            if (
-                len(self._rebuilt_at) == MAX_REBUILDS
-                and now - self._rebuilt_at[0] < REBUILD_WINDOW_SECONDS
-            ):
+            if self._rebuilt.again(now):
                 self._fail(
                     TransportError(
                         "EB2308",
@@ -650,7 +568,12 @@ class KafkaSubscription(ConsumerRebalanceListener):
         """Records wait, there is room, and nothing has come for long."""
         idle = asyncio.get_running_loop().time() - self._progress_at
         parts = [each for each in self._parts.values() if self._may_fetch(each)]
-        if idle < self._config.silence_seconds or not parts or not self._free() or self._buffer:
+        if (
+            idle < self._config.silence_seconds
+            or not parts
+            or not self._intake.free()
+            or self._intake.is_waiting
+        ):
             return False
         client = self._client
         if client is None or self._fresh is not None:

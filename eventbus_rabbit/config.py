@@ -28,6 +28,7 @@ class RabbitConfig:
             may lower it. They count as unacknowledged, so `consumer_timeout` bounds it.
         consumer_timeout: that of the broker, which it does not tell.
         window: messages in flight on each of `publish_channels`.
+        spread_interval: how often members of a group with shards announce themselves.
         shards: group -> so many queues, one consumer each; only for groups ordered by key.
         allow_unrouted: types, or "audit.*", that are published though nobody is bound to them.
         declare: False asks the broker only whether exchanges and queues are there, for users
@@ -52,6 +53,7 @@ class RabbitConfig:
     connect_timeout: timedelta = timedelta(seconds=10)
     publish_timeout: timedelta = timedelta(seconds=10)
     consumer_timeout: timedelta = timedelta(minutes=30)
+    spread_interval: timedelta = timedelta(seconds=10)
     max_body: int = 1 << 20
     prefetch: int = 200
     window: int = 256
@@ -71,7 +73,7 @@ class RabbitConfig:
         ):
             if not low <= getattr(self, what) <= high:
                 raise unclear(f"{what}={getattr(self, what)}", f"it is {low} to {high}")
-        for what in ("connect_timeout", "publish_timeout", "consumer_timeout"):
+        for what in ("connect_timeout", "publish_timeout", "consumer_timeout", "spread_interval"):
             if getattr(self, what) <= timedelta(0):
                 raise unclear(f"{what}={getattr(self, what)}", "it must be above zero")
         for group, count in self.shards.items():
@@ -199,6 +201,7 @@ OPTIONS: Mapping[str, Callable[[str], object]] = {
     "connect_timeout": _seconds,
     "publish_timeout": _seconds,
     "consumer_timeout": _seconds,
+    "spread_interval": _seconds,
     "max_body": int,
     "prefetch": int,
     "window": int,

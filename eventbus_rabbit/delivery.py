@@ -81,6 +81,7 @@ class Intake:
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._sent_since_flush = False
+        self._unwritten: list[bytes] = []  # the client's queue to the socket is full: 10 writes
         channel.closing.add_done_callback(lambda _: self.over.set())
         channel.on_consumer_cancel_callbacks.add(self._cancelled)
 
@@ -146,32 +147,38 @@ class Intake:
             self._timer = None
         if self.over.is_set():
             return
-        if self.channel.write_queue.full():  # the client's queue to the socket: 10 writes
-            self._timer = self._loop.call_later(FULL_QUEUE_SECONDS, self.send)
-            return
         acks = self._watermark.due(self._loop.time(), all=all)
         self._put(_frames(acks))
         if self._watermark.unsent:
             self._timer = self._loop.call_later(GAP_SECONDS, self.send)
 
     def _put(self, frames: Sequence[Basic.Ack | Basic.Nack]) -> None:
-        """In one write; without waiting, for verdicts are given where nobody can wait."""
-        if not frames or self.over.is_set():
-            return
+        """In order: an ack of a prefix must not overtake what was given back inside it."""
         number = self.channel.number
-        payload = b"".join(frame.marshal(each, number) for each in frames)
-        self._sent_since_flush = True
+        self._unwritten += [frame.marshal(each, number) for each in frames]
+        self._write()
+
+    def _write(self) -> None:
+        """Without waiting, for verdicts are given where nobody can wait."""
+        if not self._unwritten or self.over.is_set():
+            return
         try:
+            payload = b"".join(self._unwritten)
             self.channel.write_queue.put_nowait(ChannelFrame(payload, False))
         except asyncio.QueueFull:
-            self._loop.call_later(FULL_QUEUE_SECONDS, self._put, frames)
+            self._loop.call_later(FULL_QUEUE_SECONDS, self._write)
+        else:
+            self._unwritten.clear()
+            self._sent_since_flush = True
 
     async def flush(self) -> None:
         """Every verdict is with the broker when this returns: it answered behind them."""
-        while self._watermark.unsent and not self.over.is_set():
-            self.send(all=True)
-            if self._watermark.unsent:
-                await asyncio.sleep(FULL_QUEUE_SECONDS)
+        self.send(all=True)
+        if self._unwritten and not self.over.is_set():
+            frames = ChannelFrame(b"".join(self._unwritten), False)
+            self._unwritten.clear()
+            self._sent_since_flush = True
+            await self._answered(self.channel.write_queue.put(frames), CLOSE_SECONDS)
         if self._sent_since_flush and not self.over.is_set():
             self._sent_since_flush = False
             await self._answered(
@@ -184,6 +191,9 @@ class Intake:
         except (BrokenError, RefusedError) as error:
             log.debug("queue %s: verdicts are lost with their channel: %s", self.queue, error)
             self.over.set()
+        except asyncio.CancelledError:
+            self.over.set()  # nobody knows what was written: the next channel begins anew
+            raise
 
     async def close(self) -> None:
         """What has no verdict goes back to the queue, in order; bounded."""

@@ -46,6 +46,7 @@ class Publisher:
         self._watching: asyncio.TimerHandle | None = None
         self._sender: asyncio.Task[None] | None = None
         self._wire: Wire | None = None
+        self._missing: dict[str, tuple[str, str]] = {}  # what is not, by address
         self._known = known  # exchanges and dead letter queues that were declared lately
         self._write: Write = write_singly
         self._lanes: Sequence[Lane] = ()
@@ -97,7 +98,7 @@ class Publisher:
                 continue
             mandatory = not unrouted or not is_among(message.type, unrouted)
             try:
-                self._pending.append(Item(call, place, message, mandatory))
+                self._accept(Item(call, place, message, mandatory))
             except (ValueError, UnicodeError) as error:  # a name longer than AMQP allows
                 call.settle(place, Rejected(str(error)))
         if call.left:
@@ -112,6 +113,11 @@ class Publisher:
         if any(result is not CONFIRMED for result in call.results):
             raise self._error(messages, [each or UNKNOWN for each in call.results])
         self.silent = False
+
+    def _accept(self, item: Item) -> None:
+        self._pending.append(item)
+        if item.target not in self._known:
+            self._missing[item.target] = item.address
 
     async def _abandon(self, call: Call) -> None:
         """Cancelled: what is not written yet never will be, nobody waits for the rest."""
@@ -185,6 +191,7 @@ class Publisher:
                 lanes.append(Lane(channel, self._has_room))
             self._wire, self._lanes = wire, lanes
             self._known.clear()
+            self._missing = {item.target: item.address for item in self._pending}
             self._up.set()
             backoff.reset()
             async with asyncio.timeout(None) as scope:
@@ -221,15 +228,15 @@ class Publisher:
 
     async def _prepare(self, wire: Wire) -> None:
         """Targets that this connection has not seen yet."""
-        for item in list(self._pending):
-            if (target := item.target) in self._known or item.call.broken:
-                continue
+        while self._missing:
+            target, address = next(iter(self._missing.items()))
             try:
-                await self._declare(wire, *item.address)
+                await self._declare(wire, *address)
             except RefusedError as error:
                 self._refuse(target, error)
             else:
                 self._known.add(target)
+            self._missing.pop(target, None)
 
     async def _declare(self, wire: Wire, exchange: str, key: str, *, passive: bool = False) -> None:
         channel = await self._link.channel(wire)
@@ -264,7 +271,7 @@ class Publisher:
                 pending.popleft()
                 item.call.settle(item.place, NOT_SENT)
                 continue
-            if item.target not in self._known:
+            if item.target in self._missing:
                 break  # it came while another one was prepared
             lane = lanes[item.lane % count]
             if len(lane.open) >= window or item.id in lane.open:

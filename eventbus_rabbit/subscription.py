@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
@@ -16,6 +17,7 @@ from eventbus_rabbit.config import RabbitConfig
 from eventbus_rabbit.connection import Backoff, Link
 from eventbus_rabbit.delivery import Intake, RabbitDelivery
 from eventbus_rabbit.errors import BrokenError, RefusedError, guarded, public
+from eventbus_rabbit.spreading import Spreading
 from eventbus_rabbit.topology import Queue, Topology, declare, declare_queue, queues_of, topology_of
 
 log: logging.Logger = logging.getLogger("eventbus.rabbit")
@@ -73,8 +75,11 @@ class RabbitSubscription:
         self._entered = True
         self._keepers = [
             asyncio.create_task(self._keep_up(queue), name=f"rabbit:{queue}")
-            for queue in self._queues
+            for queue in random.sample(self._queues, len(self._queues))
         ]
+        if len(self._queues) > 1:
+            name = f"rabbit:members:{self.interest.group}"
+            self._keepers.append(asyncio.create_task(self._spreading().run(), name=name))
         try:
             await guarded(self._working.wait(), self._config.connect_timeout.total_seconds())
         except BrokenError as error:
@@ -132,6 +137,18 @@ class RabbitSubscription:
                 self._waiter = None
         raise StopAsyncIteration
 
+    def _spreading(self) -> Spreading:
+        seconds = self._config.spread_interval.total_seconds()
+        group, shards = self.interest.group, len(self._queues)
+        return Spreading(self._link, group, self._intakes, shards, seconds, self._give_up)
+
+    def _give_up(self, intake: Intake) -> None:
+        """Hand out no more of it, end what runs, then join again as the last in its line."""
+        log.info("queue %s goes to another member", intake.queue)
+        intake.returning = True
+        if not intake.handed:
+            intake.over.set()
+
     def _take(self) -> list[RabbitDelivery]:
         batch = []
         for delivery in self._ready:
@@ -165,7 +182,7 @@ class RabbitSubscription:
                 touched = intake
         if touched is not None:
             touched.send_soon()
-            if touched.returning:
+            if any(intake.returning for intake in self._intakes.values()):
                 self._wake()
 
     def nack(self, deliveries: Sequence[Delivery]) -> None:

@@ -63,7 +63,9 @@ class RabbitTransport:
             self._publishing.trouble
             or self._consuming.trouble
             or self._publisher.trouble
-            or next((each.trouble for each in self._members if each.trouble), None)
+            or next(
+                (each.trouble for each in self._members if each.trouble and not each.left), None
+            )
         )
 
     async def __aenter__(self) -> Self:

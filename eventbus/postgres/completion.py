@@ -9,13 +9,13 @@ import asyncpg
 
 from eventbus.errors import CommitUnknownError
 from eventbus.postgres.failures import sqlstate_of, translated
-from eventbus.postgres.fate import Fate
+from eventbus.postgres.fate import WITNESS, Fate
 from eventbus.postgres.outbox import flush
 from eventbus.postgres.pools import Connection
 from eventbus.postgres.session import Session
 from eventbus.storage import Work
 
-_XID = "SELECT pg_current_xact_id_if_assigned()::text"
+_XID = f"SELECT {WITNESS}"
 _UNCERTAIN = ("08", "57P", "57014")  # SQLSTATEs after which COMMIT may have happened
 
 
@@ -111,10 +111,9 @@ def _raise_of(error: BaseException, session: Session, fate: Fate | None) -> None
 
 async def _fate(session: Session, connection: Connection) -> Fate | None:
     """What an unknown commit is resolved by; a round trip, unless a statement told the xid."""
-    if session.xid is None and session.wrote:
-        found = await session.run(connection.fetchval, _XID, where="COMMIT")
-        session.xid = None if found is None else int(found)
-    return None if session.xid is None else Fate(session.xid)
+    if session.fate is None and session.wrote:
+        session.testify(await session.run(connection.fetchrow, _XID, where="COMMIT"))
+    return session.fate
 
 
 def _unknown(session: Session, fate: Fate | None, why: str) -> CommitUnknownError:

@@ -15,16 +15,38 @@ SERVER = """
 SELECT system_identifier::text AS system,
        substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline
   FROM pg_control_system()"""
-_STATUS = f"SELECT s.*, pg_xact_status($1::text::xid8) AS status FROM ({SERVER}) s"  # noqa: S608 - a constant
+_STATUS = f"""
+SELECT s.*, pg_xact_status($1::text::xid8) AS status, pg_last_wal_replay_lsn()::text AS recovered
+  FROM ({SERVER}) s"""  # noqa: S608 - a constant
+# What a statement tells of its transaction, read after it wrote.
+WITNESS = """pg_current_xact_id_if_assigned()::text AS xid,
+       pg_current_wal_insert_lsn()::text AS written, pg_last_wal_replay_lsn()::text AS recovered"""
 
 Answer = Literal["committed", "rolled_back", "unknown"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fate:
-    """A transaction id, valid on the server that gave it."""
+    """A transaction id, valid on the server that gave it, until a recovery may give it again.
+
+    After a crash ids are given again of which no WAL was flushed: `pg_xact_status` then speaks of
+    somebody else (measured on PostgreSQL 15: 1 of 30 unknown commits of a run with 28 crashes).
+    """
 
     xid: int
+    written: str | None = None  # WAL position after a row of ours was written; None: not known
+    recovered: str | None = None  # where the last crash recovery before it ended
+
+    def speaks_of_us(self, recovered: str | None) -> bool | None:
+        """Whether the id is still ours, now that recovery ended at `recovered`; None: perhaps.
+
+        False: our rows were not recovered.
+        """
+        if recovered is None or recovered == self.recovered:
+            return True  # no crash since: a clean restart loses nothing
+        if self.written is None:
+            return None
+        return _position(recovered) >= _position(self.written)
 
     async def ask(self, pools: Pools) -> Answer:
         """Ask, for at most 10 s while it is in progress or the database is away."""
@@ -46,6 +68,9 @@ class Fate:
             return await asyncio.sleep(AGAIN_SECONDS, None)
         if pools.server != (row["system"], row["timeline"]):
             return "unknown"  # another server: the number may belong to somebody else
+        ours = self.speaks_of_us(row["recovered"])
+        if not ours:
+            return "unknown" if ours is None else "rolled_back"
         match row["status"]:
             case "committed":
                 return "committed"
@@ -55,3 +80,8 @@ class Fate:
                 return await asyncio.sleep(AGAIN_SECONDS, None)
             case _:
                 return "unknown"
+
+
+def _position(lsn: str) -> int:
+    high, _, low = lsn.partition("/")
+    return int(high, 16) << 32 | int(low, 16)

@@ -5,11 +5,12 @@ from typing import Any
 from uuid import UUID
 
 from eventbus.message import Message
+from eventbus.postgres.fate import WITNESS
 from eventbus.postgres.rows import identities_and_days
 from eventbus.postgres.session import Session, only_read_committed
 from eventbus.storage.inbox import Received
 
-_RECEIVE = "SELECT fresh, held, xid::text AS xid FROM {schema}.receive($1, $2, $3, $4)"
+_RECEIVE = "SELECT fresh, held, {witness} FROM {schema}.receive($1, $2, $3, $4)"
 _LOOK = """
 SELECT (SELECT array_agg(u.m) FROM unnest($2::uuid[], $3::date[]) u(m, d)
          WHERE NOT EXISTS (SELECT 1 FROM {schema}.inbox i
@@ -53,7 +54,8 @@ class PostgresInbox:
             *self._question(_RECEIVE, messages, keys, group), where="inbox.receive"
         )
         self._session.wrote = True
-        self._session.xid = int(rows[0]["xid"])
+        if rows[0]["fresh"]:  # else nothing was written yet
+            self._session.testify(rows[0])
         return _received(rows[0])
 
     async def look(
@@ -89,7 +91,7 @@ class PostgresInbox:
         self, statement: str, messages: Sequence[Message], keys: Sequence[str], group: str
     ) -> tuple[Any, ...]:
         identities, days = identities_and_days(messages)
-        sql = statement.format(schema=self._session.schema)
+        sql = statement.format(schema=self._session.schema, witness=WITNESS)
         return sql, group, identities, days, sorted(set(keys))
 
 

@@ -6,6 +6,7 @@ from random import randrange
 from typing import Any
 
 from eventbus.message import Message
+from eventbus.postgres.fate import WITNESS
 from eventbus.postgres.rows import clean, outgoing_columns, outgoing_of
 from eventbus.postgres.session import Session
 from eventbus.storage.leases import Lease
@@ -22,8 +23,8 @@ WITH ins AS (
   SELECT p, i, t, s, tp, k, h, b FROM (
     SELECT * FROM unnest($1::smallint[], $2::text[], $3::text[], $4::text[], $5::text[],
                          $6::text[], $7::bytea[], $8::bytea[])
-      WITH ORDINALITY u(p, i, t, s, tp, k, h, b, o) ORDER BY o) q)
-SELECT pg_current_xact_id()::text AS xid"""
+      WITH ORDINALITY u(p, i, t, s, tp, k, h, b, o) ORDER BY o) q RETURNING 1)
+SELECT {witness} FROM (SELECT count(*) FROM ins) written"""
 _SCHEDULE = """
 WITH ins AS (
   INSERT INTO {schema}.outbox_scheduled
@@ -31,8 +32,8 @@ WITH ins AS (
   SELECT p, statement_timestamp() + d, i, t, s, tp, k, h, b FROM (
     SELECT * FROM unnest($1::smallint[], $2::text[], $3::text[], $4::text[], $5::text[],
                          $6::text[], $7::bytea[], $8::bytea[], $9::interval[])
-      WITH ORDINALITY u(p, i, t, s, tp, k, h, b, d, o) ORDER BY o) q)
-SELECT pg_current_xact_id()::text AS xid"""
+      WITH ORDINALITY u(p, i, t, s, tp, k, h, b, d, o) ORDER BY o) q RETURNING 1)
+SELECT {witness} FROM (SELECT count(*) FROM ins) written"""
 # One statement for all leased partitions, fair, no lock; rows behind a deferred or failed row of
 # their key are left out.
 _READ = """
@@ -155,15 +156,15 @@ async def flush(session: Session) -> None:
     later = [(message, delay) for message, delay in session.outgoing if delay is not None]
     session.ids += [message.id for message, _ in session.outgoing]
     if now:
-        sql = _FLUSH.format(schema=session.schema)
+        sql = _FLUSH.format(schema=session.schema, witness=WITNESS)
         rows = await session.fetch(sql, *outgoing_columns(now), where="outbox.add")
-        session.xid = int(rows[0]["xid"])
+        session.testify(rows[0])
     if later:
-        sql = _SCHEDULE.format(schema=session.schema)
+        sql = _SCHEDULE.format(schema=session.schema, witness=WITNESS)
         columns = outgoing_columns([message for message, _ in later])
         delays = [delay for _, delay in later]
         rows = await session.fetch(sql, *columns, delays, where="outbox.add")
-        session.xid = int(rows[0]["xid"])
+        session.testify(rows[0])
     session.outgoing.clear()
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from eventbus.errors import StorageError, UnsafeConfigurationError
 from eventbus.message import Message
 from eventbus.postgres.failures import FAILURES, is_cut, translated
+from eventbus.postgres.fate import Fate
 from eventbus.postgres.pools import Connection, Pools, Role, is_gone
 from eventbus.storage import Work
 
@@ -39,7 +40,7 @@ class Session:
         self.hints: set[Work] = set()
         self.closing: set[tuple[str, str]] = set()  # (group, key) that a closing round holds
         self.ids: list[str] = []  # of messages, for who asks what became of the commit
-        self.xid: int | None = None  # what an unknown commit is resolved by
+        self.fate: Fate | None = None  # what an unknown commit is resolved by
         self.wrote: bool = False  # something that an unknown commit should be resolved for
         self.handed_out = False  # the application has the connection itself
         self.isolation: str | None = None  # of a caller's transaction, once asked
@@ -65,6 +66,13 @@ class Session:
         connection = await self._ready(role)
         tag: str = await self.run(connection.execute, statement, *args, where=where)
         return tag
+
+    def testify(self, row: Any) -> None:
+        """Keep what a statement that wrote told of its transaction."""
+        if self.fate is None and row["xid"] is not None:
+            self.fate = Fate(
+                xid=int(row["xid"]), written=row["written"], recovered=row["recovered"]
+            )
 
     async def raw(self) -> Connection:
         """The connection, with everything sent that is due, for statements of the application."""

@@ -36,6 +36,7 @@ class Nemesis:
         self._server = server
         self._observer = observer
         self._history = history
+        self._stopping = asyncio.Event()
         self._frozen: set[int] = set()
         self._pauses: list[asyncio.Task[None]] = []
 
@@ -49,16 +50,14 @@ class Nemesis:
             weights: how likely each of `KINDS` is.
             every: seconds between two faults, half to one and a half of it.
         """
-        first = list(KINDS)
-        self._random.shuffle(first)  # each of them once, then by chance
         acts: dict[str, Callable[[], Awaitable[None]]] = {
             "kill": self._kill,
             "pause": self._pause,
             "crash": self._crash,
         }
+        self._stopping = stopping
         while not await pause(stopping, every * self._random.uniform(0.5, 1.5)):
-            kind = first.pop() if first else self._random.choices(KINDS, weights)[0]
-            await acts[kind]()
+            await acts[self._next(weights)]()
         await asyncio.gather(*self._pauses)
 
     def thaw(self) -> None:
@@ -66,6 +65,13 @@ class Nemesis:
         for worker in self._workers.alive.values():
             if worker.slot in self._frozen:
                 worker.process.send_signal(signal.SIGCONT)
+
+    def _next(self, weights: Sequence[int]) -> str:
+        """What has hit no work yet; then by chance."""
+        wanted = [kind for kind in KINDS if not self.hits[kind]]
+        if self._frozen and "pause" in wanted:
+            wanted.remove("pause")  # it is on its way
+        return self._random.choice(wanted) if wanted else self._random.choices(KINDS, weights)[0]
 
     async def _kill(self) -> None:
         worker = await self._busy_worker()
@@ -89,7 +95,8 @@ class Nemesis:
         try:
             worker.process.send_signal(signal.SIGSTOP)
             held = await self._observer.held_by(worker.pid)
-            await pause(asyncio.Event(), FROZEN_SECONDS)
+            if await pause(self._stopping, FROZEN_SECONDS):
+                held = 0  # thawed before its leases ran out: it does not count
         finally:
             if worker.process.returncode is None:
                 worker.process.send_signal(signal.SIGCONT)

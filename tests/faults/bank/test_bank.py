@@ -14,7 +14,7 @@ from tests.faults.bank.scenario import Outcome, Plan, run
 
 FULL = os.environ.get("EVENTBUS_FAULTS") == "full"
 SEED = int(os.environ.get("EVENTBUS_SEED", "1"))
-QUICK = Plan(seed=SEED, effects=2_000, hits=1, every=4.0, most_seconds=60.0)
+QUICK = Plan(seed=SEED, effects=2_000, hits=1, every=6.0, most_seconds=60.0)
 LONG = Plan(
     seed=SEED, effects=100_000, hits=10, every=15.0, most_seconds=2_400.0, rest_seconds=120.0
 )

@@ -20,7 +20,7 @@ from tests.faults.bank.transfers import ACCOUNTS, HANDLERS, Requested, Wish, req
 from tests.faults.history import History
 
 TRY_AGAIN = 75  # EX_TEMPFAIL
-MOST_UNDONE = 8  # transfers of an account that its client leaves open before it asks for more
+MOST_UNDONE = 6  # transfers of an account that its client leaves open before it asks for more
 
 
 class Client:

@@ -9,6 +9,7 @@ from eventbus.errors import CommitUnknownError, StorageError
 from eventbus.message import Message
 from eventbus.postgres import PostgresConfig, PostgresStorage
 from eventbus.postgres.completion import commit
+from eventbus.postgres.fate import Fate
 from eventbus.postgres.session import Session
 from eventbus.testing.conformance.samples import (
     make_table,
@@ -185,7 +186,7 @@ async def test_a_failure_of_the_driver_outside_our_statements_is_found_at_commit
     await connection.execute(f"INSERT INTO {table} VALUES (1)")
     with pytest.raises(Exception, match="does not exist"):
         await connection.execute("SELECT * FROM there_is_no_such_table")
-    session.xid = 1  # no further statement
+    session.fate = Fate(xid=1)  # no further statement
     with pytest.raises(StorageError) as caught:
         await commit(session, lambda work: None)
     assert caught.value.code == "EB5004"

@@ -177,6 +177,50 @@ async def test_shards_share_the_keys_and_each_key_keeps_its_order(make: Make) ->
             assert len({each.partition for each in seen}) == 1
 
 
+async def test_a_member_that_comes_later_gets_its_share_of_the_shards(make: Make) -> None:
+    interest = an_interest(topic := unique("topic"))
+    options = {"shards": f"{interest.group}:4", "spread_interval": 0.2}
+    served: dict[str, set[str]] = {"one": set(), "two": set()}
+    latest: dict[str, str] = {}
+    numbers: dict[str, list[int]] = {}
+    spread = asyncio.Event()
+
+    async def work(member: Member, name: str) -> None:
+        async for batch in member.batches:
+            for each in batch:
+                numbers.setdefault(str(each.message.key), []).append(int(each.message.payload))
+                latest[each.partition] = name
+                served[name].add(each.partition)
+            member.ack(batch)
+            if sorted(latest.values()) == ["one", "one", "two", "two"]:
+                spread.set()
+
+    async def publish() -> None:
+        number = 0
+        while not spread.is_set():
+            await transport.publish([a_message(topic, f"k{key}", number) for key in range(40)])
+            number += 1
+
+    async with make(**options) as transport, make(**options) as other:
+        await transport.examine([interest])
+        async with (
+            asyncio.TaskGroup() as workers,
+            asyncio.timeout(30),
+            joined(transport, interest) as one,
+        ):
+            workers.create_task(work(one, "one"), name="member:one")
+            publishing = workers.create_task(publish(), name="publisher:test")
+            async with asyncio.timeout(20):
+                while len(served["one"]) < 4:
+                    await one.subscription.flush()
+            async with joined(other, interest) as two:
+                workers.create_task(work(two, "two"), name="member:two")
+                await spread.wait()
+                await publishing
+    for seen in numbers.values():
+        assert firsts(seen) == sorted(set(seen))
+
+
 async def test_a_user_who_may_not_configure_uses_what_is_there(
     make: Make,
 ) -> None:

@@ -9,6 +9,7 @@ from eventbus.errors import Finding
 from eventbus.transport import Interest
 from eventbus_rabbit import RabbitConfig
 from eventbus_rabbit.examination import examined
+from eventbus_rabbit.spreading import share
 from eventbus_rabbit.subscription import prefetch_of
 from eventbus_rabbit.topology import queues_of, topology_of
 
@@ -79,6 +80,14 @@ def test_shards_share_what_a_member_may_hold() -> None:
     assert prefetch_of(interest, config) == 25
     assert prefetch_of(an_interest(max_in_flight=2), config) == 1
     assert prefetch_of(an_interest(), RabbitConfig()) == 200
+
+
+@pytest.mark.parametrize(
+    ("shards", "members", "each"), [(4, 1, 4), (4, 2, 2), (5, 2, 3), (4, 4, 1), (4, 9, 1)]
+)
+def test_the_share_of_a_member_serves_all_shards(shards: int, members: int, each: int) -> None:
+    assert share(shards, members) == each
+    assert share(shards, members) * members >= shards
 
 
 def test_a_topology_binds_each_type_of_each_topic_once() -> None:
