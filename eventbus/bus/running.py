@@ -27,6 +27,7 @@ from eventbus.transport import Transport
 log: logging.Logger = logging.getLogger("eventbus.bus")
 
 PAUSED_SECONDS = 1.0  # without progress: a group that is paused is not waited for
+RELAY_SECONDS = 5.0  # to end its batch, settle, and release its leases, once the groups ended
 STUCK_SECONDS = 300.0  # work and no progress for so long: a restart is the cure (B8)
 
 
@@ -55,7 +56,8 @@ class Running:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._stopping = asyncio.Event()
-        self._supervisor: asyncio.Task[None] | None = None
+        self._groups_ended = asyncio.Event()
+        self._supervisors: list[asyncio.Task[None]] = []
         self._relay: Relay | None = None
         self._groups: dict[str, GroupServices] = {}
         self._draining = False
@@ -72,9 +74,15 @@ class Running:
     async def start(self, only: Collection[str] | None) -> None:
         """Start what is chosen, and wait for its subscriptions."""
         services = selected(self._services(), only)
-        self._supervisor = asyncio.create_task(
-            supervise(services, self._stopping), name="bus:supervisor"
-        )
+        groups = {name: each for name, each in services.items() if is_of_a_group(name)}
+        others = {name: each for name, each in services.items() if name not in groups}
+        self._supervisors = [
+            asyncio.create_task(supervise(some, stop), name=f"bus:{what}")
+            for what, some, stop in (
+                ("groups", groups, self._stopping),
+                ("others", others, self._groups_ended),
+            )
+        ]
         await self._until_subscribed(services)
 
     async def rest(self, *, or_paused: bool = False) -> None:
@@ -96,7 +104,7 @@ class Running:
 
     async def work_off(self, grace: timedelta) -> None:
         """What a transport that is not durable holds would be gone: let it be handled first."""
-        if self._supervisor is None or self._parts.transport.capabilities.durable:
+        if not self._supervisors or self._parts.transport.capabilities.durable:
             return
         try:
             async with asyncio.timeout(grace.total_seconds()):
@@ -110,13 +118,17 @@ class Running:
         if self._outbox is not None:
             await self._outbox.drain()
         self._stopping.set()
-        supervisor, self._supervisor = self._supervisor, None
-        if supervisor is None:
+        supervisors, self._supervisors = self._supervisors, []
+        if not supervisors:
             return True
-        done, _ = await asyncio.wait([supervisor], timeout=grace.total_seconds())
+        # Groups first: the relay still settles what they finish meanwhile.
+        done, _ = await asyncio.wait(supervisors[:1], timeout=grace.total_seconds())
         if not done:
             log.error("the grace of %s is used up: what still runs is cancelled", grace)
-        ended = await end([supervisor])
+        ended = await end(supervisors[:1])
+        self._groups_ended.set()
+        await asyncio.wait(supervisors[1:], timeout=RELAY_SECONDS)
+        ended = await end(supervisors[1:]) and ended
         for group in self._groups.values():
             group.close()
         return ended and bool(done)
@@ -134,7 +146,7 @@ class Running:
             causes.append(f"work and no progress for {STUCK_SECONDS:g} s")
         if self._draining:
             causes.append("draining")
-        elif self._supervisor is None:
+        elif not self._supervisors:
             causes.append("not running")
         return Health(live=live, ready=not causes, causes=causes, services=services)
 
@@ -221,6 +233,11 @@ class Running:
             yield self._relay.trouble
         for group in self._groups.values():
             yield from group.troubles()
+
+
+def is_of_a_group(name: str) -> bool:
+    """Whether a service handles messages; what is not ends after them."""
+    return name.partition(":")[0] in {"consumer", "redelivery"}
 
 
 def selected(services: Mapping[str, Service], only: Collection[str] | None) -> dict[str, Service]:
