@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from benchmarks import flat, in_memory, on_sqlite, postgres, startup
+from benchmarks import flat, in_memory, on_sqlite, postgres, rabbit, startup
 from benchmarks.measure import CPUS, flush_ms
 from benchmarks.rounds import Bar, Case, Figures, run_bar, summaries
 
@@ -26,6 +26,9 @@ BARS = {
     "FLAT": flat.bar,
     "START": startup.bar,
     **postgres.BARS,
+    "N2": rabbit.publishing,
+    "N3": rabbit.consuming,
+    "N4": rabbit.end_to_end,
 }
 SHOWN = (
     *("rate", "cpu_us", "ms", "above_ms"),

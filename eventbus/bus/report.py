@@ -84,7 +84,8 @@ def refuse_unsafe(findings: Iterable[Finding], *, strict: bool) -> None:
 def scheme_of(adapter: object) -> str:
     """What an adapter is called in origins, metrics and reports: the scheme of its URL."""
     if isinstance(adapter, str):
-        return adapter.partition("://")[0]
+        scheme = adapter.partition("://")[0]
+        return "rabbit" if scheme.startswith("amqp") else scheme
     while hasattr(adapter, "inner"):  # what tests wrap around it
         adapter = adapter.inner
     name = type(adapter).__name__.lower()

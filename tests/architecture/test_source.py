@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.architecture.source import calls, files, imported, name, tree
 
-PACKAGE = files("eventbus")
+PACKAGE = [*files("eventbus"), *files("eventbus_kafka"), *files("eventbus_rabbit")]
 TESTS = files("tests")
 EXAMPLES = files("examples")
 EVERYTHING = [*PACKAGE, *TESTS, *EXAMPLES, *files("benchmarks")]

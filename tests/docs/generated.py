@@ -125,7 +125,8 @@ def title_of(page: Path) -> str:
 
 
 def codes_in_the_source() -> set[str]:
-    files = (ROOT / "eventbus").rglob("*.py")
+    packages = ("eventbus", "eventbus_kafka", "eventbus_rabbit")
+    files = (file for package in packages for file in (ROOT / package).rglob("*.py"))
     return {code for file in files for code in re.findall(r"\bEB\d{4}\b", file.read_text("utf-8"))}
 
 

@@ -18,7 +18,8 @@ CODE = re.compile(r"""["'](EB\d{4})["']""")
 def raised() -> set[str]:
     return {
         code
-        for source in PACKAGE.rglob("*.py")
+        for package in ("eventbus", "eventbus_kafka", "eventbus_rabbit")
+        for source in PACKAGE.with_name(package).rglob("*.py")
         for code in CODE.findall(source.read_text(encoding="utf-8"))
     }
 
