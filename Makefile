@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NEWEST := .venv-newest
 STAMP := installed.stamp
+ON_NEWEST := tests/unit tests/conformance tests/examples $(wildcard tests/integration/test_[bdpr]*.py)
 
 .PHONY: help demo test check house bench faults docs outside clean
 
@@ -28,8 +29,8 @@ demo: $(VENV)/$(STAMP)  ## the order book on SQLite: no service needed
 	$(BIN)/python -m examples.order_book $(CSV)
 
 test: check $(NEWEST)/$(STAMP)  ## everything, on the oldest and the newest Python found
-	$(BIN)/python -m pytest
-	$(NEWEST)/bin/python -m pytest tests/unit tests/conformance tests/integration tests/examples
+	$(BIN)/python -m pytest --eventbus-require=postgres,rabbit,kafka
+	$(NEWEST)/bin/python -m pytest --eventbus-require=postgres,rabbit,kafka $(ON_NEWEST)
 
 check: $(VENV)/$(STAMP)  ## format, lint, types, imports
 	$(BIN)/ruff format --check .

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from benchmarks import flat, in_memory, on_sqlite, postgres, rabbit, startup
+from benchmarks import flat, in_memory, kafka, on_sqlite, postgres, rabbit, startup
 from benchmarks.measure import CPUS, flush_ms
 from benchmarks.rounds import Bar, Case, Figures, run_bar, summaries
 
@@ -29,6 +29,8 @@ BARS = {
     "N2": rabbit.publishing,
     "N3": rabbit.consuming,
     "N4": rabbit.end_to_end,
+    "N5": kafka.consuming,
+    "N5B": kafka.publishing,
 }
 SHOWN = (
     *("rate", "cpu_us", "ms", "above_ms"),

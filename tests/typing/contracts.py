@@ -16,6 +16,8 @@ from eventbus.observability import (
     tracing,
     tracing_middleware,
 )
+from eventbus.postgres import PostgresStorage
+from eventbus.postgres.config import PostgresConfig
 from eventbus.service import Service
 from eventbus.sqlite import SqliteStorage
 from eventbus.sqlite import open_storage as open_sqlite
@@ -23,7 +25,17 @@ from eventbus.storage import Factory as StorageFactory
 from eventbus.storage import Storage, Transaction
 from eventbus.testing import FaultPlan, FaultyStorage, FaultyTransport, context_for
 from eventbus.testing.conformance import HandClock
-from eventbus.transport import Delivery, Interest, Subscription, Transport, Volatile
+from eventbus.transport import (
+    Delivery,
+    HasHistory,
+    HasTopology,
+    Interest,
+    Subscription,
+    Transport,
+    Volatile,
+)
+from eventbus_kafka import KafkaConfig, KafkaTransport
+from eventbus_rabbit import RabbitConfig, RabbitTransport
 from tests.typing.user import OrderPlaced
 
 transport: Transport = MemoryTransport()
@@ -44,6 +56,15 @@ spans: Instrumentation = OpenTelemetryInstrumentation(also=PrometheusInstrumenta
 logged: Middleware = logging_middleware
 traced: Middleware = tracing_middleware
 linked: Middleware = tracing(trace="link")
+
+kafka = KafkaTransport(KafkaConfig(servers=("localhost:1",)))
+on_kafka: Transport = kafka
+kafka_topology: HasTopology = kafka
+kafka_history: HasHistory = kafka
+rabbit = RabbitTransport(RabbitConfig.from_url("amqp://localhost", "shop"))
+on_rabbit: Transport = rabbit
+rabbit_topology: HasTopology = rabbit
+postgres: Inspected = PostgresStorage(PostgresConfig(dsn="postgresql://localhost/shop"))
 
 tick: Service = LoopTick()
 
