@@ -27,7 +27,7 @@ from eventbus.transport import Transport
 log: logging.Logger = logging.getLogger("eventbus.bus")
 
 PAUSED_SECONDS = 1.0  # without progress: a group that is paused is not waited for
-RELAY_SECONDS = 5.0  # to end its batch, settle, and release its leases, once the groups ended
+RELAY_SECONDS = 4.0  # of the grace: to end its batch, settle, and release its leases, once the groups ended
 STUCK_SECONDS = 300.0  # work and no progress for so long: a restart is the cure (B8)
 
 
@@ -122,7 +122,9 @@ class Running:
         if not supervisors:
             return True
         # Groups first: the relay still settles what they finish meanwhile.
-        done, _ = await asyncio.wait(supervisors[:1], timeout=grace.total_seconds())
+        seconds = grace.total_seconds()
+        seconds -= min(RELAY_SECONDS + 1, seconds / 5)
+        done, _ = await asyncio.wait(supervisors[:1], timeout=seconds)
         if not done:
             log.error("the grace of %s is used up: what still runs is cancelled", grace)
         ended = await end(supervisors[:1])

@@ -24,6 +24,7 @@ from eventbus.transport import Transport, Volatile
 log: logging.Logger = logging.getLogger("eventbus.outbox")
 
 BATCH = 500
+GIVE_BACK_SECONDS = 2.0  # less than a supervisor waits for what it cancelled
 SHORTEST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.02, 1.0
 MAX_ATTEMPTS = 10
 
@@ -264,10 +265,13 @@ class Relay:
         handled = self._unsettled.to_settle(float("inf"))
         if not self._holdings.all:
             return
-        async with asyncio.timeout(5), self._storage.transaction() as tx:
-            if handled:
-                await tx.outbox.settle(self._holdings.leases, handled)
-            await tx.leases.release(self._holdings.all)
+        try:
+            async with asyncio.timeout(GIVE_BACK_SECONDS), self._storage.transaction() as tx:
+                if handled:
+                    await tx.outbox.settle(self._holdings.leases, handled)
+                await tx.leases.release(self._holdings.all)
+        except (TimeoutError, StorageError) as error:
+            log.warning("leases of the relay were not given back, they run out: %r", error)
         self._holdings.released()
 
 

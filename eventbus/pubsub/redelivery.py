@@ -22,6 +22,7 @@ log: logging.Logger = logging.getLogger("eventbus.pubsub")
 TTL = timedelta(seconds=10)
 MOST_BEHIND_KEY, MOST_IN_GROUP = 10_000, 1_000_000  # parked messages: above, the group pauses
 CLOSING_BELOW = 20  # a key with fewer than so many behind it, none tried, may leave
+GIVE_BACK_SECONDS = 2.0  # less than a supervisor waits for what it cancelled
 SHORTEST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.05, 1.0
 
 
@@ -172,7 +173,10 @@ class Redelivery:
     async def _give_back(self) -> None:
         if self._lease is None:
             return
-        async with asyncio.timeout(5), self._storage.transaction() as tx:
-            await tx.leases.release([self._lease])
+        try:
+            async with asyncio.timeout(GIVE_BACK_SECONDS), self._storage.transaction() as tx:
+                await tx.leases.release([self._lease])
+        except (TimeoutError, StorageError) as error:
+            log.warning("lease %s was not given back, it runs out: %r", self._lease.name, error)
         self._lease = None
         self._renew_at = 0.0
