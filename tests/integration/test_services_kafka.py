@@ -23,7 +23,7 @@ from aiokafka.errors import KafkaError
 from eventbus.errors import ConfigurationError
 from eventbus.testing.services import private_kafka
 from eventbus.testing.services.find import down, status, up
-from eventbus.testing.services.kafka import bootstrap_servers, programs_or_reason
+from eventbus.testing.services.kafka import bootstrap_servers, new_prefix, programs_or_reason
 from eventbus.testing.services.processes import born, wait_until
 from eventbus.testing.services.service import Running
 from eventbus.testing.services.state import DIRECTORY
@@ -104,10 +104,9 @@ class TestShared:
         assert addresses == {"127.0.0.1"}
 
     async def test_records_go_through_and_topics_are_not_made_by_themselves(
-        self, kafka_url: str, kafka_prefix: str, shared: Running
+        self, shared: Running
     ) -> None:
-        assert kafka_url == shared.url
-        topic = f"{kafka_prefix}orders"
+        kafka_url, topic = shared.url, f"{new_prefix()}orders"
         servers = bootstrap_servers(kafka_url)
         async with started(
             AIOKafkaProducer(bootstrap_servers=servers, request_timeout_ms=1000)
