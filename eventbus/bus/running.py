@@ -27,9 +27,7 @@ from eventbus.transport import Transport
 log: logging.Logger = logging.getLogger("eventbus.bus")
 
 PAUSED_SECONDS = 1.0  # without progress: a group that is paused is not waited for
-RELAY_SECONDS = (
-    4.0  # of the grace: to end its batch, settle, and release its leases, once the groups ended
-)
+RELAY_SECONDS = 4.0  # of the grace: to settle its batch and release its leases, after the groups
 STUCK_SECONDS = 300.0  # work and no progress for so long: a restart is the cure (B8)
 
 

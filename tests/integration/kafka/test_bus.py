@@ -1,7 +1,5 @@
 """A bus on Kafka, with each storage and without one."""
 
-import asyncio
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -9,20 +7,12 @@ from aiokafka import AIOKafkaProducer
 
 from eventbus import Context, Event, EventBus, Group, RetryPolicy, subscribe
 from tests.integration.kafka.conftest import Open
+from tests.integration.kafka.waiting import until
 
 
 class Placed(Event):
     order: str
     number: int = 0
-
-
-async def until(told: Callable[[], bool]) -> None:
-    loop = asyncio.get_running_loop()
-    async with asyncio.timeout(20):
-        while not told():
-            turn = loop.create_future()
-            loop.call_later(0.01, turn.set_result, None)
-            await turn
 
 
 @pytest.fixture(params=["none", "sqlite", "postgres"])

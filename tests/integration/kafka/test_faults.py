@@ -1,7 +1,6 @@
 """Consuming through restarts, kills, cuts, deleted topics and lost history."""
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 from aiokafka import TopicPartition
@@ -25,18 +24,7 @@ from eventbus.transport import Delivery
 from eventbus_kafka import KafkaTransport
 from eventbus_kafka.subscription import KafkaSubscription
 from tests.integration.kafka.conftest import Open, on
-
-
-async def until(told: Callable[[], bool], seconds: float) -> float:
-    """How long it took until that was true."""
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    async with asyncio.timeout(seconds):
-        while not told():
-            turn = loop.create_future()
-            loop.call_later(0.01, turn.set_result, None)
-            await turn
-    return loop.time() - began
+from tests.integration.kafka.waiting import until
 
 
 @pytest.mark.parametrize("how", ["kill", "stop", "freeze"])

@@ -21,6 +21,7 @@ from eventbus.testing.conformance.transport.member import a_message, counted, fi
 from eventbus.testing.services import private_kafka
 from eventbus_kafka import KafkaTransport
 from tests.integration.kafka.conftest import Open, on
+from tests.integration.kafka.waiting import until
 
 
 async def stored(transport: KafkaTransport, topic: str) -> list[Message]:
@@ -236,9 +237,7 @@ async def test_what_a_thrown_away_producer_held_is_not_delivered_later(
             await transport.publish([a_message("shop", number=9)])
         rebuilds = transport.rebuilds
         assert rebuilds == 1
-        async with asyncio.timeout(20):
-            while "cannot publish" not in caplog.text:
-                await asyncio.sleep(0.1)
+        await until(lambda: "cannot publish" in caplog.text)
         await server.start()
         async with asyncio.timeout(20):
             await recovered(transport)
