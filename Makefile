@@ -50,8 +50,8 @@ bench: $(VENV)/$(STAMP)  ## speed and memory, beside peers and raw loops
 faults: $(VENV)/$(STAMP)  ## the full tier: every crash point, every mutant, many schedules
 	EVENTBUS_FAULTS=full $(BIN)/python -m pytest tests/faults --timeout=3600
 
-outside: $(VENV)/$(STAMP)  ## independent programs judge what we claim
-	$(BIN)/python -m pytest tests/outside
+outside: $(VENV)/$(STAMP)  ## the CloudEvents SDK judges what we write, and we read what it writes
+	$(BIN)/python -m pytest tests/unit/words tests/unit/kafka tests/unit/rabbit -k sdk
 
 docs: $(VENV)/$(STAMP)  ## links and code blocks of the documentation
 	$(BIN)/python -m pytest tests/docs
