@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -153,6 +155,8 @@ class Discovery:
         )
         self._worker: list[object] | None = getattr(config, "workerinput", {}).get(_RUN)
         self._found: dict[str, Running | EventBusError] = {}
+        self._began_in = Path.cwd()
+        self._services_dir = os.environ.get(_SERVICES_DIR)
 
     @property
     def run(self) -> Process:
@@ -206,7 +210,22 @@ class Discovery:
         if self._worker is None and (self._found or self.distributed):
             from eventbus.testing.services.find import release
 
-            release(self.run)
+            with self._where_it_began():
+                release(self.run)
+
+    @contextmanager
+    def _where_it_began(self) -> Iterator[None]:
+        """One state for the whole run, though a test changed the directory or the environment."""
+        now = os.environ.pop(_SERVICES_DIR, None)
+        if self._services_dir is not None:
+            os.environ[_SERVICES_DIR] = self._services_dir
+        try:
+            with chdir(self._began_in):
+                yield
+        finally:
+            os.environ.pop(_SERVICES_DIR, None)
+            if now is not None:
+                os.environ[_SERVICES_DIR] = now
 
     def _must_be(self, name: str) -> bool:
         return name in self.required or os.environ.get("CI", "").lower() in ("true", "1")
@@ -217,7 +236,8 @@ class Discovery:
             from eventbus.testing.services.find import acquire
 
             try:
-                found = acquire(name, self.run, install=self._must_be(name))
+                with self._where_it_began():
+                    found = acquire(name, self.run, install=self._must_be(name))
             except EventBusError as error:
                 self._found[name] = error
             else:
@@ -227,3 +247,4 @@ class Discovery:
 
 _DISCOVERY = pytest.StashKey[Discovery]()
 _RUN = "eventbus_run"
+_SERVICES_DIR = "EVENTBUS_TEST_SERVICES_DIR"  # as in state.py, which is imported at first use

@@ -107,3 +107,37 @@ def test_the_module_imports_pytest_and_the_standard_library_only(
         "['eventbus', 'eventbus.testing', 'eventbus.testing.services', "
         "'eventbus.testing.services.fixtures']"
     ]
+
+
+ELSEWHERE = """
+import pytest
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EVENTBUS_TEST_SERVICES_DIR", str(tmp_path / "other"))
+
+def test_it(elsewhere, postgres_url):
+    pass
+"""
+TELLS_WHERE = """
+import os
+from eventbus.errors import EventBusError
+from eventbus.testing.services import find
+def acquire(name, user, *, install):
+    state = os.environ["EVENTBUS_TEST_SERVICES_DIR"]
+    raise EventBusError("EB1302", state, where=os.getcwd(), why="w", next="n")
+find.acquire = acquire
+"""
+
+
+def test_a_service_is_looked_for_where_the_run_began_though_a_test_went_elsewhere(
+    project: pytest.Pytester, tmp_path: Path
+) -> None:
+    project.makeconftest(TELLS_WHERE)
+    project.makepyfile(ELSEWHERE)
+    result = run(project)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        [f"*EB1302 {tmp_path / 'services'}", f"*where {project.path}"], consecutive=True
+    )
