@@ -8,11 +8,14 @@ from eventbus.postgres.session import Session
 from eventbus.storage.leases import Lease
 
 _KNOW = """
-INSERT INTO {schema}.leases (name) SELECT n FROM unnest($1::text[]) n ORDER BY n COLLATE "C"
-ON CONFLICT DO NOTHING"""
+INSERT INTO {schema}.leases (name) SELECT n FROM unnest($1::text[]) n
+ WHERE NOT EXISTS (SELECT FROM {schema}.leases l WHERE l.name = n)
+ ORDER BY n COLLATE "C" ON CONFLICT DO NOTHING"""
 _ACQUIRE = """
 WITH free AS (
   SELECT name FROM {schema}.leases WHERE name = ANY($1::text[]) AND until < statement_timestamp()
+     AND cardinality($1::text[]) = (
+       SELECT count(*) FROM {schema}.leases WHERE name = ANY($1::text[]))
    ORDER BY random() LIMIT $4 FOR UPDATE SKIP LOCKED)
 UPDATE {schema}.leases l
    SET owner = $2, epoch = l.epoch + 1, until = statement_timestamp() + $3::interval
@@ -40,15 +43,18 @@ class PostgresLeases:
     async def acquire(
         self, names: Collection[str], *, owner: str, ttl: timedelta, limit: int
     ) -> Sequence[Lease]:
-        """Take at most `limit` free ones, each with a higher epoch."""
+        """Take at most `limit` free ones, each with a higher epoch.
+
+        Nothing is taken while a name is unknown: an insert waits for a row that another
+        transaction has just taken, and two that hold rows and insert are a deadlock.
+        """
         if not names or limit < 1:
             return ()
         wanted = sorted(set(names))
         rows = await self._fetch(_ACQUIRE, wanted, owner, ttl, limit)
-        if len(rows) < min(limit, len(wanted)):  # perhaps some of them are not known yet
+        if not rows:  # perhaps some of them are not known yet
             await self._fetch(_KNOW, wanted)
-            more = min(limit, len(wanted)) - len(rows)
-            rows += await self._fetch(_ACQUIRE, wanted, owner, ttl, more)
+            rows = await self._fetch(_ACQUIRE, wanted, owner, ttl, limit)
         leases = [Lease(row["name"], owner, row["epoch"]) for row in rows]
         return sorted(leases, key=lambda lease: lease.name)
 

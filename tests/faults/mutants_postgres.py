@@ -333,6 +333,14 @@ _TABLE: dict[str, list[tuple[str, Patch, str]]] = {
     ],
     RACES: [
         (
+            "names that are known are inserted again",
+            both(
+                text(leases, "WHERE NOT EXISTS", "WHERE true OR NOT EXISTS", "_KNOW"),
+                text(leases, "AND cardinality($1::text[]) = (", "AND 0 < (", "_ACQUIRE"),
+            ),
+            "who_acquires_names_of_which_one_is_just_being_taken_gets_the_rest_at_once",
+        ),
+        (
             "without FOR KEY SHARE a key is freed under a lane",
             migrated("ORDER BY key FOR KEY SHARE", "ORDER BY key"),
             "a_key_that_a_lane_saw_held_stays_held_for_all",

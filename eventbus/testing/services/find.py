@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +28,8 @@ from eventbus.testing.services.state import Entry, started_here, state_of_this_c
 SERVICES: Mapping[str, Service] = {
     service.name: service for service in (Postgres(), Rabbit(), Kafka())
 }
+
+_PATIENCE = 15.0  # seconds
 
 
 def say_nothing(text: str) -> None:
@@ -76,7 +79,7 @@ def acquire(
     with state.locked() as entries:
         _end_unwanted(entries)
         entry = entries.get(name)
-        if entry is not None and not _answers(service, entry.running):
+        if entry is not None and not _answers(service, entry.running, patience=_PATIENCE):
             end(entries.pop(name).running)
             entry = None
         if entry is None:
@@ -180,12 +183,19 @@ def _end_unwanted(entries: dict[str, Entry]) -> None:
         end(entries.pop(name).running)
 
 
-def _answers(service: Service, running: Running) -> bool:
-    """Its processes are the ones we started, and it answers."""
-    if not all(process.alive for process in running.processes):
-        return False
-    try:
-        service.probe(running.url)
-    except ProbeError:
-        return False
-    return True
+def _answers(service: Service, running: Running, *, patience: float = 0) -> bool:
+    """Its processes are the ones we started, and it answers within `patience` seconds.
+
+    One probe on a busy machine says little, and what is ended here may have other users.
+    """
+    deadline = time.monotonic() + patience
+    while all(process.alive for process in running.processes):
+        try:
+            service.probe(running.url)
+        except ProbeError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.2)
+        else:
+            return True
+    return False

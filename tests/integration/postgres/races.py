@@ -32,7 +32,7 @@ async def waiting(storage: PostgresStorage, *, for_what: str = "transactionid") 
             pass
 
 
-async def done_or_waiting(task: "asyncio.Task[None]", storage: PostgresStorage) -> None:
+async def done_or_waiting(task: "asyncio.Task[Any]", storage: PostgresStorage) -> None:
     """Until it is done, or waits for a lock."""
     lock = asyncio.create_task(waiting(storage), name="lock:1")
     await asyncio.wait([task, lock], return_when=asyncio.FIRST_COMPLETED)
@@ -135,6 +135,22 @@ class Races:
                     names = [lease.name]
                     taken = await rival.leases.acquire(names, owner="b", ttl=LONG, limit=1)
                     assert taken == []
+
+    async def who_acquires_names_of_which_one_is_just_being_taken_gets_the_rest_at_once(
+        self, one: PostgresStorage, other: PostgresStorage
+    ) -> None:
+        taken, new = unique("lease"), unique("lease")
+        await take(one, taken, ttl=timedelta())
+        async with one.transaction() as tx:
+            assert await tx.leases.acquire([taken], owner="a", ttl=LONG, limit=1)
+            async with other.transaction() as rival:
+                acquiring = asyncio.create_task(
+                    rival.leases.acquire([taken, new], owner="b", ttl=LONG, limit=2),
+                    name="acquire:1",
+                )
+                await done_or_waiting(acquiring, one)
+                assert acquiring.done(), "two that hold rows and wait for each other's are stuck"
+                assert [lease.name for lease in await acquiring] == [new]
 
     async def the_lock_of_a_closing_round_leaves_handlers_their_own_time_out(
         self, one: PostgresStorage, other: PostgresStorage
