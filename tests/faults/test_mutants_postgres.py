@@ -17,6 +17,7 @@ from tests.faults.mutants_storage import Mutant
 from tests.integration.postgres.races import RACES as NAMES
 from tests.integration.postgres.races import Races
 
+STRESS_ROUNDS = 6  # a race that a mutant opens is met in most rounds, not in every one
 SEEN = (AssertionError, pytest.fail.Exception, TimeoutError, EventBusError)
 
 
@@ -29,8 +30,10 @@ def server() -> Iterator[str]:
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 async def test_the_suite_sees_the_mutant(server: str, mutant: Mutant) -> None:
     await _run(server, mutant)
+    rounds = STRESS_ROUNDS if mutant.suite == "StressSuite" else 1
     with mutant.applied(), pytest.raises(SEEN):
-        await _run(server, mutant)
+        for _ in range(rounds):
+            await _run(server, mutant)
 
 
 async def _run(server: str, mutant: Mutant) -> None:
