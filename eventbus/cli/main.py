@@ -22,6 +22,7 @@ COMMANDS = {
     "dead-letter": ("dead_letter:dead_letter", "What was given up: list, edit, redrive, discard."),
     "verify": ("verify:verify", "Audit a live system: outbox, inbox, parking, read-only."),
     "db": ("db:db", "The schema of the storage: upgrade, status, check."),
+    "schema": ("schema:schema", "Types that travel: list, show, snapshot, check, upcast."),
     "describe": ("describe:describe", "Groups, handlers and types of the app."),
     "guarantees": ("guarantees:guarantees", "What each group is promised, and what is unsafe."),
     "explain": ("pages:explain", "The page of an error code."),
