@@ -22,7 +22,7 @@ from eventbus.testing.conformance.transport.member import (
 from eventbus.testing.services import private_kafka
 from eventbus.transport import Delivery
 from eventbus_kafka import KafkaTransport
-from eventbus_kafka.subscription import KafkaSubscription
+from eventbus_kafka.subscription import MAX_REBUILDS, KafkaSubscription
 from tests.integration.kafka.conftest import Open, on
 from tests.integration.kafka.waiting import until
 
@@ -182,6 +182,30 @@ async def test_a_silent_consumer_is_replaced(connect: Open, topic: str, group: s
             await transport.publish(counted(topic, first=3, count=3))
             assert of_key(await _later(member, 3), "k") == [3, 4, 5]
             assert subscription.rebuilds >= 1
+
+
+async def test_a_group_whose_every_new_client_falls_silent_says_so_and_ends(
+    connect: Open, topic: str, group: str
+) -> None:
+    interest = an_interest(topic, group=group)
+    async with connect(silence_seconds=1) as transport:
+        await transport.publish(counted(topic, count=1))
+        async with joined(transport, interest) as member:
+            await member.receive(1, ack=True)
+            subscription = member.subscription
+            assert isinstance(subscription, KafkaSubscription)
+            with pytest.raises(TransportError) as raised:
+                for number in range(1, 4 * MAX_REBUILDS):  # a fetch under way may bring one more
+                    _silence(subscription)
+                    await transport.publish(counted(topic, first=number, count=1))
+                    got = await _later(member, 1)
+                    assert of_key(got, "k") == [number]
+                    member.ack(got)
+                    await subscription.flush()
+            assert subscription.rebuilds == MAX_REBUILDS
+    assert raised.value.code == "EB2308"
+    assert group in raised.value.what
+    assert "restart the process" in raised.value.next
 
 
 def _silence(subscription: KafkaSubscription) -> None:

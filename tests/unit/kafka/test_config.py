@@ -1,6 +1,7 @@
 """What a deployment may decide, and what is refused."""
 
 import ssl
+import sys
 
 import pytest
 
@@ -135,6 +136,15 @@ async def test_a_handler_that_outlasts_a_rebalance_is_refused() -> None:
     assert [(each.level, each.code) for each in found] == [("refuse", "EB2305")]
     calm = KafkaTransport(KafkaConfig(servers=("localhost:1",)))
     assert await calm.examine([interest]) == []
+
+
+async def test_records_that_are_read_in_python_are_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "aiokafka.record._crecords", None)
+    transport = KafkaTransport(KafkaConfig(servers=("localhost:1",)))
+    found = await transport.examine([Interest(group="billing", topics=("shop",), types=())])
+    assert [(each.level, each.code) for each in found] == [("warn", "EB2313")]
 
 
 async def test_every_unsafe_default_of_the_client_is_set() -> None:
