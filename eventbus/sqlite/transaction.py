@@ -12,6 +12,7 @@ from eventbus.sqlite.inbox import SqliteInbox
 from eventbus.sqlite.leases import SqliteLeases
 from eventbus.sqlite.outbox import SqliteOutbox, flush
 from eventbus.sqlite.parking import SqliteParking
+from eventbus.sqlite.sagas import SqliteSagas
 from eventbus.sqlite.session import Session
 from eventbus.sqlite.sql import SqliteSql
 
@@ -31,6 +32,7 @@ class SqliteTransaction:
         self.parking: SqliteParking = SqliteParking(session)
         self.checkpoints: SqliteCheckpoints = SqliteCheckpoints(session)
         self.leases: SqliteLeases = SqliteLeases(session)
+        self.sagas: SqliteSagas = SqliteSagas(session)
 
     def resource(self, kind: type[T]) -> T:
         """Nothing: the connection belongs to the writer's thread.

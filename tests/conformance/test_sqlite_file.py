@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from eventbus.sqlite import SqliteStorage
+from eventbus.sqlite.sagas import SqliteSagas
+from eventbus.sqlite.transaction import SqliteTransaction
+from eventbus.storage import Transaction
 from eventbus.testing import conformance
 
 
@@ -22,6 +25,10 @@ class OnAFile:
     ) -> AsyncIterator[SqliteStorage]:
         async with SqliteStorage(str(tmp_path / "bus.db"), now=clock) as storage:
             yield storage
+
+    def sagas_of(self, tx: Transaction) -> SqliteSagas:
+        assert isinstance(tx, SqliteTransaction)
+        return tx.sagas
 
 
 class TestTransactions(OnAFile, conformance.TransactionSuite): ...
@@ -46,6 +53,12 @@ class TestCheckpoints(OnAFile, conformance.CheckpointSuite): ...
 
 
 class TestInspection(OnAFile, conformance.InspectionSuite): ...
+
+
+class TestSagas(OnAFile, conformance.SagaSuite): ...
+
+
+class TestEffects(OnAFile, conformance.EffectSuite): ...
 
 
 class TestStress(OnAFile, conformance.StressSuite): ...

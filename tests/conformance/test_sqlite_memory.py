@@ -5,6 +5,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from eventbus.sqlite import SqliteStorage
+from eventbus.sqlite.sagas import SqliteSagas
+from eventbus.sqlite.transaction import SqliteTransaction
+from eventbus.storage import Transaction
 from eventbus.testing import conformance
 
 
@@ -21,6 +24,10 @@ class InMemory:
     ) -> AsyncIterator[SqliteStorage]:
         async with SqliteStorage(now=clock, stepwise=request.param) as storage:
             yield storage
+
+    def sagas_of(self, tx: Transaction) -> SqliteSagas:
+        assert isinstance(tx, SqliteTransaction)
+        return tx.sagas
 
 
 class TestTransactions(InMemory, conformance.TransactionSuite): ...
@@ -45,6 +52,12 @@ class TestCheckpoints(InMemory, conformance.CheckpointSuite): ...
 
 
 class TestInspection(InMemory, conformance.InspectionSuite): ...
+
+
+class TestSagas(InMemory, conformance.SagaSuite): ...
+
+
+class TestEffects(InMemory, conformance.EffectSuite): ...
 
 
 class TestStress(InMemory, conformance.StressSuite): ...

@@ -1,0 +1,78 @@
+"""The participant's fence: one row per effect, which stays."""
+
+# ruff: noqa: S608 - statements are built from this room's constants only; values are bound
+
+import sqlite3
+from collections.abc import Sequence
+
+from eventbus.errors import ConcurrencyError
+from eventbus.sqlite.rows import Row
+from eventbus.sqlite.saga_rows import EFFECT, delay, effect_of
+from eventbus.storage.sagas import EffectEnd, EffectRow, EffectStart
+
+_BEGIN = """
+INSERT INTO eventbus_saga_effect (effect_id, saga_id, step, state, lease_until, created_at)
+VALUES (?, ?, ?, ?, eventbus_now() + ?, eventbus_now())
+ON CONFLICT (effect_id) DO NOTHING"""
+_TAKE_OVER = """
+UPDATE eventbus_saga_effect SET fence = fence + 1, lease_until = eventbus_now() + ?
+ WHERE effect_id = ? AND state = 'executing' AND lease_until <= eventbus_now()"""
+_READ = f"SELECT {EFFECT} FROM eventbus_saga_effect WHERE effect_id = ?"
+_STATE = "SELECT state FROM eventbus_saga_effect WHERE effect_id = ? AND fence = ?"
+_END = """
+UPDATE eventbus_saga_effect SET state = ?, reply_type = ?, reply = ?, lease_until = NULL
+ WHERE effect_id = ?"""
+_UNDONE = """
+UPDATE eventbus_saga_effect SET state = ?, undo_reply_type = ?, undo_reply = ?
+ WHERE effect_id = ?"""
+_AFTER = {
+    "done": {"executing"},
+    "rejected": {"executing"},
+    "unknown": {"executing"},
+    "undone": {"done", "unknown"},
+}
+
+
+def begin(connection: sqlite3.Connection, effects: Sequence[EffectStart]) -> list[EffectRow]:
+    """Insert or take over, else say what stands."""
+    return [_begin(connection, one) for one in effects]
+
+
+def _begin(connection: sqlite3.Connection, one: EffectStart) -> EffectRow:
+    effect_id = str(one.effect_id)
+    lease = delay(one.lease)
+    saga_id = None if one.saga_id is None else str(one.saga_id)
+    row = (effect_id, saga_id, one.step, one.state, lease)
+    new = connection.execute(_BEGIN, row).rowcount == 1
+    if not new and one.state == "executing":
+        new = connection.execute(_TAKE_OVER, (lease, effect_id)).rowcount == 1
+    return effect_of(connection.execute(_READ, (effect_id,)).fetchone(), new=new)
+
+
+def finish(connection: sqlite3.Connection, effects: Sequence[EffectEnd]) -> None:
+    """All are compared before one is written."""
+    missed = [one for one in effects if not _may_end(connection, one)]
+    if missed:
+        raise _not_ours(missed)
+    for one in effects:
+        statement = _UNDONE if one.state == "undone" else _END
+        connection.execute(statement, _end_row(one))
+
+
+def _may_end(connection: sqlite3.Connection, one: EffectEnd) -> bool:
+    row = connection.execute(_STATE, (str(one.effect_id), one.fence)).fetchone()
+    return row is not None and row[0] in _AFTER[one.state]
+
+
+def _end_row(one: EffectEnd) -> Row:
+    return (one.state, one.reply_type, one.reply, str(one.effect_id))
+
+
+def _not_ours(missed: Sequence[EffectEnd]) -> ConcurrencyError:
+    return ConcurrencyError(
+        "EB7033",
+        f"{len(missed)} effects are not ours to end",
+        where=", ".join(f"{one.effect_id} as {one.state}" for one in missed[:5]),
+        why="another worker took them over, or they have ended",
+        next="roll back and send no reply: the other worker does, or did",
+    )
