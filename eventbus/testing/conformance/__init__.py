@@ -5,13 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from eventbus.testing.conformance.checkpoints import CheckpointSuite
-    from eventbus.testing.conformance.effects import EffectSuite
     from eventbus.testing.conformance.inbox import InboxSuite
     from eventbus.testing.conformance.inspection import InspectionSuite
     from eventbus.testing.conformance.leases import LeaseSuite
     from eventbus.testing.conformance.outbox import OutboxSuite
     from eventbus.testing.conformance.parking import ParkingSuite
-    from eventbus.testing.conformance.sagas import SagaSuite
     from eventbus.testing.conformance.samples import Clock, HandClock
     from eventbus.testing.conformance.sql import SqlSuite
     from eventbus.testing.conformance.stress import StressSuite
@@ -23,14 +21,12 @@ __all__ = [
     "CheckpointSuite",
     "Clock",
     "Connect",
-    "EffectSuite",
     "HandClock",
     "InboxSuite",
     "InspectionSuite",
     "LeaseSuite",
     "OutboxSuite",
     "ParkingSuite",
-    "SagaSuite",
     "SqlSuite",
     "StressSuite",
     "TransactionSuite",
@@ -43,14 +39,12 @@ if not TYPE_CHECKING:  # lazy, so that pytest can rewrite the asserts of a suite
         "CheckpointSuite": "checkpoints",
         "Clock": "samples",
         "Connect": "transport",
-        "EffectSuite": "effects",
         "HandClock": "samples",
         "InboxSuite": "inbox",
         "InspectionSuite": "inspection",
         "LeaseSuite": "leases",
         "OutboxSuite": "outbox",
         "ParkingSuite": "parking",
-        "SagaSuite": "sagas",
         "SqlSuite": "sql",
         "StressSuite": "stress",
         "TransactionSuite": "transactions",

@@ -157,7 +157,7 @@ class EffectSuite:
         self, storage: Storage, clock: Clock
     ) -> None:
         if not clock.jumps:
-            pytest.skip("needs a clock that jumps: 90 days")
+            pytest.skip("capability: a clock that jumps 90 days")
         effect = uuid4()
         await self.begin(storage, effect, "fenced")
         await clock.advance(EFFECTS_ARE_KEPT.total_seconds() - 1)

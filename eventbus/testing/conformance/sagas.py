@@ -153,9 +153,10 @@ class SagaSuite:
         saga = unique("saga")
         stale, good = await self.started(storage, saga, "a"), await self.started(storage, saga, "b")
         await self.save(storage, _change(stale))
+        late = replace(_change(stale), version=9, journal=[])
         async with storage.transaction() as tx:
             with pytest.raises(ConcurrencyError, match="EB7030") as caught:
-                await self.sagas_of(tx).save([_change(good), _change(stale)])
+                await self.sagas_of(tx).save([_change(good), late])
         assert str(stale.saga_id) in caught.value.where
         assert str(good.saga_id) not in caught.value.where
         assert (await self.locked(storage, good.saga_id)).version == 0
@@ -217,6 +218,19 @@ class SagaSuite:
         async with storage.transaction() as tx:
             (fired,) = await self.sagas_of(tx).lock_due([(saga, 2)], limit=2)
         assert fired.saga_id == newer.saga_id
+
+    async def test_timers_follow_their_saga_to_another_version(
+        self, storage: Storage, clock: Clock
+    ) -> None:
+        record = await self.started(storage)
+        await self.save(storage, _change(record, arm=[Arm("t", 1, SOON)]))
+        record = await self.locked(storage, record.saga_id)
+        await self.save(storage, _change(record, definition=2))
+        await clock.advance(AFTER_SOON)
+        assert await self.due(storage, record.saga) == []
+        async with storage.transaction() as tx:
+            (fired,) = await self.sagas_of(tx).lock_due([(record.saga, 2)], limit=2)
+        assert fired.saga_id == record.saga_id
 
     async def test_the_next_timer_says_how_long_to_sleep(
         self, storage: Storage, clock: Clock
@@ -288,7 +302,9 @@ class SagaSuite:
         record = await self.started(storage)
         await self.save(storage, _change(record, calls=[_call(), _call(), _call()]))
         assert len(await self.claim(storage, record.saga, limit=2)) == 2
-        (call,) = await self.claim(storage, record.saga)
+        left = await self.claim(storage, record.saga)
+        assert len(left) == 1
+        call = left[0]
         async with storage.transaction() as tx:
             assert await self.sagas_of(tx).renew_calls([call], ttl=LONG) == [call]
         await clock.advance(AFTER_SOON)
@@ -341,7 +357,7 @@ class SagaSuite:
         self, storage: Storage, clock: Clock
     ) -> None:
         if not clock.jumps:
-            pytest.skip("needs a clock that jumps: 30 days")
+            pytest.skip("capability: a clock that jumps 30 days")
         saga = unique("saga")
         over, open_ = await self.started(storage, saga, "a"), await self.started(storage, saga, "b")
         named = Correlation(saga, "payment", "P")
