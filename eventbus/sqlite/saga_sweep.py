@@ -1,7 +1,5 @@
 """What is old: finished sagas with all that hangs on them, and effects."""
 
-
-
 import sqlite3
 from datetime import timedelta
 
