@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from eventbus.message import Message
+from eventbus.structured import is_structured, unfold
 
 Headers = list[tuple[str, bytes]]
 
@@ -116,6 +117,15 @@ class Mapper:
             joined = b""
         if len(joined) > MAX_HEADER_BYTES or len(headers) > MAX_HEADERS:
             return self._malformed(place, key, value, {}, "its headers exceed the limits")
+        content_type = attributes.get("datacontenttype")
+        if content_type is not None and is_structured(content_type, topic):
+            native = {name: it for name, it in attributes.items() if name.startswith("native:")}
+            try:
+                unfolded, value = unfold(content_type, value or b"")
+            except ValueError as broken:
+                kept = {"datacontenttype": content_type, **native}
+                return self._malformed(place, key, value, kept, str(broken))
+            attributes = {**unfolded, **native}
         try:
             version = attributes.pop("specversion")
             message = Message(

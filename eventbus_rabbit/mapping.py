@@ -13,9 +13,9 @@ from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic, Queue
 
 from eventbus.message import Message
+from eventbus.structured import is_structured, unfold
 
 JSON = "application/json"
-STRUCTURED = "application/cloudevents"
 NATIVE = "native:"
 NOT_OURS = "x-delivery-count"  # the broker counts in the message itself: it stays the same message
 SHORT_BYTES = 255  # of an AMQP short string
@@ -151,15 +151,19 @@ def read(delivered: DeliveredMessage) -> tuple[Message, str | None]:
             headers[NATIVE + header] = text
     topic = delivered.exchange or delivered.routing_key or ""
     content_type = properties.content_type or JSON
+    body, broken = delivered.body, None
     if content_type != JSON:
-        attributes.setdefault("datacontenttype", content_type)
+        if is_structured(content_type, topic):
+            attributes, body, broken = _unfolded(content_type, body)
+        else:
+            attributes.setdefault("datacontenttype", content_type)
     version = attributes.pop("specversion", None)
     message_id, name = attributes.pop("id", ""), attributes.pop("type", "")
     source = attributes.pop("source", "")
     key = attributes.pop("partitionkey", None)
     wrong = None
     if version is None or not version.startswith("1.") or not (message_id and name and source):
-        wrong = _what_is_wrong(raw, content_type, version, message_id, name, source)
+        wrong = broken or _what_is_wrong(raw, version, message_id, name, source)
         message_id = message_id or properties.message_id or _digest(delivered)
         name = name or properties.message_type or delivered.routing_key or ""
     message = Message(
@@ -167,23 +171,28 @@ def read(delivered: DeliveredMessage) -> tuple[Message, str | None]:
         type=name,
         source=source,
         topic=topic,
-        payload=delivered.body,
+        payload=body,
         key=key,
         headers={**attributes, **headers},
     )
     return message, wrong
 
 
+def _unfolded(content_type: str, body: bytes) -> tuple[dict[str, str], bytes, str | None]:
+    """Of a broken envelope the whole, and why: its headers do not count, the body is the truth."""
+    try:
+        return *unfold(content_type, body), None
+    except ValueError as broken:
+        return {"datacontenttype": content_type}, body, str(broken)
+
+
 def _what_is_wrong(
     raw: Mapping[str, object],
-    content_type: str,
     version: str | None,
     id: str,
     type: str,
     source: str,
 ) -> str:
-    if content_type.lower().startswith(STRUCTURED):
-        return f"structured mode ({content_type}) is not read, only binary mode with ce- headers"
     if not any(name.lower().startswith("ce-") for name in raw):
         return "no CloudEvents headers: nothing begins with ce-"
     if version is not None and not version.startswith("1."):

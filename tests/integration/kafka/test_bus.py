@@ -127,3 +127,27 @@ async def test_records_of_others_are_handled_under_the_declared_type(
         await producer.stop()
         await until(lambda: bool(seen))
     assert seen == [(1, "A-1", f"prod/{topic}/0/0")]
+
+
+async def test_a_structured_event_arrives_with_the_type_of_its_envelope(
+    connect: Open, topic: str, group: str
+) -> None:
+    event_class = placed(topic)
+    seen: list[tuple[str, str]] = []
+
+    @subscribe(event_class, group=group)
+    async def handle(event: Placed, ctx: Context) -> None:
+        seen.append((event.order, ctx.message.id))
+
+    transport = connect(foreign=f"{topic}:legacy.order-placed", partitions=1)
+    async with EventBus(transport, storage="sqlite://", handlers=[handle], service="shop"):
+        producer = AIOKafkaProducer(bootstrap_servers=list(transport.config.servers))
+        await producer.start()
+        await producer.send_and_wait(
+            topic,
+            b'{"specversion":"1.0","id":"7","source":"/x","type":"kafka.placed","data":{"order":"A"}}',
+            headers=[("content-type", b"application/cloudevents+json")],
+        )
+        await producer.stop()
+        await until(lambda: bool(seen))
+    assert seen == [("A", "7")]

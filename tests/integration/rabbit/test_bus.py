@@ -82,3 +82,24 @@ async def test_a_group_without_storage_buries_what_fails_for_good(rabbit_url: st
     assert letter.headers["ce-type"] == "orders.placed"
     assert letter.headers["eventbus-dead-group"] == "billing"
     assert str(letter.headers["eventbus-dead-origin"]).startswith("rabbit:billing/")
+
+
+async def test_a_structured_event_arrives_with_the_type_of_its_envelope(rabbit_url: str) -> None:
+    seen: list[tuple[str, str]] = []
+
+    @subscribe(Placed, group="billing")
+    async def bill(event: Placed, ctx: Context) -> None:
+        seen.append((event.order, ctx.message.id))
+
+    body = (
+        b'{"specversion":"1.0","id":"7","source":"/x","type":"orders.placed",'
+        b'"data":{"order":"A","number":1}}'
+    )
+    async with EventBus(rabbit_url, storage="sqlite://", service="orders", handlers=[bill]):
+        async with await aio_pika.connect(rabbit_url) as connection:
+            channel = await connection.channel()
+            exchange = await channel.get_exchange("orders")
+            written = aio_pika.Message(body, content_type="application/cloudevents+json")
+            await exchange.publish(written, routing_key="orders.placed")
+        await until(lambda: bool(seen))
+    assert seen == [("A", "7")]

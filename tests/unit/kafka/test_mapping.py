@@ -261,3 +261,46 @@ def test_the_timestamp_of_the_record_is_the_time_of_the_event(
     message = Message(id="1", type="a", source="/", topic="t", payload=b"", headers=headers)
     assert timestamp_of(message) == milliseconds
     assert timestamp_of(message) == milliseconds
+
+
+STRUCTURED = ("content-type", b"application/cloudevents+json; charset=utf-8")
+ENVELOPE = (
+    b'{"specversion":"1.0","id":"1","source":"/s","type":"t","partitionkey":"K","data":{"n":1.10}}'
+)
+
+
+@pytest.mark.parametrize("topic", ["shop", "legacy"])
+@pytest.mark.parametrize("more", [[], headers_of(PLAIN)[:4]])
+def test_structured_mode_is_a_message_also_in_a_mapped_topic(
+    topic: str, more: list[tuple[str, bytes]]
+) -> None:
+    headers = [STRUCTURED, *more, ("trace", b"x")]
+    message, malformed = MAPPER.read(topic, 3, 42, b"other", ENVELOPE, headers)
+    assert malformed is None
+    assert message == Message(
+        id="1",
+        type="t",
+        source="/s",
+        topic=topic,
+        payload=b'{"n":1.10}',
+        key="K",
+        headers={"native:trace": "x"},
+    )
+
+
+@pytest.mark.parametrize("value", [None, b"{", b'{"order": 1}'])
+def test_a_broken_structured_envelope_is_malformed_also_in_a_mapped_topic(
+    value: bytes | None,
+) -> None:
+    message, malformed = MAPPER.read("legacy", 3, 42, None, value, [STRUCTURED])
+    assert malformed is not None
+    assert "envelope" in malformed
+    assert message.payload == (value or b"")
+    assert message.headers["datacontenttype"] == STRUCTURED[1].decode()
+
+
+def test_a_dead_letter_of_a_structured_envelope_is_read_by_its_headers() -> None:
+    headers = [STRUCTURED, *headers_of(PLAIN)[:4]]
+    message, malformed = MAPPER.read("shop.billing.dlq", 3, 42, None, b"{", headers)
+    assert malformed is None
+    assert (message.id, message.payload) == (PLAIN.id, b"{")

@@ -162,14 +162,32 @@ def test_we_read_what_the_sdk_of_cloudevents_writes(attributes: dict[str, str], 
     assert from_rabbitmq_event(written).get_id() == attributes["id"]
 
 
-def test_structured_mode_is_not_read_and_says_so() -> None:
-    event = CloudEvent(attributes={"id": "1", "type": "t", "source": "/s"}, data={"a": 1})
-    written = to_structured(event, JSONFormat())
-    properties = Basic.Properties(content_type=written.content_type)
+def test_structured_mode_of_the_sdk_is_a_message() -> None:
+    told = {"id": "1", "type": "t", "source": "/s", "partitionkey": "K", "subject": "Ä"}
+    written = to_structured(CloudEvent(attributes=told, data={"a": 1}), JSONFormat())
+    properties = Basic.Properties(content_type=written.content_type, headers={"x": "y"})
     message, malformed = read(delivered(properties, written.body))
-    assert malformed is not None
-    assert "structured mode" in malformed
-    assert message.payload == written.body
+    assert malformed is None
+    assert (message.id, message.type, message.source, message.key) == ("1", "t", "/s", "K")
+    assert json.loads(message.payload) == {"a": 1}
+    assert message.headers["subject"] == "Ä"
+    assert message.headers["native:x"] == "y"
+    assert "application/cloudevents" not in message.headers.get("datacontenttype", "")
+
+
+def test_a_broken_structured_envelope_says_why_and_is_kept_whole() -> None:
+    body = b'{"specversion":"1.0","id":"1","source":"/s"}'
+    properties = Basic.Properties(content_type="application/cloudevents+json", headers=WHOLE)
+    message, malformed = read(delivered(properties, body))
+    assert malformed == "missing or empty in its envelope: type"
+    assert message.payload == body
+
+
+def test_a_dead_letter_of_a_structured_envelope_is_read_by_its_headers() -> None:
+    properties = Basic.Properties(content_type="application/cloudevents+json", headers=WHOLE)
+    message, malformed = read(delivered(properties, b"{", exchange="", routing_key="s.g.dlq"))
+    assert malformed is None
+    assert (message.id, message.payload) == ("1", b"{")
 
 
 WHOLE = {"ce-specversion": "1.0", "ce-id": "1", "ce-type": "t", "ce-source": "/s"}
