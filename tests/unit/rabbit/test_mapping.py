@@ -177,14 +177,14 @@ def test_structured_mode_of_the_sdk_is_a_message() -> None:
 
 def test_a_broken_structured_envelope_says_why_and_is_kept_whole() -> None:
     body = b'{"specversion":"1.0","id":"1","source":"/s"}'
-    properties = Basic.Properties(content_type="application/cloudevents+json", headers=WHOLE)
+    properties = Basic.Properties(content_type="application/cloudevents+json", headers={**WHOLE})
     message, malformed = read(delivered(properties, body))
     assert malformed == "missing or empty in its envelope: type"
     assert message.payload == body
 
 
 def test_a_dead_letter_of_a_structured_envelope_is_read_by_its_headers() -> None:
-    properties = Basic.Properties(content_type="application/cloudevents+json", headers=WHOLE)
+    properties = Basic.Properties(content_type="application/cloudevents+json", headers={**WHOLE})
     message, malformed = read(delivered(properties, b"{", exchange="", routing_key="s.g.dlq"))
     assert malformed is None
     assert (message.id, message.payload) == ("1", b"{")
