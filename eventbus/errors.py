@@ -5,7 +5,7 @@ One tree, a code each (`docs/reference/errors.md`).
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +196,30 @@ class StorageError(EventBusError):
 
 
 class ConcurrencyError(StorageError):
-    """Somebody was first: read again, decide again."""
+    """Somebody was first: read again, decide again.
+
+    Of an append: `version` is the stream's, `conflicting` what stands there instead, as
+    `RecordedMessage`, if it was asked for.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        what: str,
+        *,
+        where: str,
+        why: str,
+        next: str,
+        version: int | None = None,
+        conflicting: Sequence[Any] = (),
+    ) -> None:
+        super().__init__(code, what, where=where, why=why, next=next)
+        self.version = version
+        self.conflicting = conflicting
+
+
+class StreamClosedError(StorageError):
+    """Choose another stream: this one is archived or tombstoned, nothing can be appended."""
 
 
 class LeaseLostError(StorageError):

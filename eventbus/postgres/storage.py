@@ -10,6 +10,7 @@ from typing import Any
 from eventbus.errors import Finding
 from eventbus.postgres import retention, sqlalchemy
 from eventbus.postgres.config import PostgresConfig, config_of
+from eventbus.postgres.events import read_bound
 from eventbus.postgres.examination import findings, require_primary
 from eventbus.postgres.inspection import PostgresInspection
 from eventbus.postgres.pools import Pools
@@ -17,7 +18,8 @@ from eventbus.postgres.session import Session
 from eventbus.postgres.transaction import Entry, PostgresTransaction
 from eventbus.postgres.upgrade import require_current, upgrade
 from eventbus.postgres.wakeups import Wakeups
-from eventbus.storage import StorageCapabilities, Transaction, Work
+from eventbus.storage import StorageCapabilities, Work
+from eventbus.storage.events import Append, Appended, ReadBound
 
 LATE_HINT_SECONDS = 0.05  # an asyncpg caller commits after our block: hint again then
 
@@ -76,7 +78,7 @@ class PostgresStorage:
         """What operators may look at and put right."""
         return PostgresInspection(self.pools, self.config.schema, self.wakeups.hint)
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+    def transaction(self) -> AbstractAsyncContextManager[PostgresTransaction]:
         """A transaction of its own; connection and BEGIN come with the first statement."""
         return Entry(self, Session(self.pools, self.config.schema), self.wakeups.hint)
 
@@ -96,6 +98,24 @@ class PostgresStorage:
             yield tx
             await sqlalchemy.flush(resources)
         self._hint_after_commit(session, resources)
+
+    async def append(self, append: Append) -> Appended:
+        """Append in a transaction of its own, for each call; not merged with those of others.
+
+        Raises:
+            ConcurrencyError, StreamClosedError, StorageError: nothing was written.
+            CommitUnknownError: perhaps it stands there; the same ids again settle it.
+        """
+        async with self.transaction() as tx:
+            return await tx.events.append(append)
+
+    async def read_bound(self) -> ReadBound:
+        """How far the feed can be read at this moment; changes nothing, and begins nothing."""
+        session = Session(self.pools, self.config.schema)
+        try:
+            return await read_bound(session)
+        finally:
+            await session.end(roll_back=False)
 
     async def wait(self, work: Work, *, at_most: timedelta) -> None:
         """Until a hint, or that long."""

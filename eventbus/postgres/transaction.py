@@ -11,6 +11,7 @@ import asyncpg
 from eventbus.errors import StorageError
 from eventbus.postgres.checkpoints import PostgresCheckpoints
 from eventbus.postgres.completion import commit, roll_back
+from eventbus.postgres.events import PostgresEvents
 from eventbus.postgres.inbox import PostgresInbox
 from eventbus.postgres.leases import PostgresLeases
 from eventbus.postgres.outbox import PostgresOutbox
@@ -30,6 +31,7 @@ class PostgresTransaction:
     def __init__(self, session: Session, resources: Mapping[type, Any]) -> None:
         self.session: Session = session
         self.sql: PostgresSql = PostgresSql(session)
+        self.events: PostgresEvents = PostgresEvents(session)
         self.outbox: PostgresOutbox = PostgresOutbox(session)
         self.inbox: PostgresInbox = PostgresInbox(session)
         self.parking: PostgresParking = PostgresParking(session)

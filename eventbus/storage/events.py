@@ -1,6 +1,129 @@
-"""Positions in the event log; the log itself joins with the room that reads it."""
+"""The event log: streams with expected versions, and one feed in an order that stays (S5)."""
 
-from typing import NewType
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, NewType, Protocol
 
-Position = NewType("Position", int)
-"""Store it, compare it, never compute with it."""
+from eventbus.message import Message
+
+Position = NewType("Position", int)  # store it, compare it, never compute with it
+Expected = int | Literal["any", "absent", "present"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Append:
+    """What one call appends to one stream."""
+
+    stream: str
+    messages: Sequence[Message]  # of one tenant: the stream's
+    expected: Expected
+    publish: Sequence[Message] = ()  # outbox rows of the same commit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appended:
+    """Where it stands now."""
+
+    version: int  # of the stream, now
+    position: Position  # of the last event
+    repeated: bool  # the same ids stood there already: a retry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedMessage:
+    """A message with its place in a stream and in the log."""
+
+    message: Message
+    stream: str
+    version: int
+    position: Position
+    recorded_at: datetime
+    schema_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A folded state: never the truth."""
+
+    kind: str
+    schema_hash: bytes  # of the state's model; another hash is ignored, never migrated
+    version: int
+    position: Position
+    state: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A stream from its snapshot on."""
+
+    snapshot: Snapshot | None
+    tail: Sequence[RecordedMessage]
+    version: int  # 0: the stream does not exist
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadBound:
+    """How far the feed can be read."""
+
+    bound: Position  # nothing at or below it will ever appear later
+    head: Position
+    server_started: datetime | None  # changed: drop a bound kept in memory (storage.md 7.2, trap c)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedPage:
+    """A piece of the feed, in its order."""
+
+    events: Sequence[RecordedMessage]
+    read_to: Position  # go on after this, also when a filter let nothing through
+    bound: Position
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Decided in the database; empty or None: all."""
+
+    types: tuple[str, ...] = ()
+    category: str | None = None
+    tenant: str | None = None
+
+
+EVERYTHING = Filter()
+
+
+class EventStore(Protocol):
+    """The log within a transaction."""
+
+    # ConcurrencyError: nothing was written; with the conflicting events if asked for
+    async def append(self, append: Append, *, conflicting: bool = False) -> Appended: ...
+    async def load(  # snapshot and tail, one round trip
+        self, stream: str, *, kind: str, schema_hash: bytes, tenant: str = ""
+    ) -> Loaded: ...
+    async def save_snapshot(  # an older one of the same schema hash never replaces a newer
+        self, stream: str, snapshot: Snapshot, *, tenant: str = ""
+    ) -> None: ...
+    async def read_stream(
+        self,
+        stream: str,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        until: datetime | None = None,
+        limit: int = 1000,
+        backwards: bool = False,
+        tenant: str = "",
+    ) -> Sequence[RecordedMessage]: ...
+    # up to the bound, or to `upto` below it; never gains an earlier entry later (S5)
+    async def read_all(
+        self,
+        *,
+        after: Position,
+        limit: int,
+        upto: Position | None = None,
+        only: Filter = EVERYTHING,
+    ) -> FeedPage: ...
+    async def truncate(self, stream: str, *, before: int, tenant: str = "") -> None: ...
+    async def close(
+        self, stream: str, *, state: Literal["archived", "tombstoned"], tenant: str = ""
+    ) -> None: ...

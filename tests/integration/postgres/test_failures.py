@@ -176,7 +176,7 @@ async def test_what_the_server_reports_becomes_one_of_our_codes(
     raises = f"DO $$ BEGIN RAISE EXCEPTION 'as asked' USING ERRCODE = '{state}'; END $$"
     with pytest.raises(StorageError) as caught:
         async with storage.transaction() as tx:
-            session = tx.session  # type: ignore[attr-defined]  # ours: statements of the room
+            session = tx.session
             if ours:
                 await session.execute(raises, where="a statement of ours")
             else:

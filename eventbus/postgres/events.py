@@ -1,0 +1,238 @@
+"""The event log: appends decided by the stream's head row, and a feed that only grows (S5)."""
+
+# ruff: noqa: S608 - statements are built from this room's constants only; values are bound
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from eventbus.postgres.fate import WITNESS
+from eventbus.postgres.recorded import COLUMNS, event_columns, recorded_of
+from eventbus.postgres.session import Session, only_read_committed
+from eventbus.storage.events import (
+    EVERYTHING,
+    Append,
+    Appended,
+    Expected,
+    FeedPage,
+    Filter,
+    Loaded,
+    Position,
+    ReadBound,
+    RecordedMessage,
+    Snapshot,
+)
+from eventbus.storage.verdicts import checked, closed, conflict
+
+WINDOW = 100_000  # positions that one page looks through at most
+
+_EXPECTED = {"absent": -1, "any": -2, "present": -3}
+_STATES = {"archived": 1, "tombstoned": 2}
+_ARGUMENTS = ", ".join(f"${number}" for number in range(1, 12))
+_APPEND = f"SELECT a.*, {WITNESS} FROM {{schema}}.append({_ARGUMENTS}) a"
+_LOAD = "SELECT * FROM {schema}.load($1, $2, $3, $4)"
+_COLUMNS = ", ".join(f"e.{column}" for column in COLUMNS.split(", "))
+_STREAM = f"""
+SELECT {_COLUMNS} FROM {{schema}}.streams s JOIN {{schema}}.events e USING (stream_id)
+ WHERE s.tenant = $1 AND s.name = $2 AND s.state < 2 AND e.position > s.floor_pos
+   AND e.version >= s.kept_from AND e.version > $3
+   AND ($4::bigint IS NULL OR e.version < $4)
+   AND ($5::timestamptz IS NULL OR e.recorded_at <= $5)
+ ORDER BY e.version {{direction}} LIMIT {{limit}}"""
+_BOUND = "SELECT * FROM {schema}.read_bound()"
+_FEED = f"""
+SELECT {COLUMNS} FROM {{schema}}.events
+ WHERE position > $1 AND position <= $2
+   AND ($3::text[] IS NULL OR type = ANY($3)) AND ($4::text IS NULL OR tenant = $4)
+   AND ($5::text IS NULL OR split_part(stream, '-', 1) = $5)
+ ORDER BY position LIMIT {{limit}}"""
+_SNAPSHOT = """
+INSERT INTO {schema}.snapshots AS n (stream_id, kind, schema_hash, version, position, data)
+SELECT stream_id, $3, $4, $5, $6, $7 FROM {schema}.streams
+ WHERE tenant = $1 AND name = $2 AND state < 2
+ON CONFLICT (stream_id, kind) DO UPDATE SET
+  schema_hash = excluded.schema_hash, version = excluded.version, position = excluded.position,
+  data = excluded.data, at = excluded.at
+WHERE n.version < excluded.version OR n.schema_hash <> excluded.schema_hash"""
+_TRUNCATE = """
+UPDATE {schema}.streams SET kept_from = $3
+ WHERE tenant = $1 AND name = $2 AND state < 2 AND kept_from < $3 AND $3 <= version + 1"""
+_CLOSE = """
+UPDATE {schema}.streams SET state = greatest(state, $3) WHERE tenant = $1 AND name = $2"""
+
+
+class PostgresEvents:
+    """Streams and the feed, within a transaction that is READ COMMITTED."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def append(self, append: Append, *, conflicting: bool = False) -> Appended:
+        """Write the events, and buffer what is to be published; a retry by the same ids is told.
+
+        Raises:
+            ConcurrencyError: EB5003, nothing was written; the transaction can go on.
+            StreamClosedError: EB5014, as well.
+            StorageError: EB5015, the arguments.
+        """
+        tenant = checked(append)
+        await only_read_committed(self._session, "events.append")
+        row = await self._written(append, tenant)
+        if row["status"] == "closed":
+            raise closed(append.stream)
+        if row["status"] == "conflict":
+            version: int = row["version"]
+            raise conflict(
+                append, version, await self._winners(append, tenant) if conflicting else ()
+            )
+        repeated = row["status"] == "repeated"
+        if not repeated:
+            self._keep(append, row)
+        return Appended(
+            version=row["version"], position=Position(row["last_position"]), repeated=repeated
+        )
+
+    async def load(self, stream: str, *, kind: str, schema_hash: bytes, tenant: str = "") -> Loaded:
+        """Snapshot and tail; version 0 if there is no stream."""
+        rows = await self._look(_LOAD, tenant, stream, kind, schema_hash, where="events.load")
+        if not rows:
+            return Loaded(snapshot=None, tail=(), version=0)
+        kept = [row for row in rows[1:2] if row["type"] is None]
+        snapshot = None
+        if kept:
+            snapshot = Snapshot(
+                kind=kind,
+                schema_hash=schema_hash,
+                version=kept[0]["version"],
+                position=Position(kept[0]["position"]),
+                state=kept[0]["data"],
+            )
+        tail = [recorded_of(row) for row in rows[1 + len(kept) :]]
+        return Loaded(snapshot=snapshot, tail=tail, version=rows[0]["version"])
+
+    async def save_snapshot(self, stream: str, snapshot: Snapshot, *, tenant: str = "") -> None:
+        """Keep it, unless a newer one of the same schema hash is there."""
+        await self._change(
+            _SNAPSHOT,
+            tenant,
+            stream,
+            snapshot.kind,
+            snapshot.schema_hash,
+            snapshot.version,
+            snapshot.position,
+            snapshot.state,
+            where="events.save_snapshot",
+        )
+
+    async def read_stream(
+        self,
+        stream: str,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        until: datetime | None = None,
+        limit: int = 1000,
+        backwards: bool = False,
+        tenant: str = "",
+    ) -> Sequence[RecordedMessage]:
+        """Its events with after < version < before, recorded by `until`."""
+        rows = await self._look(
+            _STREAM,
+            tenant,
+            stream,
+            after,
+            before,
+            until,
+            where="events.read_stream",
+            direction="DESC" if backwards else "ASC",
+            limit=int(limit),
+        )
+        return [recorded_of(row) for row in rows]
+
+    async def read_all(
+        self,
+        *,
+        after: Position,
+        limit: int,
+        upto: Position | None = None,
+        only: Filter = EVERYTHING,
+    ) -> FeedPage:
+        """The feed up to the bound: first the bound, then, in a later statement, the events."""
+        await only_read_committed(self._session, "events.read_all")
+        bound = (await read_bound(self._session)).bound
+        end = min(bound if upto is None else min(bound, upto), after + WINDOW)
+        if end <= after:
+            return FeedPage(events=(), read_to=after, bound=bound)
+        rows = await self._look(
+            _FEED,
+            after,
+            end,
+            list(only.types) or None,
+            only.tenant,
+            only.category,
+            where="events.read_all",
+            limit=int(limit),
+        )
+        events = [recorded_of(row) for row in rows]
+        read_to = events[-1].position if events and len(events) >= limit else Position(end)
+        return FeedPage(events=events, read_to=read_to, bound=bound)
+
+    async def truncate(self, stream: str, *, before: int, tenant: str = "") -> None:
+        """Reads of the stream begin at version `before`; what is kept already stays."""
+        await self._change(_TRUNCATE, tenant, stream, before, where="events.truncate")
+
+    async def close(
+        self, stream: str, *, state: Literal["archived", "tombstoned"], tenant: str = ""
+    ) -> None:
+        """Take no more events; tombstoned, it cannot be read either."""
+        await self._change(_CLOSE, tenant, stream, _STATES[state], where="events.close")
+
+    async def _written(self, append: Append, tenant: str) -> Any:
+        rows = await self._session.fetch(
+            _APPEND.format(schema=self._session.schema),
+            tenant,
+            append.stream,
+            append.stream.partition("-")[0],
+            _number(append.expected),
+            *event_columns(append.messages),
+            where="events.append",
+        )
+        return rows[0]
+
+    def _keep(self, append: Append, row: Any) -> None:
+        session = self._session
+        session.wrote = True
+        session.testify(row)
+        session.ids += [message.id for message in append.messages]
+        session.hints.add("events")
+        if append.publish:
+            session.outgoing += [(message, None) for message in append.publish]
+            session.hints.add("outbox")
+
+    async def _winners(self, append: Append, tenant: str) -> Sequence[RecordedMessage]:
+        """What stands there instead: we have waited for the winner, so it is visible."""
+        after = append.expected if isinstance(append.expected, int) else 0
+        return await self.read_stream(append.stream, after=after, tenant=tenant)
+
+    async def _look(self, statement: str, *args: Any, where: str, **parts: Any) -> list[Any]:
+        sql = statement.format(schema=self._session.schema, **parts)
+        return await self._session.look(sql, *args, where=where)
+
+    async def _change(self, statement: str, *args: Any, where: str) -> None:
+        sql = statement.format(schema=self._session.schema)
+        await self._session.execute(sql, *args, where=where)
+        self._session.wrote = True
+
+
+async def read_bound(session: Session) -> ReadBound:
+    """How far the feed can be read: what is read in a later statement is whole up to there."""
+    rows = await session.look(_BOUND.format(schema=session.schema), where="events.read_bound")
+    return ReadBound(
+        bound=Position(rows[0]["bound"]),
+        head=Position(rows[0]["head"]),
+        server_started=rows[0]["server_started"],
+    )
+
+
+def _number(expected: Expected) -> int:
+    return expected if isinstance(expected, int) else _EXPECTED[expected]

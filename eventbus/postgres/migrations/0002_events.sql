@@ -1,0 +1,196 @@
+-- kind: expand
+-- The event log: streams, whose head rows decide expected versions, and one feed in an order that
+-- stays. A position that is drawn is announced before by a lock: `read_bound` reads up to the lowest.
+
+ALTER TABLE {schema}.store_info ADD COLUMN store_no smallint CHECK (store_no BETWEEN 0 AND 4095);
+
+-- The number that keeps the locks of two stores of one database apart: the lowest that is free,
+-- under a lock of the database. Stores that this role cannot read count as free.
+DO $do$
+DECLARE _schema name; _other smallint; _used smallint[] := '{}'; _free smallint;
+BEGIN
+  PERFORM pg_advisory_xact_lock((73::bigint << 56) | (4095::bigint << 44));
+  FOR _schema IN
+    SELECT n.nspname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relname = 'store_info' AND c.relkind = 'r' AND a.attname = 'store_no'
+       AND NOT a.attisdropped AND has_schema_privilege(n.oid, 'USAGE')
+       AND has_table_privilege(c.oid, 'SELECT')
+  LOOP
+    EXECUTE format('SELECT store_no FROM %I.store_info', _schema) INTO _other;
+    _used := _used || _other;
+  END LOOP;
+  SELECT min(g) INTO _free FROM generate_series(0, 4095) g WHERE g <> ALL (array_remove(_used, NULL));
+  IF _free IS NULL THEN
+    RAISE EXCEPTION 'there are 4096 stores in this database already';
+  END IF;
+  UPDATE {schema}.store_info SET store_no = _free;
+  -- kinds: 0 appends in flight, 1 free, 2 inline projections, 3 business keys of sagas, 4 migrations
+  EXECUTE format(
+    'CREATE FUNCTION {schema}.lock_key(_kind int, _value bigint) RETURNS bigint
+       LANGUAGE sql IMMUTABLE AS $$
+       SELECT ((69::bigint + _kind) << 56) | (%s::bigint << 44) | _value $$', _free);
+END $do$;
+ALTER TABLE {schema}.store_info ALTER COLUMN store_no SET NOT NULL;
+
+CREATE SEQUENCE {schema}.position_seq AS bigint CACHE 1;
+SELECT setval('{schema}.position_seq', 1, true);  -- a reader could stand at 1 before event 1
+
+CREATE TABLE {schema}.streams (
+  stream_id bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
+  version bigint NOT NULL,
+  floor_pos bigint NOT NULL,             -- every event of the stream lies above
+  kept_from bigint NOT NULL DEFAULT 1,
+  state smallint NOT NULL DEFAULT 0,     -- 0 active, 1 archived, 2 tombstoned
+  tenant text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL,
+  category text COLLATE "C" NOT NULL, PRIMARY KEY (tenant, name)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
+
+CREATE TABLE {schema}.events (
+  position bigint NOT NULL, stream_id bigint NOT NULL, version bigint NOT NULL,
+  recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  event_id uuid NOT NULL, correlation_id uuid, causation_id uuid,
+  schema_version smallint NOT NULL, codec smallint NOT NULL DEFAULT 0,
+  type text COLLATE "C" NOT NULL, tenant text COLLATE "C" NOT NULL,
+  stream text COLLATE "C" NOT NULL, data bytea NOT NULL, meta bytea NOT NULL,
+  PRIMARY KEY (position)) PARTITION BY RANGE (position);
+CREATE INDEX events_type ON {schema}.events (type, position);
+CREATE TABLE {schema}.events_0 PARTITION OF {schema}.events
+  FOR VALUES FROM (MINVALUE) TO (50000000);
+CREATE UNIQUE INDEX events_0_stream ON {schema}.events_0 (stream_id, version);
+CREATE TABLE {schema}.events_other PARTITION OF {schema}.events DEFAULT;  -- nothing is refused
+CREATE UNIQUE INDEX events_other_stream ON {schema}.events_other (stream_id, version);
+
+CREATE TABLE {schema}.snapshots (
+  stream_id bigint, kind text COLLATE "C", schema_hash bytea NOT NULL, version bigint NOT NULL,
+  position bigint NOT NULL, codec smallint NOT NULL DEFAULT 0, data bytea NOT NULL,
+  at timestamptz NOT NULL DEFAULT statement_timestamp(), PRIMARY KEY (stream_id, kind));
+
+-- Before the first position of a transaction is drawn, once per transaction: the key is a lower
+-- bound of all its positions. A savepoint that is rolled back takes lock and setting with it.
+CREATE FUNCTION {schema}.enter_append() RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  IF current_setting('eventbus.entered_{schema}', true)
+     IS DISTINCT FROM pg_current_xact_id()::text THEN
+    PERFORM pg_advisory_xact_lock_shared(
+      {schema}.lock_key(0, (SELECT last_value FROM {schema}.position_seq)));
+    PERFORM set_config('eventbus.entered_{schema}', pg_current_xact_id()::text, true);
+  END IF;
+END $$;
+
+-- First the head, then the lowest append in flight; events are read in a LATER statement.
+CREATE FUNCTION {schema}.read_bound(OUT bound bigint, OUT head bigint, OUT server_started timestamptz)
+  LANGUAGE plpgsql VOLATILE AS $$
+DECLARE _lowest bigint; _from bigint := {schema}.lock_key(0, 0);
+BEGIN
+  SELECT last_value INTO head FROM {schema}.position_seq;
+  SELECT min(k - _from) INTO _lowest
+    FROM (SELECT (classid::bigint << 32) | objid::bigint AS k FROM pg_locks
+           WHERE locktype = 'advisory' AND granted AND objsubid = 1
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) l
+   WHERE k >= _from AND k < _from + (1::bigint << 44);
+  bound := least(head, coalesce(_lowest, head));
+  server_started := pg_postmaster_start_time();
+END $$;
+
+-- _expected: >= 0 exact, -1 absent, -2 any, -3 present. Verdicts are rows, never exceptions: the
+-- transaction lives on. Losers are decided before any position is drawn.
+CREATE FUNCTION {schema}.append(
+  _tenant text, _name text, _category text, _expected bigint, _types text[], _ids uuid[],
+  _datas bytea[], _metas bytea[], _schemas smallint[], _correlations uuid[], _causations uuid[],
+  OUT status text, OUT version bigint, OUT last_position bigint) LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+  _n int := cardinality(_types); _stream bigint; _v bigint; _state smallint; _floor bigint;
+  _after bigint; _seen uuid[];
+BEGIN
+  IF _expected IN (-1, 0) THEN
+    INSERT INTO {schema}.streams (tenant, name, category, version, floor_pos)
+      VALUES (_tenant, _name, _category, _n, (SELECT last_value FROM {schema}.position_seq))
+      ON CONFLICT (tenant, name) DO NOTHING RETURNING stream_id, version INTO _stream, _v;
+  ELSIF _expected = -2 THEN
+    INSERT INTO {schema}.streams AS t (tenant, name, category, version, floor_pos)
+      VALUES (_tenant, _name, _category, _n, (SELECT last_value FROM {schema}.position_seq))
+      ON CONFLICT (tenant, name) DO UPDATE SET version = t.version + _n WHERE t.state = 0
+      RETURNING t.stream_id, t.version INTO _stream, _v;
+  ELSE
+    UPDATE {schema}.streams t SET version = t.version + _n
+     WHERE t.tenant = _tenant AND t.name = _name AND t.state = 0
+       AND (_expected = -3 OR t.version = _expected)
+     RETURNING t.stream_id, t.version INTO _stream, _v;
+  END IF;
+  IF _stream IS NULL THEN
+    SELECT t.stream_id, t.version, t.state INTO _stream, _v, _state
+      FROM {schema}.streams t WHERE t.tenant = _tenant AND t.name = _name;
+    version := coalesce(_v, 0);
+    status := CASE WHEN _state > 0 THEN 'closed' ELSE 'conflict' END;
+    IF _state = 0 AND _expected >= -1 THEN  -- the same ids stand there: a retry
+      SELECT array_agg(e.event_id ORDER BY e.version), max(e.position) INTO _seen, last_position
+        FROM {schema}.events e WHERE e.stream_id = _stream
+         AND e.version > greatest(_expected, 0) AND e.version <= greatest(_expected, 0) + _n;
+      IF _seen = _ids THEN
+        status := 'repeated'; version := greatest(_expected, 0) + _n;
+      ELSE
+        last_position := NULL;
+      END IF;
+    END IF;
+    RETURN;
+  END IF;
+  IF _expected < -1 AND _v > _n THEN  -- whoever wrote them first has ended: we hold the head
+    SELECT t.floor_pos INTO _floor FROM {schema}.streams t WHERE t.stream_id = _stream;
+    SELECT e.version - 1 INTO _after FROM {schema}.events e
+     WHERE e.stream_id = _stream AND e.position > _floor AND e.version > _v - _n - 1000
+       AND e.version <= _v - _n AND e.event_id = _ids[1]
+     ORDER BY e.version DESC LIMIT 1;
+    SELECT array_agg(e.event_id ORDER BY e.version), max(e.position) INTO _seen, last_position
+      FROM {schema}.events e WHERE e.stream_id = _stream
+       AND e.version > _after AND e.version <= _after + _n;
+    IF _seen = _ids THEN
+      UPDATE {schema}.streams t SET version = t.version - _n WHERE t.stream_id = _stream;
+      status := 'repeated'; version := _after + _n;
+      RETURN;
+    END IF;
+  END IF;
+  PERFORM {schema}.enter_append();
+  WITH ins AS (
+    INSERT INTO {schema}.events (position, stream_id, version, event_id, correlation_id,
+                                 causation_id, schema_version, type, tenant, stream, data, meta)
+    SELECT nextval('{schema}.position_seq'), _stream, _v - _n + u.o, u.i, u.cr, u.cs, u.s, u.t,
+           _tenant, _name, u.d, u.m
+      FROM (SELECT * FROM unnest(_types, _ids, _datas, _metas, _schemas, _correlations, _causations)
+            WITH ORDINALITY x(t, i, d, m, s, cr, cs, o) ORDER BY o) u
+    RETURNING position)
+  SELECT max(position) INTO last_position FROM ins;
+  status := 'ok'; version := _v;
+END $$;
+
+-- The head, then the snapshot (type NULL), then the tail.
+CREATE FUNCTION {schema}.load(_tenant text, _name text, _kind text, _hash bytea)
+  RETURNS TABLE (
+    "position" bigint, version bigint, type text, event_id uuid, recorded_at timestamptz,
+    schema_version smallint, stream text, data bytea, meta bytea)
+  LANGUAGE plpgsql STABLE SET plan_cache_mode = 'force_generic_plan' AS $$
+#variable_conflict use_column
+DECLARE _head {schema}.streams; _kept {schema}.snapshots;
+BEGIN
+  SELECT * INTO _head FROM {schema}.streams t
+   WHERE t.tenant = _tenant AND t.name = _name AND t.state < 2;
+  IF NOT FOUND THEN RETURN; END IF;
+  RETURN QUERY SELECT NULL::bigint, _head.version, NULL::text, NULL::uuid, NULL::timestamptz,
+                      NULL::smallint, NULL::text, NULL::bytea, NULL::bytea;
+  SELECT * INTO _kept FROM {schema}.snapshots n
+   WHERE n.stream_id = _head.stream_id AND n.kind = _kind AND n.schema_hash = _hash
+     AND n.version <= _head.version AND n.version >= _head.kept_from - 1;
+  IF FOUND THEN
+    RETURN QUERY SELECT _kept.position, _kept.version, NULL::text, NULL::uuid, _kept.at,
+                        NULL::smallint, NULL::text, _kept.data, NULL::bytea;
+  END IF;
+  RETURN QUERY
+    SELECT e.position, e.version, e.type, e.event_id, e.recorded_at, e.schema_version, e.stream,
+           e.data, e.meta
+      FROM {schema}.events e
+     WHERE e.stream_id = _head.stream_id
+       AND e.position > greatest(_head.floor_pos, _kept.position)
+       AND e.version > greatest(_head.kept_from - 1, _kept.version)
+     ORDER BY e.version;
+END $$;

@@ -1,0 +1,61 @@
+"""What every store says of an append that cannot be: one text for all of them."""
+
+from collections.abc import Sequence
+
+from eventbus.errors import ConcurrencyError, StorageError, StreamClosedError
+from eventbus.storage.events import Append, RecordedMessage
+
+
+def checked(append: Append) -> str:
+    """The tenant of an append's messages.
+
+    Raises:
+        StorageError: EB5015, there are no messages, the stream has no name, `expected` is
+            negative, or the messages are of several tenants; nothing was written.
+    """
+    tenants = {message.tenant for message in append.messages}
+    if not append.stream or "\0" in append.stream:
+        raise _refused(append, "a stream needs a name, without NUL")
+    if not tenants:
+        raise _refused(append, "there are no messages")
+    if len(tenants) > 1:
+        raise _refused(append, "the messages are of several tenants, a stream is of one")
+    if isinstance(append.expected, int) and append.expected < 0:
+        raise _refused(append, f"no stream is at version {append.expected}")
+    return tenants.pop()
+
+
+def conflict(
+    append: Append, version: int, conflicting: Sequence[RecordedMessage] = ()
+) -> ConcurrencyError:
+    """EB5003: the stream is elsewhere, nothing was written."""
+    return ConcurrencyError(
+        "EB5003",
+        f"stream {append.stream!r} is at version {version}, not at {append.expected!r}",
+        where="events.append",
+        why="somebody has appended in between, or the decision was made on an old state",
+        next="load, decide and append again",
+        version=version,
+        conflicting=conflicting,
+    )
+
+
+def closed(stream: str) -> StreamClosedError:
+    """EB5014: archived or tombstoned, nothing was written."""
+    return StreamClosedError(
+        "EB5014",
+        f"stream {stream!r} is closed",
+        where="events.append",
+        why="it was archived or tombstoned: nothing can be appended any more",
+        next="append to another stream",
+    )
+
+
+def _refused(append: Append, why: str) -> StorageError:
+    return StorageError(
+        "EB5015",
+        "an append that no stream can take",
+        where=f"events.append to {append.stream!r}",
+        why=why,
+        next="mend the arguments: nothing was written",
+    )
