@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TypeVar, overload
 from eventbus.event import Command, Event, Rejection, Reply, TypedMessage, Untyped
 from eventbus.message import NO_HEADERS, Message
 from eventbus.storage import Transaction
+from eventbus.storage.events import Appended, Expected
 from eventbus.storage.sql import Sql
 
 T = TypeVar("T")
@@ -70,6 +71,26 @@ class UnitOfWork(Protocol):
         delay: timedelta | None = None,
         headers: Mapping[str, str] = NO_HEADERS,
     ) -> str: ...
+    async def append(
+        self, stream: str, events: Sequence[Event], *, expected: Expected, publish: bool = True
+    ) -> Appended:
+        """Record events in a stream, and publish them under the same ids unless told otherwise.
+
+        Args:
+            stream: its name; what stands before the first `-` is its category.
+            events: in this order, all of them or none.
+            expected: the version the stream must have; "absent": it must not exist, "present": it
+                must, "any": whatever it is.
+            publish: False: they stay in the log.
+
+        Raises:
+            ConcurrencyError: EB5003, the stream is elsewhere; `error.conflicting` is what was
+                recorded instead. Nothing was written, and the transaction can go on.
+            StreamClosedError: EB5014, it was archived or tombstoned.
+            StorageError: EB5015, no events, or no name.
+            NoTransactionError: EB4105, there is no storage here.
+        """
+        ...
 
 
 class Context(UnitOfWork, Protocol):

@@ -22,9 +22,7 @@ from eventbus.storage.events import (
     RecordedMessage,
     Snapshot,
 )
-from eventbus.storage.verdicts import checked, closed, conflict
-
-WINDOW = 100_000  # positions that one page looks through at most
+from eventbus.storage.verdicts import WINDOW, checked, closed, conflict
 
 _EXPECTED = {"absent": -1, "any": -2, "present": -3}
 _STATES = {"archived": 1, "tombstoned": 2}

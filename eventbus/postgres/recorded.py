@@ -9,9 +9,9 @@ import orjson
 from eventbus.message import Message, identity_of
 from eventbus.postgres.rows import Columns
 from eventbus.storage.events import Position, RecordedMessage
+from eventbus.storage.verdicts import schema_version_of
 
 COLUMNS = "position, version, type, event_id, recorded_at, schema_version, stream, data, meta"
-_HIGHEST = 32767  # of a smallint
 
 
 def event_columns(messages: Sequence[Message]) -> Columns:
@@ -21,7 +21,7 @@ def event_columns(messages: Sequence[Message]) -> Columns:
         [message.identity for message in messages],
         [message.payload for message in messages],
         [_meta(message) for message in messages],
-        [_schema_version(message) for message in messages],
+        [schema_version_of(message) for message in messages],
         [_reference(message, "correlationid") for message in messages],
         [_reference(message, "causationid") for message in messages],
     )
@@ -60,13 +60,6 @@ def _meta(message: Message) -> bytes:
     if message.id != str(message.identity):
         meta["id"] = message.id
     return orjson.dumps(meta)
-
-
-def _schema_version(message: Message) -> int:
-    """The last part of `urn:eventbus:schema:<type>:<version>`; 1 for what has none."""
-    told = message.headers.get("dataschema", "").rpartition(":")[2]
-    known = told.isascii() and told.isdigit() and len(told) <= 5 and int(told) <= _HIGHEST
-    return int(told) if known else 1
 
 
 def _reference(message: Message, header: str) -> UUID | None:

@@ -40,6 +40,19 @@ _BY_AGE = {
         "leases", "starts_with(name, 'relay/') AND until < statement_timestamp() - $1::interval"
     ): RELAY_LEASES,
 }
+_CUT = """
+DELETE FROM {schema}.events e USING (
+  SELECT b.position FROM {schema}.streams s
+    CROSS JOIN LATERAL (
+      SELECT position FROM {schema}.events c
+       WHERE c.stream_id = s.stream_id AND c.position > s.floor_pos
+         AND (s.state = 2 OR c.version < s.kept_from)
+       ORDER BY c.version LIMIT {limit}) b
+   WHERE s.state = 2 OR s.kept_from > 1 LIMIT {limit}) d
+ WHERE e.position = d.position"""
+_SNAPSHOTS = """
+DELETE FROM {schema}.snapshots n USING {schema}.streams s
+ WHERE s.stream_id = n.stream_id AND s.state = 2"""
 _INBOX = tuple(
     _deletion(table, "seen < current_date - $1::interval")
     for table in ("inbox_undated", "inbox_other")
@@ -47,14 +60,22 @@ _INBOX = tuple(
 
 
 async def prune(connection: Connection, schema: str, *, inbox: timedelta, limit: int) -> int:
-    """Delete at most `limit` rows of each kind; a day of the inbox goes as a whole."""
+    """Delete at most `limit` rows of each kind; a day of the inbox goes as a whole.
+
+    Of the event log: what was truncated, and the events of tombstoned streams.
+    """
     await _ahead(connection, schema)
     gone = await _days(connection, schema, inbox)
     for statement, span in [*((one, inbox) for one in _INBOX), *_BY_AGE.items()]:
         sql = statement.format(schema=schema, limit=int(limit))
         tag = await connection.execute(sql, span)
-        gone += int(tag.rpartition(" ")[2])
-    return gone
+        gone += _rows(tag)
+    await connection.execute(_SNAPSHOTS.format(schema=schema))
+    return gone + _rows(await connection.execute(_CUT.format(schema=schema, limit=int(limit))))
+
+
+def _rows(tag: str) -> int:
+    return int(tag.rpartition(" ")[2])
 
 
 async def _ahead(connection: Connection, schema: str) -> None:

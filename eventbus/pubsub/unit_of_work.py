@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from datetime import timedelta
@@ -15,6 +15,7 @@ from eventbus.event import Command, Event, TypedMessage
 from eventbus.instrumentation import Instrumentation
 from eventbus.message import NO_HEADERS, Message
 from eventbus.storage import Transaction
+from eventbus.storage.events import Append, Appended, Expected
 from eventbus.storage.sql import Sql
 
 T = TypeVar("T")
@@ -163,6 +164,27 @@ class Unit:
             raise wrong_verb(command, None)
         return await self._add(
             self._publishing.message(command, None, None, headers, self._cause), delay
+        )
+
+    async def append(
+        self, stream: str, events: Sequence[Event], *, expected: Expected, publish: bool = True
+    ) -> Appended:
+        """Record events in a stream, and publish them under the same ids."""
+        log = self.storage.events
+        for event in events:
+            if not isinstance(event, Event):
+                raise wrong_verb(event, None)
+        messages = [
+            self._publishing.message(event, None, None, NO_HEADERS, self._cause) for event in events
+        ]
+        return await log.append(
+            Append(
+                stream=stream,
+                messages=messages,
+                expected=expected,
+                publish=messages if publish else (),
+            ),
+            conflicting=True,
         )
 
     async def _add(self, message: Message, delay: timedelta | None) -> str:

@@ -21,24 +21,26 @@ class Desk:
 
 @dataclass(slots=True)
 class Buffer:
-    """Rows of the outbox that are written last; the second of a pair is the delay in ms."""
+    """Rows of the outbox that are written last, and what was recorded in the event log already."""
 
     now: list[Row] = field(default_factory=list)
-    later: list[tuple[Row, int]] = field(default_factory=list)
+    later: list[tuple[Row, int]] = field(default_factory=list)  # a row, its delay in ms
+    recorded: list[tuple[str, int]] = field(default_factory=list)  # a message id, its position
 
     @property
     def empty(self) -> bool:
         """Nothing to write."""
         return not self.now and not self.later
 
-    def lengths(self) -> tuple[int, int]:
+    def lengths(self) -> tuple[int, int, int]:
         """Where a savepoint starts."""
-        return len(self.now), len(self.later)
+        return len(self.now), len(self.later), len(self.recorded)
 
-    def cut(self, lengths: tuple[int, int]) -> None:
+    def cut(self, lengths: tuple[int, int, int]) -> None:
         """Forget what came after."""
-        del self.now[lengths[0] :], self.later[lengths[1] :]
+        del self.now[lengths[0] :], self.later[lengths[1] :], self.recorded[lengths[2] :]
 
     def message_ids(self) -> list[str]:
         """For who asks what became of the commit."""
-        return [row[1] for row in self.now] + [row[1] for row, _ in self.later]
+        published = [row[1] for row in self.now] + [row[1] for row, _ in self.later]
+        return list(dict.fromkeys([*(each for each, _ in self.recorded), *published]))

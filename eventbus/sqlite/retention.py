@@ -33,6 +33,15 @@ DELETE FROM eventbus_leases WHERE name IN (
   SELECT name FROM eventbus_leases
    WHERE name >= 'relay/' AND name < 'relay0' AND until < eventbus_now() - ? LIMIT ?)""",
 )
+# What was truncated, and the events of tombstoned streams.
+_CUT = """
+DELETE FROM eventbus_events WHERE position IN (
+  SELECT e.position FROM eventbus_streams s JOIN eventbus_events e USING (stream_id)
+   WHERE (s.state = 2 OR s.kept_from > 1) AND (s.state = 2 OR e.version < s.kept_from)
+   ORDER BY s.stream_id, e.version LIMIT ?)"""
+_SNAPSHOTS = """
+DELETE FROM eventbus_snapshots WHERE stream_id IN (
+  SELECT stream_id FROM eventbus_streams WHERE state = 2)"""
 
 
 async def prune(session: Session, *, inbox: timedelta, limit: int) -> int:
@@ -40,9 +49,11 @@ async def prune(session: Session, *, inbox: timedelta, limit: int) -> int:
     ages = [milliseconds(age) for age in (inbox, ATTEMPTS, LETTERS, AUDIT, RELAYS)]
 
     def delete(connection: sqlite3.Connection) -> int:
-        return sum(
+        gone = sum(
             connection.execute(statement, (age, limit)).rowcount
             for statement, age in zip(_OLD, ages, strict=True)
         )
+        connection.execute(_SNAPSHOTS)
+        return gone + connection.execute(_CUT, (limit,)).rowcount
 
     return await session.run("prune", delete, slow=True)

@@ -19,6 +19,8 @@ from eventbus.storage import Work
 log: logging.Logger = logging.getLogger("eventbus.sqlite")
 T = TypeVar("T")
 
+_RECORDED = "SELECT 1 FROM eventbus_events WHERE message_id = ? AND position = ?"
+
 
 class Session:
     """The first statement takes the turn and begins; until then nothing is sent.
@@ -33,6 +35,7 @@ class Session:
         self.hints: set[Work] = set()
         self.closing_keys: set[tuple[str, str]] = set()
         self.witness: Witness | None = None
+        self.appended_after: int | None = None  # the event log's head before the first append
         self.open: bool = True
         self._flush = flush
         self._began = False
@@ -242,13 +245,15 @@ class Session:
 
     def _commit(self) -> None:
         connection = self.desk.worker.connection
+        recorded = self.buffer.recorded
+        witness = self.witness or ((_RECORDED, recorded[-1]) if recorded else None)
         try:
             connection.execute("COMMIT")
         except SQLITE_FAILURES as error:
             self._lost = True
             if not connection.in_transaction:
                 raise unknown_commit(
-                    error, self.desk.worker, ids=self.buffer.message_ids(), witness=self.witness
+                    error, self.desk.worker, ids=self.buffer.message_ids(), witness=witness
                 ) from error
             self._undo()
             raise self._failure(error, "commit") from error
@@ -277,7 +282,7 @@ class _Block(AbstractAsyncContextManager[None]):
     def __init__(self, session: Session) -> None:
         self._session = session
         self.sent = False
-        self.lengths: tuple[int, int] = (0, 0)
+        self.lengths: tuple[int, int, int] = (0, 0, 0)
 
     async def __aenter__(self) -> None:
         self._session.enter(self)

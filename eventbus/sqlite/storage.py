@@ -15,6 +15,7 @@ from eventbus.errors import ConfigurationError, Finding, StorageError, UnsafeCon
 from eventbus.sqlite import retention
 from eventbus.sqlite.connection import FileLock, Opening, Role, Synchronous
 from eventbus.sqlite.desk import Desk
+from eventbus.sqlite.events import read_bound
 from eventbus.sqlite.examination import findings
 from eventbus.sqlite.failures import SQLITE_FAILURES, translated
 from eventbus.sqlite.inline import InlineWorker
@@ -25,6 +26,7 @@ from eventbus.sqlite.upgrade import require_current, upgrade
 from eventbus.sqlite.wakeups import Wakeups
 from eventbus.sqlite.worker import ThreadWorker, Worker, closed
 from eventbus.storage import StorageCapabilities, Transaction, Work
+from eventbus.storage.events import Append, Appended, ReadBound
 
 T = TypeVar("T")
 STUCK_SECONDS = 10.0
@@ -193,6 +195,20 @@ class SqliteStorage:
             why="one thread owns the only connection that writes; on SQLite nothing is accepted",
             next="use bus.transaction() and its tx.sql, or PostgreSQL to join a session",
         )
+
+    async def append(self, append: Append) -> Appended:
+        """Append in a transaction of its own.
+
+        Raises:
+            ConcurrencyError, StreamClosedError, StorageError: nothing was written.
+            CommitUnknownError: perhaps it stands there; the same ids again settle it.
+        """
+        async with Entry(self, self._at_desk()) as tx:
+            return await tx.events.append(append)
+
+    async def read_bound(self) -> ReadBound:
+        """How far the feed can be read at this moment: to its end, there is one writer."""
+        return await self.look("events.read_bound", read_bound)
 
     async def wait(self, work: Work, *, at_most: timedelta) -> None:
         """Until a hint that this task has not seen, from another process too, or `at_most`."""

@@ -8,6 +8,7 @@ from typing import TypeVar
 from eventbus.errors import StorageError
 from eventbus.sqlite.checkpoints import SqliteCheckpoints
 from eventbus.sqlite.desk import Desk
+from eventbus.sqlite.events import SqliteEvents
 from eventbus.sqlite.inbox import SqliteInbox
 from eventbus.sqlite.leases import SqliteLeases
 from eventbus.sqlite.outbox import SqliteOutbox, flush
@@ -27,6 +28,7 @@ class SqliteTransaction:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.sql: SqliteSql = SqliteSql(session)
+        self.events: SqliteEvents = SqliteEvents(session)
         self.outbox: SqliteOutbox = SqliteOutbox(session)
         self.inbox: SqliteInbox = SqliteInbox(session)
         self.parking: SqliteParking = SqliteParking(session)

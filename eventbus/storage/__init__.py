@@ -9,6 +9,7 @@ from typing import Literal, Protocol, TypeVar, cast
 
 from eventbus.errors import ConfigurationError, Finding
 from eventbus.storage.checkpoints import Checkpoints
+from eventbus.storage.events import Append, Appended, EventStore, ReadBound
 from eventbus.storage.inbox import Inbox
 from eventbus.storage.leases import Leases
 from eventbus.storage.outbox import Outbox
@@ -31,12 +32,13 @@ class StorageCapabilities:
 class Transaction(Protocol):
     """Everything that commits or rolls back together; used by one task at a time.
 
-    Sub-stores join with their rooms (decision 0001): the event log, projections and sagas are not
-    here yet.
+    Sub-stores join with their rooms (decision 0001): projections and sagas are not here yet.
     """
 
     @property
     def sql(self) -> Sql: ...
+    @property
+    def events(self) -> EventStore: ...
     @property
     def outbox(self) -> Outbox: ...
     @property
@@ -87,6 +89,19 @@ class Storage(AbstractAsyncContextManager["Storage"], Protocol):
 
     def enlist(self, connection: object) -> AbstractAsyncContextManager[Transaction]:
         """Join the caller's transaction: flushes on leaving, never commits."""
+        ...
+
+    async def append(self, append: Append) -> Appended:
+        """Append in a transaction of its own, perhaps together with those of others (S5).
+
+        Raises:
+            ConcurrencyError, StreamClosedError, StorageError: nothing was written.
+            CommitUnknownError: perhaps it stands there; the same ids again settle it.
+        """
+        ...
+
+    async def read_bound(self) -> ReadBound:
+        """How far the feed can be read at this moment; nothing at or below it appears later."""
         ...
 
     async def wait(self, work: Work, *, at_most: timedelta) -> None:

@@ -1,9 +1,13 @@
-"""What every store says of an append that cannot be: one text for all of them."""
+"""What every store says of an append, and of the log it keeps: one rule for all of them."""
 
 from collections.abc import Sequence
 
 from eventbus.errors import ConcurrencyError, StorageError, StreamClosedError
+from eventbus.message import Message
 from eventbus.storage.events import Append, RecordedMessage
+
+WINDOW = 100_000  # positions that one page of the feed looks through at most
+_HIGHEST = 32767  # a schema version fits in 16 bits
 
 
 def checked(append: Append) -> str:
@@ -31,7 +35,7 @@ def conflict(
     """EB5003: the stream is elsewhere, nothing was written."""
     return ConcurrencyError(
         "EB5003",
-        f"stream {append.stream!r} is at version {version}, not at {append.expected!r}",
+        f"stream {append.stream} is at version {version}, expected {append.expected}",
         where="events.append",
         why="somebody has appended in between, or the decision was made on an old state",
         next="load, decide and append again",
@@ -49,6 +53,13 @@ def closed(stream: str) -> StreamClosedError:
         why="it was archived or tombstoned: nothing can be appended any more",
         next="append to another stream",
     )
+
+
+def schema_version_of(message: Message) -> int:
+    """The last part of `urn:eventbus:schema:<type>:<version>`; 1 for what has none."""
+    told = message.headers.get("dataschema", "").rpartition(":")[2]
+    known = told.isascii() and told.isdigit() and len(told) <= 5 and int(told) <= _HIGHEST
+    return int(told) if known else 1
 
 
 def _refused(append: Append, why: str) -> StorageError:

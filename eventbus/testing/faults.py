@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, TypeVar, cast
 
 from eventbus.errors import (
     CommitUnknownError,
+    ConcurrencyError,
     Finding,
     NotSent,
     PublishError,
@@ -18,12 +19,14 @@ from eventbus.errors import (
     PublishUnknownError,
     Rejected,
     StorageError,
+    StreamClosedError,
     Unknown,
 )
 from eventbus.inspection import Inspected, Inspection
 from eventbus.message import Message
 from eventbus.storage import Storage, StorageCapabilities, Transaction, Work
 from eventbus.storage.checkpoints import Checkpoints
+from eventbus.storage.events import Append, Appended, EventStore, ReadBound
 from eventbus.storage.inbox import Inbox
 from eventbus.storage.leases import Lease, Leases
 from eventbus.storage.outbox import Outbox
@@ -82,6 +85,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+_VERDICTS = (ConcurrencyError, StreamClosedError)  # nothing was written, the transaction goes on
 _Publish = Callable[[Sequence[Message]], Awaitable[None]]
 
 
@@ -374,6 +378,16 @@ class FaultyStorage(AbstractAsyncContextManager["FaultyStorage"]):
         """Join the caller's transaction, through the plan."""
         return _FaultyEntry(self.inner.enlist(connection), self._plan)
 
+    async def append(self, append: Append) -> Appended:
+        """Through the plan; `Fault(done=True)`: it stands there, and nobody was told."""
+        ids = [message.id for message in append.messages]
+        act = _plainly(partial(self.inner.append, append))
+        return await self._plan.through("append", act, partial(_commit_unknown, ids))
+
+    async def read_bound(self) -> ReadBound:
+        """Through the plan."""
+        return await self._plan.through("read_bound", _plainly(self.inner.read_bound), _timed_out)
+
     async def wait(self, work: Work, *, at_most: timedelta) -> None:
         """Forward."""
         act = _plainly(partial(self.inner.wait, work, at_most=at_most))
@@ -438,10 +452,15 @@ class _FaultyTransaction:
         self.calls: dict[str, None] = {}  # what was called, in this order
         self.message_ids: list[str] = []  # of what it publishes
         self.doom: BaseException | None = None
+        self._verdict: StorageError | None = None  # of the storage itself: it dooms nothing
 
     @property
     def sql(self) -> Sql:
         return cast("Sql", _SubStore("sql", self._inner.sql, self))
+
+    @property
+    def events(self) -> EventStore:
+        return cast("EventStore", _SubStore("events", self._inner.events, self))
 
     @property
     def outbox(self) -> Outbox:
@@ -477,16 +496,23 @@ class _FaultyTransaction:
         async def act(fault: Fault | None) -> T:
             if isinstance(fault, LoseLease):
                 await self._steal([*args, *keywords.values()])
-            return await method(*args, **keywords)
+            try:
+                return await method(*args, **keywords)
+            except _VERDICTS as error:
+                self._verdict = error
+                raise
 
         self.refuse_if_doomed()
         self.calls[name] = None
         if name == "outbox.add":
             self.message_ids += [message.id for message in args[0]]
+        elif name == "events.append":
+            self.message_ids += [message.id for message in args[0].messages]
         try:
             return await self._plan.through(name, act, _timed_out)
         except StorageError as error:
-            self.doom = error
+            if error is not self._verdict:
+                self.doom = error
             raise
 
     def refuse_if_doomed(self) -> None:

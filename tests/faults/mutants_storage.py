@@ -124,7 +124,7 @@ def _flushed_first(add: Any) -> Any:
         await add(self, messages, delay=delay)
         owner = self._session
         await owner.run("add", lambda connection: outbox.flush(connection, owner))
-        owner.buffer.cut((0, 0))
+        owner.buffer.cut((0, 0, 0))
 
     return mutated
 

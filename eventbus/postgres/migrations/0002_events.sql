@@ -45,6 +45,7 @@ CREATE TABLE {schema}.streams (
   tenant text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL,
   category text COLLATE "C" NOT NULL, PRIMARY KEY (tenant, name)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
+CREATE INDEX streams_cut ON {schema}.streams (stream_id) WHERE state = 2 OR kept_from > 1;
 
 CREATE TABLE {schema}.events (
   position bigint NOT NULL, stream_id bigint NOT NULL, version bigint NOT NULL,

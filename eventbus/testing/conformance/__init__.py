@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from eventbus.testing.conformance.checkpoints import CheckpointSuite
+    from eventbus.testing.conformance.events import EventSuite
+    from eventbus.testing.conformance.feed import FeedSuite
     from eventbus.testing.conformance.inbox import InboxSuite
     from eventbus.testing.conformance.inspection import InspectionSuite
     from eventbus.testing.conformance.leases import LeaseSuite
@@ -21,6 +23,8 @@ __all__ = [
     "CheckpointSuite",
     "Clock",
     "Connect",
+    "EventSuite",
+    "FeedSuite",
     "HandClock",
     "InboxSuite",
     "InspectionSuite",
@@ -39,6 +43,8 @@ if not TYPE_CHECKING:  # lazy, so that pytest can rewrite the asserts of a suite
         "CheckpointSuite": "checkpoints",
         "Clock": "samples",
         "Connect": "transport",
+        "EventSuite": "events",
+        "FeedSuite": "feed",
         "HandClock": "samples",
         "InboxSuite": "inbox",
         "InspectionSuite": "inspection",

@@ -1,0 +1,315 @@
+"""The event log: appends decided by the stream's head row, and a feed that only grows (S5)."""
+
+# ruff: noqa: S608 - statements are built from this room's constants only; values are bound
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Literal, NamedTuple
+
+from eventbus.errors import ConcurrencyError
+from eventbus.sqlite.recorded import EVENT, RECORDED, event_row, recorded_of, stamp_of
+from eventbus.sqlite.rows import Row, json_list, outgoing_row, prefixed
+from eventbus.sqlite.session import Session
+from eventbus.storage.events import (
+    EVERYTHING,
+    Append,
+    Appended,
+    FeedPage,
+    Filter,
+    Loaded,
+    Position,
+    ReadBound,
+    RecordedMessage,
+    Snapshot,
+)
+from eventbus.storage.verdicts import WINDOW, checked, closed, conflict
+
+RETRIES = 1000  # the versions in which an append without a version looks for its own ids
+
+_STATES = {"archived": 1, "tombstoned": 2}
+_HEAD = """
+SELECT stream_id, version, state, kept_from FROM eventbus_streams WHERE tenant = ? AND name = ?"""
+_CREATE = "INSERT INTO eventbus_streams (tenant, name, version) VALUES (?, ?, ?)"
+_ADVANCE = "UPDATE eventbus_streams SET version = ? WHERE stream_id = ?"
+_RECORD = (
+    f"INSERT INTO eventbus_events ({EVENT}, recorded_at)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, eventbus_now())"
+)
+_SAME = """
+SELECT identity, position FROM eventbus_events
+ WHERE stream_id = ? AND version > ? AND version <= ? ORDER BY version"""
+_FIRST = """
+SELECT version - 1 FROM eventbus_events
+ WHERE stream_id = ? AND version > ? AND identity = ? ORDER BY version DESC LIMIT 1"""
+_STREAM = f"""
+SELECT {prefixed(RECORDED, "e")} FROM eventbus_streams s JOIN eventbus_events e USING (stream_id)
+ WHERE s.tenant = :tenant AND s.name = :name AND s.state < 2
+   AND e.version >= s.kept_from AND e.version > :after
+   AND (:before IS NULL OR e.version < :before) AND (:until IS NULL OR e.recorded_at <= :until)
+ ORDER BY e.version {{direction}} LIMIT :limit"""
+_KEPT = """
+SELECT kind, schema_hash, version, position, state FROM eventbus_snapshots
+ WHERE stream_id = ? AND kind = ? AND schema_hash = ? AND version <= ? AND version >= ?"""
+_TAIL = f"""
+SELECT {RECORDED} FROM eventbus_events WHERE stream_id = ? AND version > ? ORDER BY version"""
+_SNAPSHOT = """
+INSERT INTO eventbus_snapshots AS n (stream_id, kind, schema_hash, version, position, state, at)
+SELECT stream_id, ?, ?, ?, ?, ?, eventbus_now() FROM eventbus_streams
+ WHERE tenant = ? AND name = ? AND state < 2
+ON CONFLICT (stream_id, kind) DO UPDATE SET
+  schema_hash = excluded.schema_hash, version = excluded.version, position = excluded.position,
+  state = excluded.state, at = excluded.at
+WHERE n.version < excluded.version OR n.schema_hash <> excluded.schema_hash"""
+_BOUND = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'eventbus_events'"
+_FEED = f"""
+SELECT {RECORDED} FROM eventbus_events
+ WHERE position > :after AND position <= :end
+   AND (:types IS NULL OR type IN (SELECT value FROM json_each(:types)))
+   AND (:tenant IS NULL OR tenant = :tenant)
+   AND (:category IS NULL OR substr(stream, 1, instr(stream || '-', '-') - 1) = :category)
+ ORDER BY position LIMIT :limit"""
+_TRUNCATE = """
+UPDATE eventbus_streams SET kept_from = :before
+ WHERE tenant = :tenant AND name = :name AND state < 2
+   AND kept_from < :before AND :before <= version + 1"""
+_CLOSE = "UPDATE eventbus_streams SET state = max(state, ?) WHERE tenant = ? AND name = ?"
+
+
+class _Head(NamedTuple):
+    stream_id: int
+    version: int
+    state: int
+    kept_from: int
+
+
+class SqliteEvents:
+    """Streams and the feed, within a transaction."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def append(self, append: Append, *, conflicting: bool = False) -> Appended:
+        """Write the events, and buffer what is to be published; a retry by the same ids is told.
+
+        Raises:
+            ConcurrencyError: EB5003, nothing was written; the transaction can go on.
+            StreamClosedError: EB5014, as well.
+            StorageError: EB5015, the arguments.
+        """
+        tenant = checked(append)
+
+        def write(connection: sqlite3.Connection) -> Appended:
+            head = _head(connection, tenant, append.stream)
+            if head is not None and head.state:
+                raise closed(append.stream)
+            if (again := _repeated(connection, append, head)) is not None:
+                return again
+            version = 0 if head is None else head.version
+            if not _as_expected(append, version):
+                raise conflict(append, version)
+            return _record(connection, append, tenant, head)
+
+        try:
+            appended = await self._session.run("events.append", write)
+        except ConcurrencyError as error:
+            if conflicting:
+                after = append.expected if isinstance(append.expected, int) else 0
+                error.conflicting = await self.read_stream(
+                    append.stream, after=after, tenant=tenant
+                )
+            raise
+        if not appended.repeated:
+            self._keep(append, appended)
+        return appended
+
+    async def load(self, stream: str, *, kind: str, schema_hash: bytes, tenant: str = "") -> Loaded:
+        """Snapshot and tail; version 0 if there is no stream."""
+
+        def load(connection: sqlite3.Connection) -> Loaded:
+            head = _head(connection, tenant, stream)
+            if head is None or head.state == _STATES["tombstoned"]:
+                return Loaded(snapshot=None, tail=(), version=0)
+            first = head.kept_from - 1
+            values = (head.stream_id, kind, schema_hash, head.version, first)
+            row = connection.execute(_KEPT, values).fetchone()
+            snapshot = None if row is None else _snapshot_of(row)
+            after = first if snapshot is None else snapshot.version
+            tail = connection.execute(_TAIL, (head.stream_id, after)).fetchall()
+            return Loaded(
+                snapshot=snapshot, tail=[recorded_of(row) for row in tail], version=head.version
+            )
+
+        return await self._session.run("events.load", load)
+
+    async def save_snapshot(self, stream: str, snapshot: Snapshot, *, tenant: str = "") -> None:
+        """Keep it, unless a newer one of the same schema hash is there."""
+        what = (snapshot.kind, snapshot.schema_hash, snapshot.version, snapshot.position)
+        values = (*what, snapshot.state, tenant, stream)
+        await self._change("events.save_snapshot", _SNAPSHOT, values)
+
+    async def read_stream(
+        self,
+        stream: str,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        until: datetime | None = None,
+        limit: int = 1000,
+        backwards: bool = False,
+        tenant: str = "",
+    ) -> Sequence[RecordedMessage]:
+        """Its events with after < version < before, recorded by `until`."""
+        statement = _STREAM.format(direction="DESC" if backwards else "ASC")
+        values = {
+            "tenant": tenant,
+            "name": stream,
+            "after": after,
+            "before": before,
+            "until": None if until is None else stamp_of(until),
+            "limit": limit,
+        }
+
+        def read(connection: sqlite3.Connection) -> list[RecordedMessage]:
+            return [recorded_of(row) for row in connection.execute(statement, values)]
+
+        return await self._session.run("events.read_stream", read)
+
+    async def read_all(
+        self,
+        *,
+        after: Position,
+        limit: int,
+        upto: Position | None = None,
+        only: Filter = EVERYTHING,
+    ) -> FeedPage:
+        """The feed up to the bound; what this transaction appended lies above it."""
+
+        def read(connection: sqlite3.Connection) -> FeedPage:
+            bound = head_of_feed(connection)
+            if self._session.appended_after is not None:
+                bound = min(bound, Position(self._session.appended_after))
+            end = min(bound if upto is None else min(bound, upto), after + WINDOW)
+            if end <= after:
+                return FeedPage(events=(), read_to=after, bound=bound)
+            values = {
+                "after": after,
+                "end": end,
+                "types": json_list(only.types) if only.types else None,
+                "tenant": only.tenant,
+                "category": only.category,
+                "limit": limit,
+            }
+            events = [recorded_of(row) for row in connection.execute(_FEED, values)]
+            read_to = events[-1].position if events and len(events) >= limit else Position(end)
+            return FeedPage(events=events, read_to=read_to, bound=bound)
+
+        return await self._session.run("events.read_all", read)
+
+    async def truncate(self, stream: str, *, before: int, tenant: str = "") -> None:
+        """Reads of the stream begin at version `before`; what is kept already stays."""
+        await self._change(
+            "events.truncate", _TRUNCATE, {"tenant": tenant, "name": stream, "before": before}
+        )
+
+    async def close(
+        self, stream: str, *, state: Literal["archived", "tombstoned"], tenant: str = ""
+    ) -> None:
+        """Take no more events; tombstoned, it cannot be read either."""
+        await self._change("events.close", _CLOSE, (_STATES[state], tenant, stream))
+
+    def _keep(self, append: Append, appended: Appended) -> None:
+        session = self._session
+        if session.appended_after is None:
+            session.appended_after = appended.position - len(append.messages)
+        session.hints.add("events")
+        session.buffer.recorded += [
+            (message.id, position)
+            for position, message in enumerate(
+                append.messages, appended.position - len(append.messages) + 1
+            )
+        ]
+        session.buffer.now += [outgoing_row(message) for message in append.publish]
+
+    async def _change(self, where: str, statement: str, values: Row | Mapping[str, object]) -> None:
+        def change(connection: sqlite3.Connection) -> None:
+            connection.execute(statement, values)
+
+        await self._session.run(where, change)
+
+
+def read_bound(connection: sqlite3.Connection) -> ReadBound:
+    """The head: one writer, so what is committed is whole."""
+    head = head_of_feed(connection)
+    return ReadBound(bound=head, head=head, server_started=None)
+
+
+def head_of_feed(connection: sqlite3.Connection) -> Position:
+    """The highest position that was ever given, whether its event still stands or not."""
+    return Position(connection.execute(_BOUND).fetchone()[0])
+
+
+def _head(connection: sqlite3.Connection, tenant: str, stream: str) -> _Head | None:
+    row = connection.execute(_HEAD, (tenant, stream)).fetchone()
+    return None if row is None else _Head(*row)
+
+
+def _as_expected(append: Append, version: int) -> bool:
+    match append.expected:
+        case "any":
+            return True
+        case "absent":
+            return version == 0
+        case "present":
+            return version > 0
+        case exact:
+            return version == exact
+
+
+def _repeated(
+    connection: sqlite3.Connection, append: Append, head: _Head | None
+) -> Appended | None:
+    """The same ids stand there, all of them and in this order: a retry."""
+    if head is None:
+        return None
+    ids = [str(message.identity) for message in append.messages]
+    if append.expected in {"any", "present"}:
+        values = (head.stream_id, head.version - RETRIES, ids[0])
+        row = connection.execute(_FIRST, values).fetchone()
+        if row is None:
+            return None
+        after = int(row[0])
+    else:
+        after = append.expected if isinstance(append.expected, int) else 0
+    version = after + len(ids)
+    rows = connection.execute(_SAME, (head.stream_id, after, version)).fetchall()
+    if [row[0] for row in rows] != ids:
+        return None
+    return Appended(version=version, position=Position(rows[-1][1]), repeated=True)
+
+
+def _record(
+    connection: sqlite3.Connection, append: Append, tenant: str, head: _Head | None
+) -> Appended:
+    count = len(append.messages)
+    if head is None:
+        version = 0
+        cursor = connection.execute(_CREATE, (tenant, append.stream, count))
+        stream_id = cursor.lastrowid or 0
+    else:
+        stream_id, version = head.stream_id, head.version
+        connection.execute(_ADVANCE, (version + count, stream_id))
+    connection.executemany(
+        _RECORD,
+        [
+            event_row(message, stream_id, number, tenant, append.stream)
+            for number, message in enumerate(append.messages, version + 1)
+        ],
+    )
+    return Appended(version=version + count, position=head_of_feed(connection), repeated=False)
+
+
+def _snapshot_of(row: Row) -> Snapshot:
+    return Snapshot(
+        kind=row[0], schema_hash=row[1], version=row[2], position=Position(row[3]), state=row[4]
+    )
