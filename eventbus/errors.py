@@ -191,6 +191,10 @@ class NoTransactionError(UnitOfWorkError):
     """
 
 
+class SourcingError(EventBusError):
+    """Mend the decider, the aggregate or the position: they do not fit the streams."""
+
+
 class StorageError(EventBusError):
     """The database refused, or could not be reached; nothing of the transaction is kept."""
 

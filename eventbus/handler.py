@@ -46,6 +46,28 @@ class UnitOfWork(Protocol):
         """
         ...
 
+    @property
+    def tenant(self) -> str:
+        """Whose flow it is: that of the message being handled, else empty."""
+        ...
+
+    def decode(self, message: Message) -> TypedMessage:
+        """A message of the log, by the bus's registry, in its current version.
+
+        Raises:
+            CodecError: its type is unknown, or it cannot be read.
+        """
+        ...
+
+    def afterwards(self, name: str, work: "Callable[[UnitOfWork], Awaitable[None]]") -> None:
+        """Let the bus do it beside the traffic, in a unit of work of its own: whatever becomes of
+        this one, at most once, and not at all if the process ends before.
+
+        What may be left out, a snapshot: it fails into the log. One of the same name that waits
+        already stands for both; without a bus nothing is done.
+        """
+        ...
+
     @overload
     async def publish(
         self,
@@ -259,6 +281,12 @@ def marks_of(handler: object) -> tuple[Mark, ...]:
     """The marks of a function or bound method, in the order in which they read."""
     marks: tuple[Mark, ...] = getattr(handler, "__eventbus__", ())
     return marks
+
+
+def reads_of(thing: object) -> tuple[type[TypedMessage], ...]:
+    """The message classes that a handed-over thing reads from the log: an aggregate's."""
+    reads: tuple[type[TypedMessage], ...] = getattr(thing, "__reads__", ())
+    return reads
 
 
 def _group(group: str | Group) -> Group:

@@ -15,6 +15,7 @@ from datetime import timedelta
 from types import ModuleType, TracebackType
 from typing import Any, Self, cast, overload
 
+from eventbus.bus.afterwards import Afterwards
 from eventbus.bus.places import DeadLetters
 from eventbus.bus.report import (
     Description,
@@ -43,6 +44,7 @@ from eventbus.pubsub.unit_of_work import (
     wrong_verb,
 )
 from eventbus.service import until_signal
+from eventbus.sourcing.log import EventLog
 from eventbus.storage import Storage, open_storage
 from eventbus.transport import Transport, open_transport
 
@@ -102,7 +104,11 @@ class EventBus:
             max_body=self._transport.capabilities.max_body,
             registry=self._registry if strict else None,
         )
-        self._publishing = Publishing(encoder, instrumentation)
+        self._afterwards = Afterwards(lambda: self._transaction(None))
+        self._publishing = Publishing(
+            encoder, instrumentation, self._registry, self._afterwards.add
+        )
+        self._events: EventLog | None = None
         self._stack: AsyncExitStack | None = None
         self._running: Running | None = None
         self._drained = True
@@ -371,6 +377,22 @@ class EventBus:
         """What was given up."""
         return DeadLetters(self._inspection(), self._registry)
 
+    @property
+    def events(self) -> EventLog:
+        """The log: streams, the feed, subscriptions.
+
+        Raises:
+            NoTransactionError: EB4105, the bus has no storage.
+        """
+        if self._events is None:
+            self._events = EventLog(
+                self._needs_storage("events"),
+                self._registry,
+                encode=lambda event, more: self._publishing.message(event, None, None, more, None),
+                guard=refuse_if_held,
+            )
+        return self._events
+
     # -- inside ----------------------------------------------------------------------------------
 
     async def _enter(self, *, consume: bool, only: Collection[str] | None) -> None:
@@ -385,6 +407,8 @@ class EventBus:
         refuse_unsafe(await self._findings(), strict=self._strict)
         stack = AsyncExitStack()
         running = Running(self._parts())
+        if self._events is not None:
+            self._events.open()
         try:
             if self._storage is not None:
                 await stack.enter_async_context(self._storage)
@@ -405,9 +429,12 @@ class EventBus:
         try:
             if work_off:
                 await running.work_off(grace)
+            if self._events is not None:
+                await self._events.close()
         finally:
             try:
                 self._drained = await running.stop(grace)
+                await self._afterwards.end()
             finally:
                 self._stack = self._running = None
                 await stack.aclose()
@@ -419,6 +446,7 @@ class EventBus:
             groups=self._groups,
             registry=self._registry,
             publishing=self._publishing,
+            afterwards=self._afterwards,
             middleware=self._middleware,
             instrumentation=self._instrumentation,
             scheme=self._scheme,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
 
+from eventbus.bus.afterwards import Afterwards
 from eventbus.bus.report import Health
 from eventbus.bus.tuning import Tuning
 from eventbus.codec import Registry
@@ -44,6 +45,7 @@ class Parts:
     groups: Mapping[str, Routes]
     registry: Registry
     publishing: Publishing
+    afterwards: Afterwards
     middleware: Sequence[Middleware]
     instrumentation: Instrumentation | None
     scheme: str
@@ -205,6 +207,8 @@ class Running:
             if not await group.consumer_idle():
                 return False
         if self._relay is not None and not await self._relay.idle():
+            return False
+        if not self._parts.afterwards.is_idle:
             return False
         for group in self._groups.values():
             if not await group.redelivery_idle():

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from eventbus.codec import Registry
 from eventbus.errors import WiringError
 from eventbus.event import Command, TypedMessage, reply_of
-from eventbus.handler import Group, Mark, marks_of
+from eventbus.handler import Group, Mark, marks_of, reads_of
 from eventbus.transport import Interest
 
 
@@ -109,8 +109,11 @@ def collect(things: Iterable[object]) -> tuple[list[Handler], Registry]:
     registry = Registry()
     for thing in things:
         found = list(_handlers_in(thing))
-        if not found and not isinstance(thing, ModuleType):
+        reads = list(_reads_in(thing))
+        if not found and not reads and not isinstance(thing, ModuleType):
             raise _no_handler(thing)
+        for cls in reads:
+            registry.add(cls)
         for handler in found:
             _refuse_twice(handler, handlers)
             handlers.append(handler)
@@ -268,6 +271,15 @@ def _classes_defined_in(module: ModuleType) -> Iterable[type[TypedMessage]]:
             and value.__module__ == module.__name__
         ):
             yield value
+
+
+def _reads_in(thing: object) -> Iterable[type[TypedMessage]]:
+    """What an aggregate applies, or those that a module defines."""
+    yield from reads_of(thing)
+    if isinstance(thing, ModuleType):
+        for value in vars(thing).values():
+            if isinstance(value, type) and value.__module__ == thing.__name__:
+                yield from reads_of(value)
 
 
 def _refuse_twice(handler: Handler, handlers: Sequence[Handler]) -> None:

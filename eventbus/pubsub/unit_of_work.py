@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
-from eventbus.codec import Encoder
+from eventbus.codec import Encoder, Registry
 from eventbus.errors import NoTransactionError, UnitOfWorkError, WiringError
 from eventbus.event import Command, Event, TypedMessage
+from eventbus.handler import UnitOfWork
 from eventbus.instrumentation import Instrumentation
 from eventbus.message import NO_HEADERS, Message
 from eventbus.storage import Transaction
@@ -49,22 +50,39 @@ def refuse_if_held(verb: str) -> None:
         return
     frame = sys._getframe(2)  # the line that called bus.publish
     code = frame.f_code
+    own = verb.rpartition(".")[2]  # what a unit of work calls it: of bus.events.append, append
     raise UnitOfWorkError(
         "EB4104",
         f"bus.{verb} in a task that holds a unit of work",
         where=f"{code.co_filename}:{frame.f_lineno} in {code.co_name}",
         why="it would be a transaction of its own: published though yours rolls back, and a second"
         " connection while yours is held",
-        next=f"await tx.{verb}(…); in a handler: await ctx.{verb}(…)",
+        next=f"await tx.{own}(…); in a handler: await ctx.{own}(…)",
     )
 
 
-class Publishing:
-    """How a unit of work makes messages: shared by all units of a bus."""
+Afterwards = Callable[[str, Callable[[UnitOfWork], Awaitable[None]]], None]
+"""(name, work): done beside the traffic, in a unit of work of its own."""
 
-    def __init__(self, encoder: Encoder, instrumentation: Instrumentation | None) -> None:
+
+def nowhere(name: str, work: Callable[[UnitOfWork], Awaitable[None]]) -> None:
+    """Where there is no bus nothing is done afterwards."""
+
+
+class Publishing:
+    """How a unit of work makes and reads messages: shared by all units of a bus."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        instrumentation: Instrumentation | None,
+        registry: Registry | None = None,
+        afterwards: Afterwards = nowhere,
+    ) -> None:
         self._encoder = encoder
         self._instrumentation = instrumentation
+        self.registry: Registry = Registry() if registry is None else registry
+        self.afterwards: Afterwards = afterwards
 
     def message(
         self,
@@ -131,10 +149,28 @@ class Unit:
             )
         return self._tx
 
+    @property
+    def registry(self) -> Registry:
+        """The classes that reading knows."""
+        return self._publishing.registry
+
     async def resource(self, kind: type[T]) -> T:
         """The transaction's own connection of that kind, with BEGIN and savepoint sent."""
         await self.sql.fetch("SELECT 1")  # whatever is due goes out with the first statement
         return self.storage.resource(kind)
+
+    @property
+    def tenant(self) -> str:
+        """Whose flow it is."""
+        return "" if self._cause is None else self._cause.tenant
+
+    def decode(self, message: Message) -> TypedMessage:
+        """A message of the log, in its current version."""
+        return self._publishing.registry.decode(message)
+
+    def afterwards(self, name: str, work: Callable[[UnitOfWork], Awaitable[None]]) -> None:
+        """Let the bus do it beside the traffic."""
+        self._publishing.afterwards(name, work)
 
     async def publish(
         self,

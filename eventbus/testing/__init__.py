@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from eventbus.testing.faults import FaultPlan, FaultyStorage, FaultyTransport
     from eventbus.testing.harness import Clock, Harness, Published, context_for
+    from eventbus.testing.specification import given
 
 __all__ = [
     "Clock",
@@ -15,6 +16,7 @@ __all__ = [
     "Harness",
     "Published",
     "context_for",
+    "given",
 ]
 
 if not TYPE_CHECKING:  # the plugin below this package is imported in every pytest run: lazily
@@ -23,7 +25,10 @@ if not TYPE_CHECKING:  # the plugin below this package is imported in every pyte
         """Import a public name when it is first used."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        home = "faults" if name.startswith("Fault") else "harness"
+        if name == "given":
+            home = "specification"
+        else:
+            home = "faults" if name.startswith("Fault") else "harness"
         value = getattr(import_module(f"{__name__}.{home}"), name)
         globals()[name] = value
         return value

@@ -14,7 +14,7 @@ from eventbus.event import Command, Event, TypedMessage, Untyped
 from eventbus.handler import UnitOfWork
 from eventbus.memory import MemoryBroker, MemoryTransport
 from eventbus.message import NO_HEADERS, Message
-from eventbus.pubsub.unit_of_work import HandlerContext, Publishing
+from eventbus.pubsub.unit_of_work import HandlerContext, Publishing, Unit
 from eventbus.sqlite import SqliteStorage
 from eventbus.storage import Storage
 from eventbus.testing.faults import FaultPlan, FaultyStorage, FaultyTransport
@@ -286,10 +286,11 @@ def context_for(
         group: for `ctx.group` and the idempotency key.
         attempt: from 1.
         headers: further CloudEvents attributes of the message.
-        within: a unit of work of `bus.transaction()`: its `sql`, `storage` and `resource`;
-            without one these raise NoTransactionError.
+        within: a unit of work of `bus.transaction()`: its `sql`, `storage`, `resource`, and the
+            types its bus knows; without one these raise NoTransactionError.
     """
-    publishing = Publishing(Encoder("/test", max_body=1 << 20), None)
+    known = within.registry if isinstance(within, Unit) else None
+    publishing = Publishing(Encoder("/test", max_body=1 << 20), None, known)
     message = publishing.message(event, None, None, headers, None)
     tx = None if within is None else within.storage
     return RecordedContext(publishing, tx, message, group=group, attempt=attempt)

@@ -19,6 +19,7 @@ ROOMS = [
     "eventbus.observability",
     "eventbus.resilience",
     "eventbus.service",
+    "eventbus.sourcing",
     "eventbus.sqlite",
     "eventbus.storage",
     "eventbus.testing",

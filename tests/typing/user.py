@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import assert_type
 
@@ -19,6 +20,9 @@ from eventbus import (
     handles,
     subscribe,
 )
+from eventbus.sourcing import Aggregate, CommandHandler, applies
+from eventbus.storage.events import Appended
+from eventbus.testing import given
 
 
 class OrderPlaced(Event, type="shop.order-placed", key="order_id"):
@@ -106,3 +110,45 @@ async def main(session: object) -> None:
         assert_type(entered, EventBus)
         await entered.publish("user.created", {"user_id": "1"}, key="1")
         await entered.until_idle(at_most=timedelta(seconds=5))
+
+
+class Order(Aggregate, stream="order"):
+    placed = False
+
+    def place(self, country: str, cents: int) -> None:
+        self.emit(OrderPlaced(order_id="A-1", country=country, cents=cents))
+
+    @applies(OrderPlaced)
+    def on_placed(self, event: OrderPlaced) -> None:
+        self.placed = True
+
+
+@dataclass(frozen=True)
+class PlaceOrder:
+    order_id: str
+
+
+class OrderDecider:
+    def initial(self) -> bool:
+        return False
+
+    def decide(self, command: PlaceOrder, state: bool) -> Sequence[Event]:
+        return [OrderPlaced(order_id=command.order_id, country="UK", cents=1)]
+
+    def evolve(self, state: bool, event: Event) -> bool:
+        return True
+
+
+place_order = CommandHandler(OrderDecider(), stream=lambda c: f"order-{c.order_id}")
+
+
+async def sourcing(tx: UnitOfWork, app: EventBus) -> None:
+    order = await Order.load("A-1", tx)
+    assert_type(order, Order)
+    order.place("UK", 4200)
+    assert_type(await order.save(tx), Appended | None)
+    assert_type(await place_order(PlaceOrder("A-2"), tx), Sequence[Event])
+    async for one in app.events.subscribe():
+        assert_type(one.event, Event)
+    given(OrderDecider()).when(PlaceOrder("A-1")).then(OrderShipped(order_id="A-1"))
+    given(Order).when(lambda order: order.place("UK", 1)).then_nothing()

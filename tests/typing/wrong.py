@@ -1,7 +1,16 @@
 """Mistakes that both checkers refuse: one that becomes legal is an unused ignore, and fails."""
 
 from eventbus import Context, Undone, UnitOfWork, handles, subscribe
-from tests.typing.user import CardCharged, ChargeCard, OrderPlaced, OrderShipped, billing
+from eventbus.sourcing import Aggregate, applies
+from eventbus.testing import given
+from tests.typing.user import (
+    CardCharged,
+    ChargeCard,
+    OrderDecider,
+    OrderPlaced,
+    OrderShipped,
+    billing,
+)
 
 
 async def a_command_is_no_event(tx: UnitOfWork) -> None:
@@ -29,6 +38,15 @@ def no_such_name() -> object:
 
 async def a_missing_data_argument(tx: UnitOfWork) -> None:
     await tx.publish("user.created")  # type: ignore[call-overload]
+
+
+class Misapplied(Aggregate, stream="order"):
+    @applies(OrderPlaced)  # type: ignore[arg-type]
+    def shipped(self, event: OrderShipped) -> None: ...
+
+
+def another_command() -> None:
+    given(OrderDecider()).when(OrderShipped(order_id="1"))  # type: ignore[arg-type]
 
 
 used = (CardCharged, billing)

@@ -1,0 +1,291 @@
+"""bus.events: the log in code, and behind `eventbus event`."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from eventbus.codec import Registry
+from eventbus.errors import SourcingError
+from eventbus.event import Event
+from eventbus.message import NO_HEADERS, Message
+from eventbus.service import end
+from eventbus.sourcing.recorded import Recorded
+from eventbus.sourcing.tail import Tail
+from eventbus.storage import Storage
+from eventbus.storage.events import (
+    EVERYTHING,
+    Append,
+    Appended,
+    Expected,
+    FeedPage,
+    Filter,
+    Position,
+)
+
+START: Position = Position(0)
+PAGE = 1000  # events
+
+Encode = Callable[[Event, Mapping[str, str]], Message]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A piece of the log, in its order."""
+
+    events: Sequence[Recorded]
+    read_to: Position  # go on after this, also when a filter let nothing through
+    bound: Position  # nothing at or below it will ever appear later
+
+
+class EventLog:
+    """Streams and the feed of all of them; every call is a transaction of its own.
+
+    Args:
+        storage: entered with the bus.
+        registry: the classes that reading knows.
+        encode: an event as the message that is recorded and published.
+        guard: refuses a call by a task that holds a unit of work.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        registry: Registry,
+        *,
+        encode: Encode | None = None,
+        guard: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._storage = storage
+        self._registry = registry
+        self._encode = encode
+        self._guard = guard
+        self._tail = Tail(storage)
+
+    async def append(
+        self,
+        stream: str,
+        events: Sequence[Event],
+        *,
+        expected: Expected,
+        publish: bool = True,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> Appended:
+        """Record events, and publish them under the same ids, in one commit.
+
+        Args:
+            stream: `category-id`.
+            events: of one stream, in their order.
+            expected: the version it must be at, or `any`, `absent`, `present`.
+            publish: False: they are recorded only.
+            headers: further CloudEvents attributes, `tenant` among them.
+
+        Raises:
+            ConcurrencyError: EB5003, the stream is elsewhere; nothing was written.
+            StreamClosedError: EB5014, archived or tombstoned.
+            UnitOfWorkError: EB4104, this task holds a unit of work: append on that.
+            CodecError: an event cannot be encoded.
+            StorageError: nothing is kept, or may be (`CommitUnknownError`).
+        """
+        self._guard("events.append")
+        assert self._encode is not None  # noqa: S101 - only readers are built without
+        messages = [self._encode(event, headers) for event in events]
+        return await self._storage.append(
+            Append(
+                stream=stream,
+                messages=messages,
+                expected=expected,
+                publish=messages if publish else (),
+            )
+        )
+
+    async def read(
+        self,
+        stream: str,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        until: datetime | None = None,
+        limit: int = PAGE,
+        backwards: bool = False,
+        tenant: str = "",
+    ) -> Sequence[Recorded]:
+        """A stream's events with after < version < before, recorded by `until`; at most `limit`."""
+        async with self._storage.transaction() as tx:
+            found = await tx.events.read_stream(
+                stream,
+                after=after,
+                before=before,
+                until=until,
+                limit=limit,
+                backwards=backwards,
+                tenant=tenant,
+            )
+        return [Recorded(one, self._registry) for one in found]
+
+    async def read_all(
+        self,
+        *,
+        after: Position = START,
+        limit: int = PAGE,
+        upto: Position | None = None,
+        only: Filter = EVERYTHING,
+    ) -> Page:
+        """A page of the feed of all streams; go on after its `read_to`.
+
+        Raises:
+            SourcingError: EB4205, the log ends before `after`.
+        """
+        page = await self._page(after, limit, upto, only)
+        if page.bound < after:
+            await self._refuse_ahead(after)
+        events = [Recorded(one, self._registry) for one in page.events]
+        return Page(events=events, read_to=page.read_to, bound=page.bound)
+
+    async def subscribe(
+        self, *, after: Position | None = START, only: Filter = EVERYTHING
+    ) -> AsyncGenerator[Recorded, None]:
+        """Everything after a position, in its order, and what is recorded while somebody asks.
+
+        Ends when the bus is left; whoever breaks out of it sooner closes it (`aclosing`). Nothing
+        remembers how far it came: keep `recorded.position` with
+        what you do, and begin after it the next time.
+
+        Args:
+            after: the last position that was seen; None: from what is recorded now on.
+            only: decided in the database.
+
+        Raises:
+            SourcingError: EB4205, the log ends before `after`.
+        """
+        if after is not None and after > START:
+            await self._refuse_ahead(after)
+        async with self._tail.followed():
+            found = await self._tail.beyond(None)
+            if found is None:
+                return
+            read_to = seen = found.bound if after is None else after
+            server = found.server_started
+            while (found := await self._tail.beyond(read_to, server)) is not None:
+                if found.server_started != server:  # its sequence may have gone back
+                    read_to, server = seen, found.server_started
+                async with aclosing(self._pages(read_to, found.bound, only)) as pages:
+                    async for page in pages:
+                        for one in page.events:
+                            yield Recorded(one, self._registry)
+                            seen = one.position
+                        read_to = page.read_to
+
+    async def search(
+        self,
+        *,
+        only: Filter = EVERYTHING,
+        where: Callable[[Recorded], bool] = lambda _: True,
+        after: Position = START,
+        upto: Position | None = None,
+    ) -> AsyncGenerator[Recorded, None]:
+        """Those that fit, in the order of the log, in constant memory.
+
+        `only` is decided in the database, `where` here: it sees every event that `only` lets
+        through, up to the end of the log as it is now.
+        """
+        bound = (await self._storage.read_bound()).bound
+        end_at = bound if upto is None else min(bound, upto)
+        async with aclosing(self._pages(after, end_at, only)) as pages:
+            async for page in pages:
+                for one in page.events:
+                    recorded = Recorded(one, self._registry)
+                    if where(recorded):
+                        yield recorded
+
+    async def trace(self, correlation_id: str, *, only: Filter = EVERYTHING) -> list[Recorded]:
+        """What belongs to one flow, in the order in which it happened; reads the whole log."""
+        return [
+            each
+            async for each in self.search(
+                only=only,
+                where=lambda one: correlation_of(one.recorded.message) == correlation_id,
+            )
+        ]
+
+    async def show(self, id: str, *, only: Filter = EVERYTHING) -> Recorded | None:
+        """The event of an id; None: the log has none. Reads the log up to it."""
+        found = self.search(only=only, where=lambda one: one.recorded.message.id == id)
+        async with aclosing(found):
+            return await anext(found, None)
+
+    async def truncate(self, stream: str, *, before: int, tenant: str = "") -> None:
+        """Reads of the stream begin at version `before`; retention deletes what lies below."""
+        async with self._storage.transaction() as tx:
+            await tx.events.truncate(stream, before=before, tenant=tenant)
+
+    async def archive(self, stream: str, *, tenant: str = "") -> None:
+        """Take no more events; reads go on."""
+        await self._close(stream, "archived", tenant)
+
+    async def tombstone(self, stream: str, *, tenant: str = "") -> None:
+        """Take no more events, ever, and show none; retention deletes them."""
+        await self._close(stream, "tombstoned", tenant)
+
+    def open(self) -> None:
+        """The bus was entered."""
+        self._tail.open()
+
+    async def close(self) -> None:
+        """The bus is left: every subscription ends."""
+        await self._tail.close()
+
+    async def _close(
+        self, stream: str, state: Literal["archived", "tombstoned"], tenant: str
+    ) -> None:
+        async with self._storage.transaction() as tx:
+            await tx.events.close(stream, state=state, tenant=tenant)
+
+    async def _pages(
+        self, after: Position, upto: Position, only: Filter
+    ) -> AsyncGenerator[FeedPage, None]:
+        """All of it, the next page being read while the present one is handled."""
+        coming: asyncio.Task[FeedPage] | None = None
+        try:
+            while after < upto:
+                page = await (self._page(after, PAGE, upto, only) if coming is None else coming)
+                if page.read_to <= after:
+                    return
+                after = page.read_to
+                coming = None
+                if after < upto and page.events:
+                    coming = asyncio.create_task(
+                        self._page(after, PAGE, upto, only), name=f"read:{after}"
+                    )
+                yield page
+        finally:
+            if coming is not None:
+                await end([coming])
+
+    async def _page(
+        self, after: Position, limit: int, upto: Position | None, only: Filter
+    ) -> FeedPage:
+        async with self._storage.transaction() as tx:
+            return await tx.events.read_all(after=after, limit=limit, upto=upto, only=only)
+
+    async def _refuse_ahead(self, after: Position) -> None:
+        head = (await self._storage.read_bound()).head
+        if after > head:
+            raise _ahead(after, head)
+
+
+def correlation_of(message: Message) -> str:
+    """The flow a message belongs to; one that is in none begins its own."""
+    return message.headers.get("correlationid", message.id)
+
+
+def _ahead(after: Position, head: Position) -> SourcingError:
+    return SourcingError(
+        "EB4205",
+        f"position {after} is ahead of the log, which ends at {head}",
+        where="bus.events",
+        why="the position is of another log, or this one was restored from an older backup",
+        next="begin after a position of this log; 0 reads it from the start",
+    )

@@ -1,0 +1,33 @@
+"""A bus over each storage that has a log."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from eventbus import EventBus
+from eventbus.testing.conformance.samples import unique
+from tests.conformance.postgres import database
+from tests.unit.sourcing import orders
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    with database() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest) -> str:
+    if request.param == "sqlite":
+        return "sqlite://"
+    server: str = request.getfixturevalue("server")
+    return f"{server}?schema={unique('log')}"
+
+
+@pytest.fixture
+async def bus(url: str) -> AsyncIterator[EventBus]:
+    """Entered; it knows the events of orders."""
+    bus = EventBus("memory://", storage=url, handlers=[orders])
+    await bus.upgrade()
+    async with bus:
+        yield bus
