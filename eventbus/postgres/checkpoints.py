@@ -17,7 +17,7 @@ SELECT c.position, c.fingerprint = $2 AS fits, c.incarnation = i.incarnation AS 
 _SAVE = """
 WITH f AS (SELECT 1 FROM {schema}.leases WHERE name = $4 AND epoch = $5 FOR SHARE)
 UPDATE {schema}.checkpoints SET position = $2, saved_at = statement_timestamp()
- WHERE name = $1 AND position = $3 AND EXISTS (SELECT 1 FROM f)"""
+ WHERE name = $1 AND position = $3 AND state < 2 AND EXISTS (SELECT 1 FROM f)"""
 _POSITIONS = "SELECT name, position FROM {schema}.checkpoints WHERE starts_with(name, $1)"
 
 
@@ -57,7 +57,7 @@ class PostgresCheckpoints:
                 "EB5201",
                 f"checkpoint {name!r} was not saved",
                 where=f"lease {lease.name}, epoch {lease.epoch}",
-                why=f"the lease is stale, or the checkpoint is not at {after}",
+                why=f"the lease is stale, it is not at {after}, or its version is retired",
                 next="stop this work: somebody else goes on with it",
             )
 

@@ -51,6 +51,7 @@ class Pools:
         self.config = config
         self.trouble: str | None = None
         self.server: tuple[str, str] | None = None  # system identifier and timeline, at entering
+        self.application_schema: str | None = None  # where read models stand, once asked
         self.begin: str = _begin(config)
         self._pools: dict[Role, asyncpg.Pool[Any]] = {}
         self._opening = asyncio.Lock()

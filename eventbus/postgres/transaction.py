@@ -16,6 +16,7 @@ from eventbus.postgres.inbox import PostgresInbox
 from eventbus.postgres.leases import PostgresLeases
 from eventbus.postgres.outbox import PostgresOutbox
 from eventbus.postgres.parking import PostgresParking
+from eventbus.postgres.projections import PostgresProjections
 from eventbus.postgres.session import Session
 from eventbus.postgres.sql import PostgresSql
 from eventbus.storage import Work
@@ -36,6 +37,7 @@ class PostgresTransaction:
         self.inbox: PostgresInbox = PostgresInbox(session)
         self.parking: PostgresParking = PostgresParking(session)
         self.checkpoints: PostgresCheckpoints = PostgresCheckpoints(session)
+        self.projections: PostgresProjections = PostgresProjections(session)
         self.leases: PostgresLeases = PostgresLeases(session)
         self._resources = resources
 

@@ -1,9 +1,31 @@
-"""Event sourcing: deciders, aggregates, command handlers, and the log behind bus.events."""
+"""Event sourcing: deciders, aggregates, the log behind bus.events, and read models of it."""
 
 from eventbus.sourcing.aggregate import Aggregate, applies
 from eventbus.sourcing.commands import CommandHandler
 from eventbus.sourcing.decider import Decider
 from eventbus.sourcing.log import EventLog, Page
+from eventbus.sourcing.projection import (
+    FoldingProjection,
+    Projection,
+    RecordedEvent,
+    View,
+    projects,
+)
+from eventbus.sourcing.read_model import ReadModel
 from eventbus.sourcing.recorded import Recorded
 
-__all__ = ["Aggregate", "CommandHandler", "Decider", "EventLog", "Page", "Recorded", "applies"]
+__all__ = [
+    "Aggregate",
+    "CommandHandler",
+    "Decider",
+    "EventLog",
+    "FoldingProjection",
+    "Page",
+    "Projection",
+    "ReadModel",
+    "Recorded",
+    "RecordedEvent",
+    "View",
+    "applies",
+    "projects",
+]

@@ -19,7 +19,7 @@ SELECT c.position, c.fingerprint, c.incarnation = i.incarnation
   FROM eventbus_checkpoints c, eventbus_store_info i WHERE c.name = ?"""
 _SAVE = """
 UPDATE eventbus_checkpoints SET position = ?, updated_at = eventbus_now()
- WHERE name = ? AND position = ?"""
+ WHERE name = ? AND position = ? AND state < 2"""
 _POSITIONS = """
 SELECT name, position FROM eventbus_checkpoints
  WHERE name >= ? AND name < ? || char(1114111) ORDER BY name"""
@@ -63,7 +63,7 @@ class SqliteCheckpoints:
                     "EB5201",
                     f"the checkpoint {name!r} is not at {after}",
                     where=f"owner {lease.owner}, epoch {lease.epoch}",
-                    why="somebody else has moved it, or it was never loaded",
+                    why="somebody else moved it, it was never loaded, or its version is retired",
                     next="stop this work and load the checkpoint again",
                 )
 

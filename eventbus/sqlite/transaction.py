@@ -13,6 +13,7 @@ from eventbus.sqlite.inbox import SqliteInbox
 from eventbus.sqlite.leases import SqliteLeases
 from eventbus.sqlite.outbox import SqliteOutbox, flush
 from eventbus.sqlite.parking import SqliteParking
+from eventbus.sqlite.projections import SqliteProjections
 from eventbus.sqlite.sagas import SqliteSagas
 from eventbus.sqlite.session import Session
 from eventbus.sqlite.sql import SqliteSql
@@ -33,6 +34,7 @@ class SqliteTransaction:
         self.inbox: SqliteInbox = SqliteInbox(session)
         self.parking: SqliteParking = SqliteParking(session)
         self.checkpoints: SqliteCheckpoints = SqliteCheckpoints(session)
+        self.projections: SqliteProjections = SqliteProjections(session)
         self.leases: SqliteLeases = SqliteLeases(session)
         self.sagas: SqliteSagas = SqliteSagas(session)
 

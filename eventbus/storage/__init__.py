@@ -14,6 +14,7 @@ from eventbus.storage.inbox import Inbox
 from eventbus.storage.leases import Leases
 from eventbus.storage.outbox import Outbox
 from eventbus.storage.parking import Parking
+from eventbus.storage.projections import Projections
 from eventbus.storage.sql import Sql
 
 T = TypeVar("T")
@@ -32,7 +33,7 @@ class StorageCapabilities:
 class Transaction(Protocol):
     """Everything that commits or rolls back together; used by one task at a time.
 
-    Sub-stores join with their rooms (decision 0001): projections and sagas are not here yet.
+    Sub-stores join with their rooms (decision 0001): sagas are not here yet.
     """
 
     @property
@@ -47,6 +48,8 @@ class Transaction(Protocol):
     def parking(self) -> Parking: ...
     @property
     def checkpoints(self) -> Checkpoints: ...
+    @property
+    def projections(self) -> Projections: ...
     @property
     def leases(self) -> Leases: ...
     def resource(self, kind: type[T]) -> T:

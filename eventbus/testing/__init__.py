@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from eventbus.testing.faults import FaultPlan, FaultyStorage, FaultyTransport
     from eventbus.testing.harness import Clock, Harness, Published, context_for
+    from eventbus.testing.projections import Projected, projected
     from eventbus.testing.specification import given
 
 __all__ = [
@@ -14,10 +15,21 @@ __all__ = [
     "FaultyStorage",
     "FaultyTransport",
     "Harness",
+    "Projected",
     "Published",
     "context_for",
     "given",
+    "projected",
 ]
+
+_HOMES = {
+    "FaultPlan": "faults",
+    "FaultyStorage": "faults",
+    "FaultyTransport": "faults",
+    "Projected": "projections",
+    "given": "specification",
+    "projected": "projections",
+}
 
 if not TYPE_CHECKING:  # the plugin below this package is imported in every pytest run: lazily
 
@@ -25,10 +37,7 @@ if not TYPE_CHECKING:  # the plugin below this package is imported in every pyte
         """Import a public name when it is first used."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        if name == "given":
-            home = "specification"
-        else:
-            home = "faults" if name.startswith("Fault") else "harness"
+        home = _HOMES.get(name, "harness")
         value = getattr(import_module(f"{__name__}.{home}"), name)
         globals()[name] = value
         return value

@@ -31,6 +31,7 @@ from eventbus.storage.inbox import Inbox
 from eventbus.storage.leases import Lease, Leases
 from eventbus.storage.outbox import Outbox
 from eventbus.storage.parking import Parking
+from eventbus.storage.projections import Projections
 from eventbus.storage.sql import Sql
 from eventbus.testing.fault_plan import (
     POINTS,
@@ -477,6 +478,10 @@ class _FaultyTransaction:
     @property
     def checkpoints(self) -> Checkpoints:
         return cast("Checkpoints", _SubStore("checkpoints", self._inner.checkpoints, self))
+
+    @property
+    def projections(self) -> Projections:
+        return cast("Projections", _SubStore("projections", self._inner.projections, self))
 
     @property
     def leases(self) -> Leases:

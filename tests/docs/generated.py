@@ -25,6 +25,7 @@ BLOCKS = {
     "EB51": "Commits",
     "EB52": "Leases",
     "EB53": "Database schema",
+    "EB60": "Projections",
     "EB70": "Sagas",
     "EB8": "Command line",
     "EB9": "Bugs",

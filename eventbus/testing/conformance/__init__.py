@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from eventbus.testing.conformance.leases import LeaseSuite
     from eventbus.testing.conformance.outbox import OutboxSuite
     from eventbus.testing.conformance.parking import ParkingSuite
+    from eventbus.testing.conformance.projections import ProjectionSuite
     from eventbus.testing.conformance.samples import Clock, HandClock
     from eventbus.testing.conformance.sql import SqlSuite
     from eventbus.testing.conformance.stress import StressSuite
@@ -31,6 +32,7 @@ __all__ = [
     "LeaseSuite",
     "OutboxSuite",
     "ParkingSuite",
+    "ProjectionSuite",
     "SqlSuite",
     "StressSuite",
     "TransactionSuite",
@@ -51,6 +53,7 @@ if not TYPE_CHECKING:  # lazy, so that pytest can rewrite the asserts of a suite
         "LeaseSuite": "leases",
         "OutboxSuite": "outbox",
         "ParkingSuite": "parking",
+        "ProjectionSuite": "projections",
         "SqlSuite": "sql",
         "StressSuite": "stress",
         "TransactionSuite": "transactions",

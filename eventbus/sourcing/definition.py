@@ -1,0 +1,188 @@
+"""A projection as it runs: what it reads, which row each event concerns, what its code is."""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
+from typing import Any
+from zlib import crc32
+
+from eventbus.errors import WiringError
+from eventbus.event import Event
+from eventbus.sourcing.folding import Step
+from eventbus.sourcing.projection import Declared, Fold, Projection, Runs, declared, is_recorded
+from eventbus.sourcing.read_model import Rows
+
+
+class Definition:
+    """One projection of a bus.
+
+    Args:
+        projection: a subclass of `FoldingProjection`, an instance of one, or a `Projection`.
+
+    Raises:
+        WiringError: EB1262, it cannot be made, or has no name; EB1263, a general form with shards.
+    """
+
+    def __init__(self, projection: object) -> None:
+        self.folding: Declared | None = declared(projection)
+        folding = self.folding
+        self.cls: type = projection if isinstance(projection, type) else type(projection)
+        self.general: Projection | None = None
+        self.rows: Rows | None = None
+        if folding is None:
+            self.general = _general(projection)
+            self.name: str = self.general.name
+            self.version: int = getattr(projection, "version", 1)
+            self.runs: Runs = "following"
+            self.shards: int = 1
+            self.classes: tuple[type[Event], ...] = tuple(getattr(projection, "handles", ()))
+        else:
+            self.name, self.version = folding.name, folding.version
+            self.runs, self.shards = folding.runs, folding.shards
+            self.rows = folding.rows
+            self.classes = tuple(dict.fromkeys(one.what for one in folding.folds))
+            self._changes = _changes(_made(projection), folding)
+        self.types: tuple[str, ...] = tuple(sorted({_type(one) for one in self.classes}))
+        self.fingerprint: bytes = _fingerprint(self, folding)
+        self.code_hash: bytes = _code_hash(self)
+
+    def steps(self, event: Event, place: int) -> Iterable[Step]:
+        """What an event does to which rows.
+
+        Raises:
+            Exception: whatever a key function raises; `ValueError`, its answer is no key.
+        """
+        assert self.rows is not None  # noqa: S101 - asked of folding projections
+        for key, change in self._changes.get(type(event), ()):
+            yield Step(self.rows.key(key(event)), change, event, place)
+
+    def shard_of(self, text: str) -> int:
+        """Which shard a key belongs to, by its text."""
+        return crc32(text.encode()) % self.shards if self.shards > 1 else 0
+
+
+def definitions(projections: Sequence[object]) -> dict[str, Definition]:
+    """By name.
+
+    Raises:
+        WiringError: EB1263, two have one name, or write one table.
+    """
+    found: dict[str, Definition] = {}
+    tables: dict[str, str] = {}
+    for projection in projections:
+        one = Definition(projection)
+        if one.name in found:
+            raise _two(f"two projections are called {one.name!r}")
+        found[one.name] = one
+        if one.rows is not None and one.runs != "live":
+            table = one.rows.table.name
+            if table in tables:
+                raise _two(f"projections {tables[table]!r} and {one.name!r} write table {table!r}")
+            tables[table] = one.name
+    return found
+
+
+def is_projection(thing: object) -> bool:
+    """Whether something that was handed to the bus is a projection."""
+    if declared(thing) is not None:
+        return True
+    return (
+        not isinstance(thing, type)
+        and isinstance(getattr(thing, "name", None), str)
+        and inspect.iscoroutinefunction(getattr(thing, "apply", None))
+    )
+
+
+def _made(projection: object) -> object:
+    if not isinstance(projection, type):
+        return projection
+    try:
+        return projection()
+    except TypeError as error:
+        raise WiringError(
+            "EB1262",
+            f"{projection.__name__} cannot be made",
+            where=f"class {projection.__module__}.{projection.__qualname__}",
+            why=str(error),
+            next=f"hand over an object: {projection.__name__}(…)",
+        ) from None
+
+
+def _general(projection: object) -> Projection:
+    handles = getattr(projection, "handles", ())
+    for one in handles:
+        if not is_recorded(one):
+            raise WiringError(
+                "EB1262",
+                f"{type(projection).__name__} handles {one!r}",
+                where=f"class {type(projection).__module__}.{type(projection).__qualname__}",
+                why="only classes with a type stand in the log",
+                next="handles = (OrderPlaced, …)",
+            )
+    return projection  # type: ignore[return-value]
+
+
+def _changes(
+    instance: object, folding: Declared
+) -> dict[type, list[tuple[Callable[[Any], object], Callable[[Any, Any], Any]]]]:
+    found: dict[type, list[tuple[Callable[[Any], object], Callable[[Any, Any], Any]]]] = {}
+    for one in folding.folds:
+        found.setdefault(one.what, []).append((one.key, getattr(instance, one.method)))
+    return found
+
+
+def _type(cls: type[Event]) -> str:
+    assert cls.__wire__ is not None  # noqa: S101 - checked when it was declared
+    return cls.__wire__.type
+
+
+def _fingerprint(one: Definition, folding: Declared | None) -> bytes:
+    """What rows that stand there depend on: types, keys, columns, and the version by hand."""
+    parts = [one.name, str(one.version), *one.types]
+    if folding is not None:
+        table = folding.rows.table
+        parts += [table.name, *table.key]
+        parts += [f"{name}: {kind!r}" for name, kind in table.columns.items()]
+        parts += [source for fold in folding.folds for source in _key_sources(one, fold)]
+    return sha256("\0".join(parts).encode()).digest()
+
+
+def _code_hash(one: Definition) -> bytes:
+    """Of everything that makes rows: a shadow of other code is not gone on with."""
+    names = ["apply"] if one.folding is None else [fold.method for fold in one.folding.folds]
+    trees = [_tree(getattr(one.cls, name)) for name in names]
+    sources = ["" if tree is None else ast.unparse(tree) for tree in trees]
+    return sha256("\0".join([one.fingerprint.hex(), *names, *sources]).encode()).digest()
+
+
+def _key_sources(one: Definition, fold: Fold) -> Iterable[str]:
+    """How the key is written where it is declared, and the function that is named there."""
+    yield f"{_type(fold.what)} {fold.method}"
+    method = _tree(getattr(one.cls, fold.method))
+    if method is not None:
+        yield from (ast.unparse(decorator) for decorator in method.decorator_list)
+    if getattr(fold.key, "__name__", "<lambda>") != "<lambda>":
+        function = _tree(fold.key)
+        yield fold.key.__name__ if function is None else ast.unparse(function)
+
+
+def _tree(function: Any) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
+    """Parsed, so that neither lines nor comments nor layout matter."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):  # typed at a prompt, or not a function
+        return None
+    first = tree.body[0] if tree.body else None
+    return first if isinstance(first, ast.FunctionDef | ast.AsyncFunctionDef) else None
+
+
+def _two(what: str) -> WiringError:
+    return WiringError(
+        "EB1263",
+        what,
+        where="handlers= of EventBus",
+        why="checkpoints, tables and commands are found by this name",
+        next="give one of them another name, or leave it out",
+    )

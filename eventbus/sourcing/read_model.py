@@ -1,0 +1,252 @@
+"""Rows of read models: pydantic models whose fields are the columns of a table."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any, ClassVar
+from uuid import UUID
+
+import orjson
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from eventbus.errors import WiringError
+from eventbus.storage.projections import Kind, Table, kind_of
+
+Key = tuple[Any, ...]
+
+_TABLE = re.compile(r"[a-z_][a-z0-9_]{0,49}")  # PostgreSQL cuts at 63, and __v1234567 follows
+_COLUMN = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
+_LOWEST, _HIGHEST = -(2**63), 2**63 - 1
+
+
+class ReadModel(BaseModel):
+    """A row: its fields are columns; the framework makes, rebuilds, compares, switches the table.
+
+    Frozen: what changes a row answers with another one. Every field but the key has a default.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, allow_inf_nan=False)
+    __named__: ClassVar[tuple[str, tuple[str, ...]] | None] = None
+
+    def __init_subclass__(cls, *, table: str, key: str | Sequence[str], **config: Any) -> None:
+        super().__init_subclass__(**config)
+        cls.__named__ = table, (key,) if isinstance(key, str) else tuple(key)
+
+
+class Rows:
+    """How rows of one model go into their table, and come out of it."""
+
+    def __init__(self, model: type[ReadModel]) -> None:
+        self.model: type[ReadModel] = model
+        self.table: Table = table_of(model)
+        self._write: dict[str, Callable[[Any], Any]] = {
+            name: _writer(annotation) for name, annotation in self.table.columns.items()
+        }
+        self._key = [(name, *kind_of(self.table.columns[name])) for name in self.table.key]
+
+    def key(self, value: Any) -> Key:
+        """What a key function answered, as the key of a row.
+
+        Raises:
+            ValueError, TypeError: it does not fit the columns of the key.
+        """
+        key: Key = value if isinstance(value, tuple) else (value,)
+        if len(key) != len(self._key):
+            raise ValueError(f"a key of {len(key)} values, the table has {len(self._key)}")
+        for (name, kind, _), part in zip(self._key, key, strict=True):
+            if not isinstance(part, _PYTHON[kind]):
+                raise TypeError(f"{name}: {type(part).__name__} is no {kind}")
+            _FIT[kind](part)
+        return key
+
+    def new(self, key: Key) -> ReadModel:
+        """A row of the defaults."""
+        return self.model.model_validate(dict(zip(self.table.key, key, strict=True)))
+
+    def read(self, row: Mapping[str, Any]) -> ReadModel:
+        """What the database gave."""
+        return self.model.model_validate(dict(row), strict=False)
+
+    def key_of(self, row: ReadModel) -> Key:
+        """The key of a row."""
+        return tuple(getattr(row, name) for name in self.table.key)
+
+    def write(self, row: ReadModel) -> dict[str, Any]:
+        """What the database takes.
+
+        Raises:
+            ValueError: a value does not fit its column; it names the column, not the value.
+        """
+        values = row.__dict__
+        written: dict[str, Any] = {}
+        for name, write in self._write.items():
+            try:
+                written[name] = write(values[name])
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{self.table.name}.{name}: {error}") from None
+        return written
+
+
+def table_of(model: type[ReadModel]) -> Table:
+    """The table of a read model.
+
+    Raises:
+        WiringError: EB1260, name, key or columns cannot be those of a table.
+    """
+    assert model.__named__ is not None  # noqa: S101 - every subclass has it
+    name, key = model.__named__
+    fields = model.model_fields
+    if not _TABLE.fullmatch(name):
+        raise _refused(model, f"{name!r} is no name of a table: lower case, at most 50 characters")
+    if re.search(r"__v\d+$", name):
+        raise _refused(model, f"{name!r} ends like the tables beside a rebuild")
+    if not key or len(set(key)) != len(key) or any(part not in fields for part in key):
+        raise _refused(model, f"key={key!r} are no fields; its fields are: {', '.join(fields)}")
+    if len({field.lower() for field in fields}) < len(fields):
+        raise _refused(model, "two fields differ in case only, and SQLite does not tell them apart")
+    for field, info in fields.items():
+        if not _COLUMN.fullmatch(field):
+            raise _refused(model, f"{field!r} is no name of a column")
+        kind, nullable = kind_of(info.annotation)
+        if field in key and (nullable or kind in {"json", "float"}):
+            raise _refused(
+                model,
+                f"{field} is part of the key: text, a number without fraction, a time, a UUID",
+            )
+        if field not in key and info.is_required():
+            raise _refused(model, f"{field} has no default, and a new row is made of defaults")
+    columns = {field: info.annotation for field, info in fields.items()}
+    return Table(name=name, key=key, columns=columns)
+
+
+def key_text(key: Key) -> str:
+    """A key as text: what is parked under, and what a shard is chosen by."""
+    if len(key) == 1:
+        return _text(key[0])
+    return "/".join(_text(part).replace("%", "%25").replace("/", "%2F") for part in key)
+
+
+def _text(part: object) -> str:
+    if isinstance(part, datetime):
+        return part.astimezone(UTC).isoformat()
+    if isinstance(part, date):
+        return part.isoformat()
+    if isinstance(part, bytes):
+        return part.hex()
+    if isinstance(part, str):
+        return str.__str__(part)
+    if isinstance(part, Decimal):
+        return format(part.normalize(), "f")  # equal numbers, one text
+    return str(part)
+
+
+def _writer(annotation: Any) -> Callable[[Any], Any]:
+    kind, nullable = kind_of(annotation)
+    if kind == "json":
+        return _json(annotation)
+    fits, python = _FIT[kind], _PYTHON[kind]
+
+    def write(value: Any) -> Any:
+        if value is None and nullable:
+            return None
+        if not isinstance(value, python):
+            raise TypeError(f"{type(value).__name__} is no {kind}")
+        return fits(value)
+
+    return write
+
+
+def _json(annotation: Any) -> Callable[[Any], Any]:
+    adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+
+    def write(value: Any) -> Any:
+        plain = adapter.dump_python(value, mode="json", warnings="error")
+        if b"\\u0000" in orjson.dumps(plain):
+            raise ValueError("text with NUL")
+        return plain
+
+    return write
+
+
+def _any(value: Any) -> Any:
+    return value
+
+
+def _fitting_text(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("text with NUL")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("text with a lone surrogate") from None
+    return value
+
+
+def _fitting_int(value: int) -> int:
+    if not _LOWEST <= value <= _HIGHEST:
+        raise ValueError("a number of more than 64 bits")
+    return value
+
+
+def _fitting_float(value: float) -> float:
+    if value - value != 0:
+        raise ValueError("a number that is not finite")
+    return float(value)
+
+
+def _fitting_decimal(value: Decimal) -> Decimal:
+    if not value.is_finite():
+        raise ValueError("a number that is not finite")
+    if not -1000 < value.adjusted() < 1000:
+        raise ValueError("a number of more than 1000 digits")
+    return value
+
+
+def _fitting_moment(value: datetime) -> datetime:
+    if value.utcoffset() is None:
+        raise ValueError("a time without a zone")
+    return value
+
+
+def _fitting_date(value: date) -> date:
+    if isinstance(value, datetime):
+        raise TypeError("a time is no date")
+    return value
+
+
+_FIT: dict[Kind, Callable[[Any], Any]] = {
+    "str": _fitting_text,
+    "int": _fitting_int,
+    "float": _fitting_float,
+    "bool": bool,
+    "Decimal": _fitting_decimal,
+    "UUID": _any,
+    "date": _fitting_date,
+    "datetime": _fitting_moment,
+    "bytes": _any,
+    "json": _any,
+}
+_PYTHON: dict[Kind, Any] = {
+    "str": str,
+    "int": int,
+    "float": (float, int),
+    "bool": bool,
+    "Decimal": Decimal,
+    "UUID": UUID,
+    "date": date,
+    "datetime": datetime,
+    "bytes": bytes,
+    "json": object,
+}
+
+
+def _refused(model: type[ReadModel], why: str) -> WiringError:
+    return WiringError(
+        "EB1260",
+        f"{model.__name__} cannot be a table",
+        where=f"class {model.__module__}.{model.__qualname__}",
+        why=why,
+        next='class Revenue(ReadModel, table="revenue", key="country"), all other fields with a'
+        " default",
+    )

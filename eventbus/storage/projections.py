@@ -1,0 +1,213 @@
+"""Versions and tables of read models: what following and rebuilding do to the database."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from types import NoneType, UnionType
+from typing import Any, Literal, Protocol, Union, get_args, get_origin
+from uuid import UUID
+
+from eventbus.errors import StorageError
+from eventbus.storage.events import Position
+
+Kind = Literal[
+    "str", "int", "float", "bool", "Decimal", "UUID", "date", "datetime", "bytes", "json"
+]
+Status = Literal["building", "following", "active", "retired"]
+
+EXAMPLES = 10  # of a comparison
+
+_SHADOW = re.compile(r"__v\d+$")
+_KINDS: dict[Any, Kind] = {
+    str: "str",
+    int: "int",
+    float: "float",
+    bool: "bool",
+    Decimal: "Decimal",
+    UUID: "UUID",
+    date: "date",
+    datetime: "datetime",
+    bytes: "bytes",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table of rows by key; its further indexes are those of the live table."""
+
+    name: str
+    key: tuple[str, ...]
+    columns: Mapping[str, Any]  # name -> annotation, `str | None` too
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectionVersion:
+    """One built form of a projection; at most one of a name is active."""
+
+    name: str
+    version: int
+    status: Status
+    code_hash: bytes
+    shards: int
+    built_to: Position | None
+    publishes_after: Position
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """What a switch would change."""
+
+    equal: int
+    differ: int
+    new: int
+    gone: int
+    examples: Sequence[Mapping[str, Any]]  # kind, key, columns: never a value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a rebuild is."""
+
+    phase: str
+    done: int
+    total: int
+    rows: int
+    rate: float  # done per second since the last beat
+    running_seconds: float
+    silent_seconds: float  # since the last beat
+
+
+class Projections(Protocol):
+    """The tables of read models, within a transaction."""
+
+    async def versions(self, name: str) -> Sequence[ProjectionVersion]:
+        """All of a name, the oldest first."""
+        ...
+
+    async def names(self) -> Sequence[str]:
+        """Of all projections that this database knows."""
+        ...
+
+    async def create(self, version: ProjectionVersion, table: Table | None) -> bool:
+        """The row, and the table with its primary key only; False: the version stood there.
+
+        Without a table: a projection that writes by itself.
+
+        Raises:
+            StorageError: EB6003, a table of that name stands there.
+        """
+        ...
+
+    async def drop(self, name: str, version: int) -> None:
+        """Forget a version that is not active: row, table, checkpoints, marks, progress."""
+        ...
+
+    async def built(self, name: str, version: int, *, to: Position) -> None:
+        """Keep how far the scan of a version goes: once, before it begins."""
+        ...
+
+    async def states(
+        self, table: Table, keys: Iterable[tuple[Any, ...]]
+    ) -> Sequence[Mapping[str, Any]]:
+        """The rows of these keys, as far as there are any; json columns as Python values."""
+        ...
+
+    async def write(
+        self,
+        table: Table,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        gone: Sequence[tuple[Any, ...]] = (),
+    ) -> None:
+        """Insert or replace rows, delete keys: one statement each, in the order of keys."""
+        ...
+
+    async def load(self, table: Table, rows: Iterable[Sequence[Any]]) -> int:
+        """Copy rows, in the order of the columns, into a table that has none of these keys."""
+        ...
+
+    async def index(self, table: Table) -> None:
+        """Give a shadow the live table's further indexes, and let the planner look at it."""
+        ...
+
+    async def compare(self, old: Table, new: Table, *, sample: int = 0) -> Difference:
+        """Row by row; with `sample` only so many keys of the new one. At most 10 examples."""
+        ...
+
+    async def switch(self, name: str, *, to: int) -> None:
+        """Let version `to` be the active one: tables, rows, checkpoints.
+
+        Who waits for a checkpoint of the old version fails afterwards.
+
+        Raises:
+            StorageError: EB6008, they do not stand at one position, or there is no such version.
+                Nothing was changed.
+        """
+        ...
+
+    async def progress(self, name: str, phase: str, *, done: int, total: int, rows: int) -> None:
+        """Keep how far a rebuild is."""
+        ...
+
+    async def standing(self, name: str) -> Progress | None:
+        """How far the last rebuild was at its last beat; None: there was none."""
+        ...
+
+
+def kind_of(annotation: Any) -> tuple[Kind, bool]:
+    """How values of an annotation are stored, and whether None is one of them."""
+    nullable = False
+    if get_origin(annotation) in {Union, UnionType}:
+        others = [one for one in get_args(annotation) if one is not NoneType]
+        nullable = len(others) < len(get_args(annotation))
+        annotation = others[0] if len(others) == 1 else Any
+    return _KINDS.get(annotation, "json"), nullable
+
+
+def live_of(table: str) -> str:
+    """The name of the live table of a shadow."""
+    return _SHADOW.sub("", table)
+
+
+def one_position(name: str, standing: Mapping[str, int], prefixes: Sequence[str]) -> Position:
+    """Where all checkpoints of two versions stand.
+
+    Raises:
+        StorageError: EB6008, at different positions, or one version has none.
+    """
+    for prefix in prefixes:
+        if not any(one.startswith(prefix) for one in standing):
+            raise not_at_one_position(name, f"{prefix.rstrip('/')} has no checkpoint")
+    if len(set(standing.values())) != 1:
+        places = ", ".join(f"{one} at {position}" for one, position in standing.items())
+        raise not_at_one_position(name, f"they do not stand at one position: {places:.400}")
+    return Position(next(iter(standing.values())))
+
+
+def not_at_one_position(name: str, why: str) -> StorageError:
+    """EB6008: the error of a switch that is refused."""
+    return StorageError(
+        "EB6008",
+        f"projection {name!r} is not switched",
+        where="projections.switch",
+        why=why,
+        next="nothing was changed: let the new version catch up with the old one, then again",
+    )
+
+
+def table_is_there(table: str) -> StorageError:
+    """EB6003: the error of a table that is not ours."""
+    return StorageError(
+        "EB6003",
+        f"a table {table!r} stands there already",
+        where="projections.create",
+        why="a projection makes its table itself, and writes over nobody else's",
+        next="give the read model another table, or drop that one if nobody needs it",
+    )
+
+
+def shadow_of(table: Table, version: int) -> Table:
+    """The table beside the live one in which a version is built."""
+    return Table(name=f"{table.name}__v{version}", key=table.key, columns=table.columns)
