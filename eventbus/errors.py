@@ -255,3 +255,15 @@ class CommitUnknownError(StorageError):
     async def resolve(self) -> Literal["committed", "rolled_back", "unknown"]:
         """Ask the database what became of the transaction; `unknown` if it cannot tell either."""
         return "unknown" if self._ask is None else await self._ask()
+
+
+class SagaError(EventBusError):
+    """Look at the saga that the message names: it cannot go on by itself."""
+
+
+class IllegalTransitionError(SagaError):
+    """Report it: the framework was about to break a promise of sagas, and stopped."""
+
+
+class SagaMethodError(SagaError):
+    """Mend the saga class: one of its methods failed or answered what it may not."""

@@ -18,6 +18,7 @@ ROOMS = [
     "eventbus.message",
     "eventbus.observability",
     "eventbus.resilience",
+    "eventbus.saga",
     "eventbus.service",
     "eventbus.sourcing",
     "eventbus.sqlite",

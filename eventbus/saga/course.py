@@ -1,0 +1,127 @@
+"""Several inputs of one saga in one transaction: what its engine feeds, and what it writes."""
+
+from dataclasses import replace
+from datetime import datetime
+
+from eventbus.saga.advance import advance
+from eventbus.saga.decision import Decision
+from eventbus.saga.definition import Definition
+from eventbus.saga.input import Input, TimerFired
+from eventbus.saga.instance import Instance, Steps
+from eventbus.storage.sagas import (
+    Arm,
+    CallRequest,
+    Correlation,
+    JournalEntry,
+    Phase,
+    SagaChange,
+    SagaRecord,
+    StepRow,
+)
+
+
+class Course:
+    """One locked saga: each input meets what the decision before left.
+
+    A decision that raises changes nothing: the inputs before it stand, the next may follow.
+    """
+
+    def __init__(self, definition: Definition, record: SagaRecord) -> None:
+        self.definition = definition
+        self.saga: Instance = Instance.of(record)
+        self.steps: Steps = tuple(record.steps)
+        self._now: datetime = record.now
+        self._was: int = record.version
+        self._moved: Definition | None = None
+        self._put: dict[tuple[int, Phase], StepRow] = {}
+        self._arm: dict[str, Arm] = {}
+        self._disarm: dict[str, None] = {}
+        self._calls: dict[object, CallRequest] = {}
+        self._journal: list[JournalEntry] = []
+        self._pinned = (record.definition, record.digest)
+
+    def feed(self, input: Input) -> Decision | None:
+        """Decide; None: a timer that a decision before moved or ended, nothing happened."""
+        if isinstance(input, TimerFired) and (
+            input.name in self._arm or input.name in self._disarm
+        ):
+            return None
+        decision = advance(self.definition, self.saga, self.steps, input, self._now)
+        self._note(decision)
+        return decision
+
+    def _note(self, decision: Decision) -> None:
+        self.saga = after(self.saga, decision)
+        self.steps = steps_after(self.steps, decision)
+        self._put.update({(row.seq, row.phase): row for row in decision.steps})
+        for name in decision.disarm:
+            self._arm.pop(name, None)
+            self._disarm[name] = None
+        for arm in decision.arm:
+            self._disarm.pop(arm.name, None)
+            self._arm[arm.name] = arm
+        self._calls.update({call.effect_id: call for call in decision.calls})
+        self._journal.append(decision.journal)
+        if decision.ignored is None:
+            self._moved = self.definition
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self._journal)
+
+    def change(self, *, worker: str, correlations: tuple[Correlation, ...] = ()) -> SagaChange:
+        """All transitions as one write.
+
+        Args:
+            worker: who made them, for the journal.
+            correlations: those of the decisions, with the tenant before the value.
+        """
+        version, digest = self._pinned
+        if self._moved is not None:
+            version, digest = self._moved.version, self._moved.digest
+        saga = self.saga
+        return SagaChange(
+            saga_id=saga.saga_id,
+            was=self._was,
+            version=saga.version,
+            definition=version,
+            digest=digest,
+            status=saga.status,
+            paused=saga.paused,
+            intent=saga.intent,
+            state_name=saga.state_name,
+            data=saga.data,
+            data_version=saga.data_version,
+            plan=None if saga.plan is None else saga.plan.encoded(),
+            error=None if saga.error is None else saga.error.encoded(),
+            steps=tuple(self._put.values()),
+            arm=tuple(self._arm.values()),
+            disarm=tuple(self._disarm),
+            calls=tuple(self._calls.values()),
+            correlations=correlations,
+            journal=tuple(replace(entry, worker=worker) for entry in self._journal),
+        )
+
+
+def after(saga: Instance, decision: Decision) -> Instance:
+    """The instance as the decision leaves it."""
+    return replace(
+        saga,
+        status=decision.status,
+        paused=decision.paused,
+        intent=decision.intent,
+        state_name=decision.state_name,
+        data=decision.data,
+        data_version=decision.data_version,
+        plan=decision.plan,
+        error=decision.error,
+        version=decision.journal.version,
+    )
+
+
+def steps_after(steps: Steps, decision: Decision) -> tuple[StepRow, ...]:
+    """The step log as the decision leaves it."""
+    rows = {(row.seq, row.phase): row for row in steps}
+    rows.update({(row.seq, row.phase): row for row in decision.steps})
+    return tuple(rows.values())

@@ -1,0 +1,77 @@
+"""The step log: one row per step and phase, and what a row has to remember beside its columns."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import orjson
+
+from eventbus.storage.sagas import Phase, StepRow
+
+DEFINITE = frozenset({"succeeded", "rejected", "cancelled", "skipped"})
+REFUSED = frozenset({"rejected", "cancelled"})  # no effect, and none will come
+OPEN = frozenset({"dispatched", "unknown"})  # there may be an effect, or come one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """What stands in the column `error` of a step."""
+
+    since: str | None = None  # the first sending, RFC 3339
+    why: str | None = None  # it was rejected, gave up, or is skipped
+    asked: int = 0  # how often it was asked what became of it
+    working: bool = False  # a worker has the call
+    taken: bool = False  # a process handled its rejection
+    do: dict[str, Any] | None = None  # a process's step: its command and its options
+
+
+EMPTY = Note()
+
+
+def note_of(row: StepRow) -> Note:
+    """What the row remembers."""
+    return EMPTY if row.error is None else Note(**orjson.loads(row.error))
+
+
+def noted(row: StepRow, **changes: Any) -> StepRow:
+    """The row with a note that differs."""
+    note = replace(note_of(row), **changes)
+    kept = {name: value for name, value in asdict(note).items() if value}
+    return replace(row, error=orjson.dumps(kept) if kept else None)
+
+
+class StepLog:
+    """The rows of one saga while a transition is made."""
+
+    def __init__(self, rows: "tuple[StepRow, ...] | list[StepRow]") -> None:
+        self._rows: dict[tuple[int, Phase], StepRow] = {(row.seq, row.phase): row for row in rows}
+        self._changed: dict[tuple[int, Phase], StepRow] = {}
+
+    def put(self, row: StepRow) -> StepRow:
+        """Add a row, or replace that of its place and phase."""
+        place = (row.seq, row.phase)
+        self._rows[place] = self._changed[place] = row
+        return row
+
+    def get(self, seq: int, phase: Phase = "forward") -> StepRow | None:
+        """The row of a place and phase."""
+        return self._rows.get((seq, phase))
+
+    def forward(self, seq: int) -> StepRow:
+        """The forward row of a place that is known to have one."""
+        return self._rows[seq, "forward"]
+
+    @property
+    def forwards(self) -> list[StepRow]:
+        """Forward rows in the order of starting."""
+        rows = [row for (_, phase), row in self._rows.items() if phase == "forward"]
+        return sorted(rows, key=lambda row: row.seq)
+
+    @property
+    def rows(self) -> tuple[StepRow, ...]:
+        """All of them."""
+        return tuple(self._rows.values())
+
+    @property
+    def changed(self) -> tuple[StepRow, ...]:
+        """What was put, as it is now."""
+        return tuple(self._changed.values())
