@@ -33,7 +33,9 @@ from eventbus.handler import Context, Group, Middleware, UnitOfWork
 from eventbus.inspection import Inspected, Inspection, Place
 from eventbus.instrumentation import Instrumentation
 from eventbus.message import NO_HEADERS
+from eventbus.pubsub.attempt import Attempts
 from eventbus.pubsub.guarantees import GRACE
+from eventbus.pubsub.replay import Replay, Replayed, no_group
 from eventbus.pubsub.routes import Handler, Routes, collect, group_routes, named_handler
 from eventbus.pubsub.unit_of_work import (
     Publishing,
@@ -43,9 +45,11 @@ from eventbus.pubsub.unit_of_work import (
     refuse_if_held,
     wrong_verb,
 )
+from eventbus.pubsub.watchdog import Watchdog
 from eventbus.service import until_signal
 from eventbus.sourcing.log import EventLog
 from eventbus.storage import Storage, open_storage
+from eventbus.storage.events import Position
 from eventbus.transport import Transport, open_transport
 
 
@@ -392,6 +396,42 @@ class EventBus:
                 guard=refuse_if_held,
             )
         return self._events
+
+    async def replay(
+        self,
+        group: str,
+        *,
+        after: Position = Position(0),  # noqa: B008 - an int
+        upto: Position | None = None,
+        tell: Callable[[Replayed], None] = lambda _: None,
+    ) -> Replayed:
+        """Feed a group from the log, beside the live one; `ctx.replaying` is True.
+
+        What its handlers write by `ctx.sql` is written; what they publish, send and append is
+        checked and counted, and does not leave. The inbox is not asked: it runs again.
+
+        Args:
+            group: its name.
+            after: begin behind this position.
+            upto: the last position; None: as far as the log can be read now.
+            tell: hears how far it is, after each transaction.
+
+        Raises:
+            ConfigurationError: EB1006, there is no such group.
+            SourcingError: EB4206, an event failed: what came before it is kept. EB4205, the log
+                ends before `after`.
+        """
+        refuse_if_held("replay")
+        self._entered("replay")
+        storage = self._needs_storage("replay")
+        if group not in self._groups:
+            raise no_group(group, self._groups)
+        end_at = (await self.events.read_all(after=after, limit=1)).bound
+        routes = self._groups[group]
+        watchdog = Watchdog(group, routes.group.timeout)
+        attempts = Attempts(routes, self._registry, watchdog, middleware=self._middleware)
+        replay = Replay(routes, attempts, storage, self._publishing)
+        return await replay.run(after, end_at if upto is None else min(upto, end_at), tell)
 
     # -- inside ----------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "outbox": ("outbox:outbox", "What waits for the broker: relay, status, list, retry, pause."),
     "parked": ("parked:parked", "What failed and is tried again, with what waits behind it."),
     "dead-letter": ("dead_letter:dead_letter", "What was given up: list, edit, redrive, discard."),
+    "event": ("event:event", "The log: tail, trace, read, search, export, replay."),
     "verify": ("verify:verify", "Audit a live system: outbox, inbox, parking, read-only."),
     "db": ("db:db", "The schema of the storage: upgrade, status, check."),
     "schema": ("schema:schema", "Types that travel: list, show, snapshot, check, upcast."),

@@ -1,0 +1,316 @@
+"""`eventbus event`: the log, looked into, followed, exported; publish and replay."""
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from eventbus.cli.flags import Command, Settings, all_of
+from eventbus.cli.main import Commands
+from eventbus.cli.output import cell, note, show_facts, to_json
+from eventbus.cli.recorded import line_of, row_of, show_events, with_log
+
+if TYPE_CHECKING:
+    from eventbus.sourcing import EventLog, Recorded
+    from eventbus.storage.events import Filter, Position
+
+Row = dict[str, Any]
+
+
+class Moment(click.ParamType[datetime]):
+    """`2026-11-26`, `2026-11-26T14:00`, with or without an offset; without one it is UTC."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        """An aware time."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            told = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time; write 2026-11-26T14:00", param, ctx)
+        return told if told.tzinfo is not None else told.replace(tzinfo=UTC)
+
+
+@click.group("event", cls=Commands)
+def event() -> None:
+    """What the streams hold: look, follow, export; publish and replay."""
+
+
+_selecting = all_of(
+    [
+        click.option("--type", "types", multiple=True, help="Only this type; repeat it."),
+        click.option("--category", help="Only streams CATEGORY-…"),
+        click.option("--tenant", help="Only this tenant."),
+        click.option("--stream", help="Only this stream."),
+        click.option("--key", help="Only this key."),
+        click.option("--correlation", help="Only this flow."),
+        click.option("--since", type=Moment(), help="Recorded then or later."),
+        click.option("--until", type=Moment(), help="Recorded then or earlier."),
+        click.option("--where", help="A condition: 'data.cents > 100'."),
+        click.option("--from", "first", type=click.IntRange(0), help="From this position on."),
+    ]
+)
+
+
+@event.command(cls=Command)
+@click.argument("type", required=False)
+@click.option("--key", help="Only this key.")
+@click.option("--correlation", help="Only this flow.")
+@click.option("--where", help="A condition: 'data.cents > 100'.")
+@click.option("--from", "first", type=click.IntRange(0), help="From this position on; else now.")
+@click.option("--limit", type=click.IntRange(1), help="End after so many.")
+@click.pass_obj
+def tail(
+    settings: Settings, /, type: str | None, first: int | None, limit: int | None, **selection: Any
+) -> None:
+    """Events as they are recorded, a line each, until Ctrl-C."""
+    fits = _fitting(**selection)
+    only = _filter(types=() if type is None else (type,))
+
+    async def follow(log: "EventLog") -> None:
+        shown = 0
+        after = None if first is None else _before(first)
+        async with aclosing(log.subscribe(after=after, only=only)) as events:
+            async for one in events:
+                row = row_of(one)
+                if fits(row):
+                    click.echo(line_of(row) if settings.output == "table" else to_json(row))
+                    shown += 1
+                if shown == limit:
+                    return
+
+    with_log(settings, follow)
+
+
+@event.command(cls=Command)
+@click.argument("correlation_id")
+@click.option("--format", "form", type=click.Choice(["tree", "dot"]), default="tree")
+@click.pass_obj
+def trace(settings: Settings, correlation_id: str, form: str) -> None:
+    """What belongs to one flow, each under what caused it."""
+    from eventbus.cli.flow import dot, tree
+
+    async def ask(log: "EventLog") -> list[Row]:
+        return [row_of(one) for one in await log.trace(correlation_id)]
+
+    rows = with_log(settings, ask)
+    if not rows:
+        raise _none(f"no event of the flow {correlation_id}", "eventbus event search")
+    lines = tree(rows) if form == "tree" else dot(rows)
+    if settings.output != "table":
+        show_events(settings, "event trace", rows)
+        return
+    for line in lines:
+        click.echo(line)
+
+
+@event.command(cls=Command)
+@click.argument("stream")
+@click.option("--from", "first", type=click.IntRange(1), default=1, help="From this version on.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--tenant", default="", help="Whose stream it is.")
+@click.pass_obj
+def read(settings: Settings, stream: str, first: int, limit: int, tenant: str) -> None:
+    """The events of one stream, in the order of their versions."""
+
+    async def ask(log: "EventLog") -> list[Row]:
+        found = await log.read(stream, after=first - 1, limit=limit, tenant=tenant)
+        if not found and not await log.read(stream, limit=1, tenant=tenant):
+            raise await _no_stream(log, stream)
+        return [row_of(one) for one in found]
+
+    show_events(settings, "event read", with_log(settings, ask))
+
+
+@event.command(cls=Command)
+@click.argument("id")
+@click.pass_obj
+def show(settings: Settings, id: str) -> None:
+    """One event with its place, headers and data."""
+
+    async def ask(log: "EventLog") -> "Recorded | None":
+        return await log.show(id)
+
+    one = with_log(settings, ask)
+    if one is None:
+        raise _none(f"no event {id}", "eventbus event search --key K | --where 'data.cents > 100'")
+    row = row_of(one)
+    show_facts(settings, "event show", row, _lines(row))
+
+
+@event.command(cls=Command)
+@_selecting
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
+@click.pass_obj
+def search(settings: Settings, /, limit: int, **selection: Any) -> None:
+    """Events that fit, in the order of the log."""
+    rows = with_log(settings, lambda log: _some(log, limit, **selection))
+    show_events(settings, "event search", rows)
+
+
+@event.command(cls=Command)
+@click.argument("file", type=click.Path(dir_okay=False, writable=True, allow_dash=True))
+@_selecting
+@click.pass_obj
+def export(settings: Settings, /, file: str, **selection: Any) -> None:
+    """Events as JSON lines, whole, in the order of the log; `-` is stdout."""
+
+    async def write(log: "EventLog", line: Callable[[str], object]) -> int:
+        count = 0
+        async with aclosing(_found(log, **selection)) as rows:
+            async for row in rows:
+                line(f"{to_json(row)}\n")
+                count += 1
+        return count
+
+    if file == "-":
+        with_log(settings, lambda log: write(log, lambda line: click.echo(line, nl=False)))
+        return
+    with Path(file).open("w", encoding="utf-8") as out:
+        count = with_log(settings, lambda log: write(log, out.write))
+    note(settings, f"{count:,} events in {file}")
+
+
+@event.command(cls=Command)
+@click.argument("type")
+@click.option("--data", required=True, metavar="JSON|@FILE", help="The body.")
+@click.option("--key", help="Of a type the app has no class for.")
+@click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="Repeat it.")
+@click.option("--untyped", is_flag=True, help="Although the app has no class for it.")
+@click.pass_obj
+def publish(settings: Settings, /, type: str, **options: Any) -> int:
+    """Publish one event by the app, checked by its class."""
+    from eventbus.cli.publishing import published
+
+    return published(settings, type, **options)
+
+
+@event.command(cls=Command)
+@click.option("--group", required=True, help="The group that gets them.")
+@click.option("--from", "first", type=click.IntRange(0), default=0, help="The first position.")
+@click.option("--to", "last", type=click.IntRange(0), help="The last one; else as far as it goes.")
+@click.pass_obj
+def replay(settings: Settings, group: str, first: int, last: int | None) -> int:
+    """Feed one group from the log; what it writes is written, what it publishes stays here."""
+    from eventbus.cli.publishing import replayed
+
+    return replayed(settings, group, _before(first), last)
+
+
+async def _some(log: "EventLog", limit: int, **selection: Any) -> list[Row]:
+    rows: list[Row] = []
+    async with aclosing(_found(log, **selection)) as found:
+        async for row in found:
+            rows.append(row)
+            if len(rows) == limit:
+                break
+    return rows
+
+
+async def _found(
+    log: "EventLog",
+    types: tuple[str, ...],
+    category: str | None,
+    tenant: str | None,
+    first: int | None,
+    **selection: Any,
+) -> AsyncGenerator[Row, None]:
+    fits = _fitting(**selection)
+    only = _filter(types=types, category=category, tenant=tenant)
+    async with aclosing(log.search(only=only, after=_before(first or 0))) as events:
+        async for one in events:
+            row = row_of(one)
+            if fits(row):
+                yield row
+
+
+def _fitting(
+    *,
+    where: str | None = None,
+    stream: str | None = None,
+    key: str | None = None,
+    correlation: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> Callable[[Row], bool]:
+    """What the database cannot be asked."""
+    from eventbus.cli.condition import condition
+
+    holds = (lambda _: True) if where is None else condition(where)
+    wanted = {"stream": stream, "correlation_id": correlation}
+    equal = {name: value for name, value in wanted.items() if value is not None}
+    keys = None if key is None else lambda row: {key, f"{row['tenant']}/{key}"}
+
+    def fits(row: Row) -> bool:
+        at = datetime.fromisoformat(row["recorded_at"])
+        return (
+            all(row[name] == value for name, value in equal.items())
+            and (keys is None or row["key"] in keys(row))
+            and (since is None or at >= since)
+            and (until is None or at <= until)
+            and holds(row)
+        )
+
+    return fits
+
+
+def _filter(**wanted: Any) -> "Filter":
+    from eventbus.storage.events import Filter
+
+    return Filter(**wanted)
+
+
+def _before(position: int) -> "Position":
+    """`--from` names the first event; reading begins behind a position."""
+    from eventbus.storage.events import Position
+
+    return Position(max(position - 1, 0))
+
+
+def _lines(row: Mapping[str, Any]) -> list[str]:
+    facts = [name for name in row if name not in {"data", "headers"} and row[name] is not None]
+    return [
+        *(f"{name.replace('_', ' '):<15}{cell(row[name])}" for name in facts),
+        *(f"{'header':<15}{cell(name)}: {cell(value)}" for name, value in row["headers"].items()),
+        f"{'data':<15}{cell(to_json(row['data']))}",
+    ]
+
+
+def _none(what: str, instead: str) -> Exception:
+    from eventbus.cli.locate import called
+    from eventbus.errors import EventBusError
+
+    return EventBusError(
+        "EB8007",
+        what,
+        where=called(),
+        why="no stream holds one: published without being recorded, or in another storage",
+        next=instead,
+    )
+
+
+async def _no_stream(log: "EventLog", stream: str) -> Exception:
+    """With names that are close, of the streams of the first 20,000 events."""
+    from difflib import get_close_matches
+
+    names: dict[str, None] = {}
+    async with aclosing(log.search()) as events:
+        seen = 0
+        async for one in events:
+            names[one.recorded.stream] = None
+            seen += 1
+            if seen == _MOST:
+                break
+    close = get_close_matches(stream, names, n=3, cutoff=0.6)
+    instead = " | ".join(f"eventbus event read {name}" for name in close)
+    return _none(f"no stream {stream!r}", instead or "eventbus event search --category C")
+
+
+_MOST = 20_000
