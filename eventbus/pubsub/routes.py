@@ -274,8 +274,10 @@ def _classes_defined_in(module: ModuleType) -> Iterable[type[TypedMessage]]:
 
 
 def _reads_in(thing: object) -> Iterable[type[TypedMessage]]:
-    """What an aggregate applies, or those that a module defines."""
+    """A message class itself; what an aggregate applies, or those that a module defines."""
     yield from reads_of(thing)
+    if isinstance(thing, type) and issubclass(thing, TypedMessage):
+        yield thing
     if isinstance(thing, ModuleType):
         for value in vars(thing).values():
             if isinstance(value, type) and value.__module__ == thing.__name__:

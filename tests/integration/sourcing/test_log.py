@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,9 +20,8 @@ from eventbus.errors import (
 )
 from eventbus.sourcing import log
 from eventbus.sourcing.recorded import Recorded
-from eventbus.sourcing.tail import Tail
 from eventbus.sqlite import SqliteStorage
-from eventbus.storage.events import Expected, Filter, Position, ReadBound
+from eventbus.storage.events import Expected, FeedPage, Filter, Position, ReadBound
 from tests.unit.sourcing import orders
 from tests.unit.sourcing.orders import LineAdded, OrderPlaced, OrderShipped
 
@@ -291,17 +291,26 @@ class Crashed(SqliteStorage):
         return ReadBound(bound=bound, head=bound, server_started=self.started)
 
 
-async def test_after_a_crash_of_the_server_a_subscription_goes_on_after_its_last_event() -> None:
-    storage = Crashed()
+async def test_after_a_crash_of_the_server_a_subscription_goes_on_after_its_last_event(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    storage, jumped = Crashed(), asyncio.Event()
     async with EventBus("memory://", storage=storage, handlers=[orders]) as bus:
+        real = bus.events._page
+
+        async def page(after: Position, limit: int, upto: Position, only: Filter) -> FeedPage:
+            found = await real(after, limit, upto, only)
+            if storage.ahead:
+                jumped.set()
+            return replace(found, read_to=upto)
+
+        monkeypatch.setattr(bus.events, "_page", page)
         await bus.events.append("order-A-1", lines("a"), expected=0)
         async with aclosing(bus.events.subscribe()) as events:
             assert product_of((await anext(events)).event) == "a"
-            storage.ahead = 10  # positions that were drawn and never committed
             coming = asyncio.create_task(anext(events), name="coming")
-            tail = Tail(storage)
-            async with tail.followed():
-                await tail.beyond(Position(10))
+            storage.ahead = 10  # positions that were drawn and never committed
+            await jumped.wait()
             storage.ahead, storage.started = 0, datetime(2026, 1, 2, tzinfo=UTC)
             await bus.events.append("order-A-1", lines("b"), expected=1)
             assert product_of((await coming).event) == "b"

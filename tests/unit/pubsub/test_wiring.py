@@ -233,3 +233,11 @@ def test_a_url_without_an_adapter_names_those_that_are_there(
         EventBus(transport, storage=storage)
     assert caught.value.code == code
     assert ("memory" if storage is None else "sqlite") in caught.value.why
+
+
+async def test_a_message_class_handed_over_is_known() -> None:
+    class Alone(Event, type="wiring.alone"):
+        pass
+
+    bus = EventBus("memory://", handlers=[Alone])
+    assert (await bus.describe()).types.get("wiring.alone") is Alone
