@@ -5,7 +5,7 @@ import pytest
 from eventbus import Event
 from eventbus.errors import SourcingError
 from eventbus.sourcing import Aggregate, applies
-from tests.unit.sourcing.orders import Order, OrderPlaced, OrderShipped
+from tests.unit.sourcing.orders import LineAdded, Order, OrderPlaced, OrderShipped
 
 
 def test_what_is_emitted_is_applied_at_once() -> None:
@@ -16,9 +16,16 @@ def test_what_is_emitted_is_applied_at_once() -> None:
 
 
 def test_each_object_begins_with_values_of_its_own() -> None:
-    first, second = Order("A-1"), Order("A-2")
-    first.add("tea", 3)
-    assert (first.products, second.products, Order.products) == ({"tea": 3}, {}, {})
+    class Basket(Aggregate, stream="basket"):
+        products: list[str] = []  # noqa: RUF012 - that is the point
+
+        @applies(LineAdded)
+        def _added(self, event: LineAdded) -> None:
+            self.products.append(event.product)
+
+    first, second = Basket("1"), Basket("2")
+    first.emit(LineAdded(order_id="1", product="tea", cents=1))
+    assert (first.products, second.products, Basket.products) == (["tea"], [], [])
 
 
 def test_an_attribute_is_changed_by_events_only() -> None:
