@@ -5,6 +5,7 @@ PYTHONS := python3 .ci/pythons.py
 VENV := .venv
 BIN := $(VENV)/bin
 NEWEST := .venv-newest
+OUTSIDE := .venv-outside
 STAMP := installed.stamp
 ON_NEWEST := tests/unit tests/conformance tests/examples $(wildcard tests/integration/test_[bdpr]*.py)
 
@@ -23,6 +24,11 @@ $(NEWEST)/$(STAMP): pyproject.toml
 	$$($(PYTHONS) newest) -m venv $(NEWEST)
 	$(NEWEST)/bin/python -m pip install --quiet --upgrade pip
 	$(NEWEST)/bin/python -m pip install --quiet --group dev --editable '.[cli,otel,prometheus,testing,postgres,sqlalchemy,kafka,rabbit]'
+	touch $@
+
+$(OUTSIDE)/$(STAMP): tests/outside/requirements.txt
+	$$($(PYTHONS) oldest) -m venv $(OUTSIDE)
+	$(OUTSIDE)/bin/python -m pip install --quiet --requirement tests/outside/requirements.txt
 	touch $@
 
 demo: $(VENV)/$(STAMP)  ## the order book on SQLite: no service needed
@@ -50,11 +56,13 @@ bench: $(VENV)/$(STAMP)  ## speed and memory, beside peers and raw loops
 faults: $(VENV)/$(STAMP)  ## the full tier: every crash point, every mutant, many schedules
 	EVENTBUS_FAULTS=full $(BIN)/python -m pytest tests/faults --timeout=3600
 
-outside: $(VENV)/$(STAMP)  ## the CloudEvents SDK judges what we write, and we read what it writes
+outside: $(VENV)/$(STAMP) $(OUTSIDE)/$(STAMP)  ## foreign clients read what we write, and write what we read
 	$(BIN)/python -m pytest tests/unit/words tests/unit/kafka tests/unit/rabbit -k sdk
+	$(BIN)/python -m tests.outside.tools
+	$(BIN)/python -m pytest tests/outside --eventbus-require=postgres,rabbit,kafka
 
 docs: $(VENV)/$(STAMP)  ## links and code blocks of the documentation
 	$(BIN)/python -m pytest tests/docs
 
 clean:
-	rm -rf $(VENV) $(NEWEST) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(NEWEST) $(OUTSIDE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
