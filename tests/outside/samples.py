@@ -1,5 +1,7 @@
 """What is sent: texts that somebody may encode, an event with every attribute we write."""
 
+from typing import Any
+
 from eventbus import Event
 from eventbus.message import Message
 
@@ -54,7 +56,7 @@ class Placed(Event):
     number: int
 
 
-def event_to_make(type: str, number: int) -> dict[str, object]:
+def event_to_make(type: str, number: int) -> dict[str, Any]:
     """For the SDK of CloudEvents; `Placed` under that type."""
     return {
         "attributes": {

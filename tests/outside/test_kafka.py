@@ -130,13 +130,13 @@ async def test_the_sdk_of_cloudevents_understands_an_event_of_a_bus(
         pass
 
     async with EventBus(ours(servers), storage="sqlite://", service="shop", handlers=[]) as bus:
-        id = await bus.publish(OnTopic(order=ODD, number=7), headers={"tenant": "t1"})
+        given = await bus.publish(OnTopic(order=ODD, number=7), headers={"tenant": "t1"})
         await bus.until_idle(at_most=timedelta(seconds=20))
     records = await foreign("kafka_records", "read", servers, topic, 1)
     (event,) = await foreign("cloud_events", "understand", "kafka", given=records)
     found = event["attributes"]
     assert event["data"] == {"order": ODD, "number": 7}
-    assert (found["id"], found["source"], found["type"]) == (id, "/shop", "shop.order-placed")
+    assert (found["id"], found["source"], found["type"]) == (given, "/shop", "shop.order-placed")
     assert found["dataschema"] == "urn:eventbus:schema:shop.order-placed:2"
     assert (found["partitionkey"], found["tenant"]) == (f"t1/{ODD}", "t1")
     assert bytes.fromhex(records[0]["key"]).decode() == found["partitionkey"]

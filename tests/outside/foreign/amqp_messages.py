@@ -1,15 +1,17 @@
 """Messages of RabbitMQ through pika, as JSON lines; bodies are hexadecimal.
 
-    amqp_messages.py bind URL QUEUE EXCHANGE ROUTING_KEY    a queue of one's own on an exchange
-    amqp_messages.py read URL QUEUE COUNT                   take messages and acknowledge them
-    amqp_messages.py write URL EXCHANGE ROUTING_KEY         messages on stdin, mandatory, confirmed
+amqp_messages.py bind URL QUEUE EXCHANGE ROUTING_KEY    a queue of one's own on an exchange
+amqp_messages.py read URL QUEUE COUNT                   take messages and acknowledge them
+amqp_messages.py write URL EXCHANGE ROUTING_KEY         messages on stdin, mandatory, confirmed
 """
 
 import json
 import sys
 import time
+from collections.abc import Callable
 
 import pika
+from pika.adapters.blocking_connection import BlockingChannel as Channel
 
 SECONDS = 30.0
 
@@ -19,12 +21,13 @@ def main() -> None:
     command, url, *rest = sys.argv[1:]
     connection = pika.BlockingConnection(pika.URLParameters(url))
     channel = connection.channel()
-    {"bind": bind, "read": read, "write": write}[command](channel, *rest)
+    commands: dict[str, Callable[..., None]] = {"bind": bind, "read": read, "write": write}
+    commands[command](channel, *rest)
     connection.close()
 
 
 def bind(
-    channel: pika.adapters.blocking_connection.BlockingChannel,
+    channel: Channel,
     queue: str,
     exchange: str,
     routing_key: str,
@@ -34,9 +37,7 @@ def bind(
     channel.queue_bind(queue, exchange, routing_key)
 
 
-def read(
-    channel: pika.adapters.blocking_connection.BlockingChannel, queue: str, count: str
-) -> None:
+def read(channel: Channel, queue: str, count: str) -> None:
     """In the order of the queue."""
     left, deadline = int(count), time.monotonic() + SECONDS
     for method, properties, body in channel.consume(queue, inactivity_timeout=0.5):
@@ -63,9 +64,7 @@ def read(
             return
 
 
-def write(
-    channel: pika.adapters.blocking_connection.BlockingChannel, exchange: str, routing_key: str
-) -> None:
+def write(channel: Channel, exchange: str, routing_key: str) -> None:
     """Fails if one has no queue or is not confirmed."""
     channel.confirm_delivery()
     for line in sys.stdin:

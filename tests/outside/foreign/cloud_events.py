@@ -1,7 +1,7 @@
 """The SDK of CloudEvents between records and events; JSON lines in, JSON lines out.
 
-    cloud_events.py understand kafka|rabbit                      records -> attributes and data
-    cloud_events.py make kafka|rabbit binary|structured          attributes and data -> records
+cloud_events.py understand kafka|rabbit                      records -> attributes and data
+cloud_events.py make kafka|rabbit binary|structured          attributes and data -> records
 """
 
 import json
@@ -9,6 +9,7 @@ import sys
 from datetime import datetime
 from typing import Any
 
+from cloudevents.core.base import BaseCloudEvent
 from cloudevents.core.bindings import kafka, rabbitmq
 from cloudevents.core.v1.event import CloudEvent
 
@@ -32,7 +33,7 @@ def understood(broker: str, record: dict[str, Any]) -> dict[str, Any]:
     return {"attributes": attributes, "data": event.get_data()}
 
 
-def from_kafka(record: dict[str, Any]) -> CloudEvent:
+def from_kafka(record: dict[str, Any]) -> BaseCloudEvent:
     """From a line of `kafka_records.py read`."""
     headers = {name: bytes.fromhex(value) for name, value in record["headers"]}
     key = None if record["key"] is None else bytes.fromhex(record["key"])
@@ -41,7 +42,7 @@ def from_kafka(record: dict[str, Any]) -> CloudEvent:
     )
 
 
-def from_rabbit(record: dict[str, Any]) -> CloudEvent:
+def from_rabbit(record: dict[str, Any]) -> BaseCloudEvent:
     """From a line of `amqp_messages.py read`."""
     return rabbitmq.from_rabbitmq_event(
         rabbitmq.RabbitMQMessage(

@@ -1,14 +1,16 @@
 """Records of Kafka through confluent-kafka, as JSON lines; bytes are hexadecimal.
 
-    kafka_records.py read SERVERS TOPIC COUNT           what stands in a topic, partition by partition
-    kafka_records.py write SERVERS TOPIC                records on stdin; prints where each one went
-    kafka_records.py committed SERVERS TOPIC GROUP      offsets of a group
-    kafka_records.py commit SERVERS TOPIC GROUP PARTITION OFFSET
+kafka_records.py read SERVERS TOPIC COUNT           what stands in a topic, partition by partition
+kafka_records.py write SERVERS TOPIC                records on stdin; prints where each one went
+kafka_records.py committed SERVERS TOPIC GROUP      offsets of a group
+kafka_records.py commit SERVERS TOPIC GROUP PARTITION OFFSET
 """
 
 import json
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
@@ -18,9 +20,13 @@ SECONDS = 30.0
 def main() -> None:
     """Run the command of the arguments."""
     command, servers, topic, *rest = sys.argv[1:]
-    {"read": read, "write": write, "committed": committed, "commit": commit}[command](
-        servers, topic, *rest
-    )
+    commands: dict[str, Callable[..., None]] = {
+        "read": read,
+        "write": write,
+        "committed": committed,
+        "commit": commit,
+    }
+    commands[command](servers, topic, *rest)
 
 
 def read(servers: str, topic: str, count: str) -> None:
@@ -64,7 +70,7 @@ def write(servers: str, topic: str) -> None:
         sys.exit("not everything was sent")
 
 
-def delivered(error: object, record: object) -> None:
+def delivered(error: object, record: Any) -> None:
     """Where it went."""
     if error is not None:
         sys.exit(str(error))
