@@ -70,6 +70,10 @@ def _forward(draft: Draft, row: StepRow, input: Replied | LocalDone | CallDone) 
 
 
 def _contradicts(draft: Draft, row: StepRow, outcome: Outcome) -> None:
+    error = draft.error
+    if error is not None and (error.reason, error.seq) == ("contradiction", row.seq):
+        draft.ignore("duplicate")
+        return
     why = f"step {row.name!r} is recorded as {row.status}, now it is said to have {outcome}"
     draft.stick("contradiction", why, row)
 

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from eventbus.testing.explorer import World, explore, invariant, replay
     from eventbus.testing.faults import FaultPlan, FaultyStorage, FaultyTransport
     from eventbus.testing.harness import Clock, Harness, Published, context_for
     from eventbus.testing.projections import Projected, projected
@@ -17,12 +18,20 @@ __all__ = [
     "Harness",
     "Projected",
     "Published",
+    "World",
     "context_for",
+    "explore",
     "given",
+    "invariant",
     "projected",
+    "replay",
 ]
 
 _HOMES = {
+    "World": "explorer",
+    "explore": "explorer",
+    "invariant": "explorer",
+    "replay": "explorer",
     "FaultPlan": "faults",
     "FaultyStorage": "faults",
     "FaultyTransport": "faults",

@@ -1,8 +1,10 @@
 """Messages and sagas that the tests of the core play with."""
 
 from datetime import timedelta
+from enum import Enum
+from typing import Annotated, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from eventbus import Command, Event, Rejection, Reply, UnitOfWork
 from eventbus.saga import (
@@ -245,3 +247,27 @@ class Independent(Saga[OrderState], name="independent", step_timeout=MINUTE):
     @step(no_undo="nothing is shipped before it is done")
     def ship(self, s: OrderState) -> CreateShipment:
         return CreateShipment(order_id=s.order_id)
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Nested(BaseModel):
+    colour: Colour
+
+
+class Guessed(Reply, type="guess.guessed"):
+    number: Annotated[int, Field(gt=42)]
+    also: int | str
+    kind: Literal["a", "b"]
+    maybe: int | None
+    many: list[int]
+    pair: tuple[int, str]
+    names: dict[str, int]
+    nested: Nested
+    more: int = 1
+
+
+class Guess(Command[Guessed], type="guess.guess", key="order_id"):
+    order_id: str

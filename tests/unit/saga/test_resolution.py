@@ -204,6 +204,7 @@ def test_the_first_definite_outcome_stands_and_the_opposite_needs_a_person() -> 
     assert decision.error is not None
     assert decision.error.reason == "contradiction"
     assert play.reply("charge").ignored == "duplicate"
+    assert play.reply("charge", "rejected").ignored == "duplicate"
     assert play.verb("retry").status == "running"
 
 
