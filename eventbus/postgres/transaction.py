@@ -17,6 +17,7 @@ from eventbus.postgres.leases import PostgresLeases
 from eventbus.postgres.outbox import PostgresOutbox
 from eventbus.postgres.parking import PostgresParking
 from eventbus.postgres.projections import PostgresProjections
+from eventbus.postgres.sagas import PostgresSagas
 from eventbus.postgres.session import Session
 from eventbus.postgres.sql import PostgresSql
 from eventbus.storage import Work
@@ -39,6 +40,7 @@ class PostgresTransaction:
         self.checkpoints: PostgresCheckpoints = PostgresCheckpoints(session)
         self.projections: PostgresProjections = PostgresProjections(session)
         self.leases: PostgresLeases = PostgresLeases(session)
+        self.sagas: PostgresSagas = PostgresSagas(session)
         self._resources = resources
 
     def resource(self, kind: type[T]) -> T:

@@ -5,9 +5,9 @@
 import sqlite3
 from collections.abc import Sequence
 
-from eventbus.errors import ConcurrencyError
 from eventbus.sqlite.rows import Row
 from eventbus.sqlite.saga_rows import EFFECT, delay, effect_of
+from eventbus.storage.saga_verdicts import not_ours
 from eventbus.storage.sagas import EffectEnd, EffectRow, EffectStart
 
 _BEGIN = """
@@ -51,9 +51,9 @@ def _begin(connection: sqlite3.Connection, one: EffectStart) -> EffectRow:
 
 def finish(connection: sqlite3.Connection, effects: Sequence[EffectEnd]) -> None:
     """All are compared before one is written."""
-    missed = [one for one in effects if not _may_end(connection, one)]
-    if missed:
-        raise _not_ours(missed)
+    ours = {one.effect_id for one in effects if _may_end(connection, one)}
+    if len(ours) < len(effects):
+        raise not_ours(effects, ours)
     for one in effects:
         statement = _UNDONE if one.state == "undone" else _END
         connection.execute(statement, _end_row(one))
@@ -66,13 +66,3 @@ def _may_end(connection: sqlite3.Connection, one: EffectEnd) -> bool:
 
 def _end_row(one: EffectEnd) -> Row:
     return (one.state, one.reply_type, one.reply, str(one.effect_id))
-
-
-def _not_ours(missed: Sequence[EffectEnd]) -> ConcurrencyError:
-    return ConcurrencyError(
-        "EB7033",
-        f"{len(missed)} effects are not ours to end",
-        where=", ".join(f"{one.effect_id} as {one.state}" for one in missed[:5]),
-        why="another worker took them over, or they have ended",
-        next="roll back and send no reply: the other worker does, or did",
-    )

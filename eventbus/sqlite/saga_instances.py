@@ -6,7 +6,6 @@ import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 from uuid import UUID
 
-from eventbus.errors import ConcurrencyError, ConfigurationError
 from eventbus.sqlite import saga_timers
 from eventbus.sqlite.rows import Row
 from eventbus.sqlite.saga_rows import (
@@ -20,6 +19,7 @@ from eventbus.sqlite.saga_rows import (
     step_row,
 )
 from eventbus.sqlite.saga_rows import in_order as sorted_ids
+from eventbus.storage.saga_verdicts import another_digest, not_locked
 from eventbus.storage.sagas import (
     Correlation,
     DefinitionRow,
@@ -82,7 +82,7 @@ def register(connection: sqlite3.Connection, definitions: Sequence[DefinitionRow
     for one in definitions:
         known = connection.execute(_KNOWN, (one.saga, one.version)).fetchone()
         if known is not None and known[0] != one.digest:
-            raise _another_digest(one)
+            raise another_digest(one)
     rows = [(one.saga, one.version, one.digest, one.graph) for one in definitions]
     connection.executemany(_REGISTER, rows)
 
@@ -141,13 +141,13 @@ def lock(connection: sqlite3.Connection, ids: Collection[UUID]) -> list[SagaReco
 
 def save(connection: sqlite3.Connection, changes: Sequence[SagaChange]) -> None:
     """All versions are compared before one is written."""
-    missed = [
-        one
+    held = {
+        one.saga_id
         for one in changes
-        if connection.execute(_VERSION, (str(one.saga_id), one.was)).fetchone() is None
-    ]
-    if missed:
-        raise _not_locked(missed)
+        if connection.execute(_VERSION, (str(one.saga_id), one.was)).fetchone() is not None
+    }
+    if len(held) < len(changes):
+        raise not_locked(changes, held)
     for one in changes:
         _write(connection, one)
 
@@ -183,23 +183,3 @@ def _journal_rows(one: SagaChange) -> list[Row]:
         )
         for entry in one.journal
     ]
-
-
-def _not_locked(missed: Sequence[SagaChange]) -> ConcurrencyError:
-    return ConcurrencyError(
-        "EB7030",
-        f"{len(missed)} sagas are not at the version that was locked",
-        where=", ".join(f"{one.saga_id} at {one.was}" for one in missed[:5]),
-        why="a path changed them without their lock, or they were never started",
-        next="roll back and let the inputs come again; then report it: it is a bug",
-    )
-
-
-def _another_digest(one: DefinitionRow) -> ConfigurationError:
-    return ConfigurationError(
-        "EB7031",
-        f"version {one.version} of the saga {one.saga!r} was another one",
-        where=f"saga {one.saga}",
-        why="its steps or messages were changed while open sagas may be pinned to the version",
-        next="raise the version, and hand over the old class while sagas of it are open",
-    )

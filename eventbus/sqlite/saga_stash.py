@@ -6,10 +6,8 @@ import sqlite3
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 
-from eventbus.message import own_key
 from eventbus.sqlite.rows import MESSAGE, NEVER, Row, headers_text, message_of
 from eventbus.sqlite.saga_rows import delay
-from eventbus.storage.parking import Failure, Parked
 from eventbus.storage.sagas import Correlation, Stashed
 
 _COLUMNS = f"id, saga_type, name, value, ttl, {MESSAGE}"
@@ -44,25 +42,6 @@ def expire(connection: sqlite3.Connection, limit: int) -> list[Stashed]:
     """Delete what nobody came for."""
     rows = connection.execute(_EXPIRE, (limit,)).fetchall()
     return [_stashed_of(row) for row in sorted(rows, key=lambda row: row[0])]
-
-
-def dead(one: Stashed) -> Parked:
-    """A dead letter under a key of its own: it holds no later input of its saga."""
-    what = f"no saga {one.key.saga!r} came for {one.key.name or 'the business key'}"
-    return Parked(
-        message=one.message,
-        key=own_key(one.message),
-        attempts=0,
-        delay=None,
-        origin=f"stash:{one.key.saga}",
-        failure=Failure(
-            reason="exhausted",
-            code="EB7032",
-            type="StashExpired",
-            text=f"{what} {one.key.value!r} in time",
-            fingerprint=f"StashExpired@{one.key.saga}",
-        ),
-    )
 
 
 def _row(one: Stashed) -> Row:

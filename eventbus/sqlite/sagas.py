@@ -16,6 +16,7 @@ from eventbus.sqlite import (
 )
 from eventbus.sqlite.parking import SqliteParking
 from eventbus.sqlite.session import Session
+from eventbus.storage import saga_verdicts
 from eventbus.storage.parking import Parked
 from eventbus.storage.sagas import (
     Call,
@@ -162,7 +163,7 @@ class SqliteSagas:
         )
         groups: defaultdict[str, list[Parked]] = defaultdict(list)
         for one in expired:
-            groups[one.key.saga].append(saga_stash.dead(one))
+            groups[one.key.saga].append(saga_verdicts.expired(one))
         for group, parked in groups.items():
             await SqliteParking(self._session).park(parked, group=group)
         return forgotten + len(expired)

@@ -15,6 +15,7 @@ from eventbus.storage.leases import Leases
 from eventbus.storage.outbox import Outbox
 from eventbus.storage.parking import Parking
 from eventbus.storage.projections import Projections
+from eventbus.storage.sagas import Sagas
 from eventbus.storage.sql import Sql
 
 T = TypeVar("T")
@@ -31,10 +32,7 @@ class StorageCapabilities:
 
 
 class Transaction(Protocol):
-    """Everything that commits or rolls back together; used by one task at a time.
-
-    Sub-stores join with their rooms (decision 0001): sagas are not here yet.
-    """
+    """Everything that commits or rolls back together; used by one task at a time."""
 
     @property
     def sql(self) -> Sql: ...
@@ -52,6 +50,8 @@ class Transaction(Protocol):
     def projections(self) -> Projections: ...
     @property
     def leases(self) -> Leases: ...
+    @property
+    def sagas(self) -> Sagas: ...
     def resource(self, kind: type[T]) -> T:
         """This transaction's own connection of that kind.
 

@@ -23,7 +23,13 @@ _TIMES = {
     "parked_keys": ("due_at", "held_since"),
     "parked": ("parked_at",),
     "attempts": ("at",),
+    "saga": ("created_at", "updated_at", "status_since", "finished_at"),
+    "saga_timer": ("due_at",),
+    "saga_call": ("due_at",),
+    "saga_stash": ("expires_at",),
+    "saga_effect": ("lease_until", "created_at"),
 }
+_SAGAS = ("saga_step", "saga_correlation", "saga_journal", "saga_definition")
 
 
 class ShiftingClock:
@@ -79,7 +85,7 @@ async def entered(url: str, **options: Any) -> AsyncIterator[PostgresStorage]:
     await PostgresStorage(config).upgrade()
     async with PostgresStorage(config) as storage:
         async with storage.pools.connecting() as connection:
-            tables = ("discarded", "audit", "inbox", "checkpoints", *_TIMES)
+            tables = ("discarded", "audit", "inbox", "checkpoints", *_SAGAS, *_TIMES)
             wiped = "; ".join(f"DELETE FROM {config.schema}.{table}" for table in tables)
             await connection.execute(wiped)
         yield storage

@@ -6,12 +6,7 @@ from pathlib import Path
 import pytest
 
 from eventbus.sqlite import SqliteStorage
-from eventbus.sqlite.sagas import SqliteSagas
-from eventbus.sqlite.transaction import SqliteTransaction
-from eventbus.storage import Transaction
 from eventbus.testing import conformance
-from eventbus.testing.conformance.effects import EffectSuite
-from eventbus.testing.conformance.sagas import SagaSuite
 
 
 class OnAFile:
@@ -27,10 +22,6 @@ class OnAFile:
     ) -> AsyncIterator[SqliteStorage]:
         async with SqliteStorage(str(tmp_path / "bus.db"), now=clock) as storage:
             yield storage
-
-    def sagas_of(self, tx: Transaction) -> SqliteSagas:
-        assert isinstance(tx, SqliteTransaction)
-        return tx.sagas
 
 
 class TestTransactions(OnAFile, conformance.TransactionSuite): ...
@@ -66,10 +57,10 @@ class TestFeed(OnAFile, conformance.FeedSuite): ...
 class TestInspection(OnAFile, conformance.InspectionSuite): ...
 
 
-class TestSagas(OnAFile, SagaSuite): ...
+class TestSagas(OnAFile, conformance.SagaSuite): ...
 
 
-class TestEffects(OnAFile, EffectSuite): ...
+class TestEffects(OnAFile, conformance.EffectSuite): ...
 
 
 class TestStress(OnAFile, conformance.StressSuite): ...

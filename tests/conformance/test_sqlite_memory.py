@@ -5,12 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from eventbus.sqlite import SqliteStorage
-from eventbus.sqlite.sagas import SqliteSagas
-from eventbus.sqlite.transaction import SqliteTransaction
-from eventbus.storage import Transaction
 from eventbus.testing import conformance
-from eventbus.testing.conformance.effects import EffectSuite
-from eventbus.testing.conformance.sagas import SagaSuite
 
 
 class InMemory:
@@ -26,10 +21,6 @@ class InMemory:
     ) -> AsyncIterator[SqliteStorage]:
         async with SqliteStorage(now=clock, stepwise=request.param) as storage:
             yield storage
-
-    def sagas_of(self, tx: Transaction) -> SqliteSagas:
-        assert isinstance(tx, SqliteTransaction)
-        return tx.sagas
 
 
 class TestTransactions(InMemory, conformance.TransactionSuite): ...
@@ -65,10 +56,10 @@ class TestFeed(InMemory, conformance.FeedSuite): ...
 class TestInspection(InMemory, conformance.InspectionSuite): ...
 
 
-class TestSagas(InMemory, SagaSuite): ...
+class TestSagas(InMemory, conformance.SagaSuite): ...
 
 
-class TestEffects(InMemory, EffectSuite): ...
+class TestEffects(InMemory, conformance.EffectSuite): ...
 
 
 class TestStress(InMemory, conformance.StressSuite): ...

@@ -12,6 +12,7 @@ from eventbus.sqlite import (
     saga_sweep,
     saga_timers,
 )
+from eventbus.storage import saga_verdicts
 from tests.faults.mutants_storage import Mutant, Patch, instead, text
 
 
@@ -132,7 +133,7 @@ _TABLE: dict[str, list[tuple[str, Patch, str]]] = {
         ),
         (
             "an expired input holds its key",
-            instead(saga_stash, "own_key", _shared_key),
+            instead(saga_verdicts, "own_key", _shared_key),
             "test_an_expired_input_becomes_a_dead_letter_that_holds_no_other",
         ),
         (

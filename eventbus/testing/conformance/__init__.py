@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from eventbus.testing.conformance.checkpoints import CheckpointSuite
+    from eventbus.testing.conformance.effects import EffectSuite
     from eventbus.testing.conformance.events import EventSuite
     from eventbus.testing.conformance.feed import FeedSuite
     from eventbus.testing.conformance.inbox import InboxSuite
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from eventbus.testing.conformance.outbox import OutboxSuite
     from eventbus.testing.conformance.parking import ParkingSuite
     from eventbus.testing.conformance.projections import ProjectionSuite
+    from eventbus.testing.conformance.sagas import SagaSuite
     from eventbus.testing.conformance.samples import Clock, HandClock
     from eventbus.testing.conformance.sql import SqlSuite
     from eventbus.testing.conformance.stress import StressSuite
@@ -24,6 +26,7 @@ __all__ = [
     "CheckpointSuite",
     "Clock",
     "Connect",
+    "EffectSuite",
     "EventSuite",
     "FeedSuite",
     "HandClock",
@@ -33,6 +36,7 @@ __all__ = [
     "OutboxSuite",
     "ParkingSuite",
     "ProjectionSuite",
+    "SagaSuite",
     "SqlSuite",
     "StressSuite",
     "TransactionSuite",
@@ -47,6 +51,7 @@ if not TYPE_CHECKING:  # lazy, so that pytest can rewrite the asserts of a suite
         "Connect": "transport",
         "EventSuite": "events",
         "FeedSuite": "feed",
+        "EffectSuite": "effects",
         "HandClock": "samples",
         "InboxSuite": "inbox",
         "InspectionSuite": "inspection",
@@ -54,6 +59,7 @@ if not TYPE_CHECKING:  # lazy, so that pytest can rewrite the asserts of a suite
         "OutboxSuite": "outbox",
         "ParkingSuite": "parking",
         "ProjectionSuite": "projections",
+        "SagaSuite": "sagas",
         "SqlSuite": "sql",
         "StressSuite": "stress",
         "TransactionSuite": "transactions",

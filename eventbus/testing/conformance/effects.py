@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from eventbus.errors import ConcurrencyError
-from eventbus.storage import Storage, Transaction
-from eventbus.storage.sagas import EFFECTS_ARE_KEPT, EffectEnd, EffectRow, EffectStart, Sagas
+from eventbus.storage import Storage
+from eventbus.storage.sagas import EFFECTS_ARE_KEPT, EffectEnd, EffectRow, EffectStart
 from eventbus.testing.conformance.samples import AFTER_SOON, SOON, Clock
 
 Start = Literal["executing", "fenced"]
@@ -18,10 +18,7 @@ End = Literal["done", "rejected", "undone", "unknown"]
 
 
 class EffectSuite:
-    """Subclass it with the fixtures `storage` and `clock`, and say where the sagas are."""
-
-    def sagas_of(self, tx: Transaction) -> Sagas:
-        raise NotImplementedError
+    """Subclass it with the fixtures `storage` and `clock`."""
 
     async def begin(
         self, storage: Storage, effect: UUID, state: Start, lease: timedelta | None = None
@@ -30,7 +27,7 @@ class EffectSuite:
             effect_id=effect, state=state, saga_id=uuid4(), step="charge", lease=lease
         )
         async with storage.transaction() as tx:
-            (row,) = await self.sagas_of(tx).begin_effect([start])
+            (row,) = await tx.sagas.begin_effect([start])
         return row
 
     async def end(self, storage: Storage, effect: UUID, state: End, fence: int = 0) -> None:
@@ -42,7 +39,7 @@ class EffectSuite:
             fence=fence,
         )
         async with storage.transaction() as tx:
-            await self.sagas_of(tx).finish_effect([end])
+            await tx.sagas.finish_effect([end])
 
     async def test_the_first_of_an_effect_is_new_and_the_second_meets_its_row(
         self, storage: Storage
@@ -57,7 +54,7 @@ class EffectSuite:
         effects = [uuid4() for _ in range(8)]
         asked = [EffectStart(effect_id=one, state="executing", saga_id=None) for one in effects]
         async with storage.transaction() as tx:
-            rows = await self.sagas_of(tx).begin_effect([*asked, asked[0]])
+            rows = await tx.sagas.begin_effect([*asked, asked[0]])
         assert [row.effect_id for row in rows] == [*effects, effects[0]]
         assert [row.new for row in rows] == [True] * 8 + [False]
 
@@ -117,7 +114,7 @@ class EffectSuite:
         async with storage.transaction() as tx:
             with suppress(ZeroDivisionError):
                 async with tx.savepoint():
-                    await self.sagas_of(tx).begin_effect([start])
+                    await tx.sagas.begin_effect([start])
                     raise ZeroDivisionError
         assert (await self.begin(storage, effect, "executing")).new
 
@@ -150,7 +147,7 @@ class EffectSuite:
         ends = [EffectEnd(effect_id=one, state="done") for one in (good, fenced)]
         async with storage.transaction() as tx:
             with pytest.raises(ConcurrencyError, match="EB7033"):
-                await self.sagas_of(tx).finish_effect(ends)
+                await tx.sagas.finish_effect(ends)
         assert (await self.begin(storage, good, "executing")).state == "executing"
 
     async def test_effects_are_kept_as_long_as_commands_may_come(
@@ -162,8 +159,8 @@ class EffectSuite:
         await self.begin(storage, effect, "fenced")
         await clock.advance(EFFECTS_ARE_KEPT.total_seconds() - 1)
         async with storage.transaction() as tx:
-            assert await self.sagas_of(tx).sweep(older_than=timedelta(days=30), limit=10) == 0
+            assert await tx.sagas.sweep(older_than=timedelta(days=30), limit=10) == 0
         await clock.advance(2)
         async with storage.transaction() as tx:
-            assert await self.sagas_of(tx).sweep(older_than=timedelta(days=30), limit=10) == 1
+            assert await tx.sagas.sweep(older_than=timedelta(days=30), limit=10) == 1
         assert (await self.begin(storage, effect, "executing")).new

@@ -11,7 +11,7 @@ import pytest
 
 from eventbus.errors import ConcurrencyError, ConfigurationError
 from eventbus.message import Message
-from eventbus.storage import Storage, Transaction
+from eventbus.storage import Storage
 from eventbus.storage.sagas import (
     Arm,
     Call,
@@ -23,7 +23,6 @@ from eventbus.storage.sagas import (
     Phase,
     SagaChange,
     SagaRecord,
-    Sagas,
     SagaStart,
     Stashed,
     StepRow,
@@ -44,33 +43,30 @@ DAYS = timedelta(days=30)
 
 
 class SagaSuite:
-    """Subclass it with the fixtures `storage` and `clock`, and say where the sagas are."""
-
-    def sagas_of(self, tx: Transaction) -> Sagas:
-        raise NotImplementedError
+    """Subclass it with the fixtures `storage` and `clock`."""
 
     async def started(self, storage: Storage, saga: str = "", key: str = "A-1") -> SagaRecord:
         start = _start(saga or unique("saga"), key)
         async with storage.transaction() as tx:
-            assert await self.sagas_of(tx).start([start]) == {start.saga_id}
+            assert await tx.sagas.start([start]) == {start.saga_id}
         return await self.locked(storage, start.saga_id)
 
     async def locked(self, storage: Storage, saga_id: UUID) -> SagaRecord:
         async with storage.transaction() as tx:
-            (record,) = await self.sagas_of(tx).lock([saga_id])
+            (record,) = await tx.sagas.lock([saga_id])
         return record
 
     async def save(self, storage: Storage, *changes: SagaChange) -> None:
         async with storage.transaction() as tx:
-            await self.sagas_of(tx).save(changes)
+            await tx.sagas.save(changes)
 
     async def due(self, storage: Storage, saga: str, limit: int = 10) -> list[SagaRecord]:
         async with storage.transaction() as tx:
-            return list(await self.sagas_of(tx).lock_due([(saga, 1)], limit=limit))
+            return list(await tx.sagas.lock_due([(saga, 1)], limit=limit))
 
     async def claim(self, storage: Storage, saga: str, limit: int = 10) -> list[Call]:
         async with storage.transaction() as tx:
-            sagas = self.sagas_of(tx)
+            sagas = tx.sagas
             return list(await sagas.claim_calls([(saga, 1)], owner="w", ttl=SOON, limit=limit))
 
     async def test_a_start_stands_as_it_was_given(self, storage: Storage) -> None:
@@ -87,7 +83,7 @@ class SagaSuite:
         await self.save(storage, _change(record, status="completed"))
         again, twin, other = _start(record.saga), _start(record.saga, "B"), _start(record.saga, "B")
         async with storage.transaction() as tx:
-            new = await self.sagas_of(tx).start([again, twin, other])
+            new = await tx.sagas.start([again, twin, other])
         assert new == {twin.saga_id}
 
     async def test_a_saga_is_found_by_its_key_and_by_what_it_was_correlated_with(
@@ -99,20 +95,20 @@ class SagaSuite:
         by_key, nobody = Correlation(record.saga, "", "A-1"), Correlation(record.saga, "", "P-1")
         another_type = Correlation(unique("saga"), "", "A-1")
         async with storage.transaction() as tx:
-            found = await self.sagas_of(tx).find([by_key, by_name, nobody, another_type])
+            found = await tx.sagas.find([by_key, by_name, nobody, another_type])
         assert found == {by_key: record.saga_id, by_name: record.saga_id}
 
     async def test_keys_are_locked_and_looked_up_again(self, storage: Storage) -> None:
         key = Correlation(unique("saga"), "", "A-1")
         async with storage.transaction() as tx:
-            await self.sagas_of(tx).lock_keys([key])
-            assert await self.sagas_of(tx).find([key]) == {}
+            await tx.sagas.lock_keys([key])
+            assert await tx.sagas.find([key]) == {}
 
     async def test_records_come_in_the_order_of_their_ids(self, storage: Storage) -> None:
         saga = unique("saga")
         ids = [(await self.started(storage, saga, str(n))).saga_id for n in range(6)]
         async with storage.transaction() as tx:
-            records = await self.sagas_of(tx).lock([*reversed(ids), uuid4(), ids[0]])
+            records = await tx.sagas.lock([*reversed(ids), uuid4(), ids[0]])
         assert [record.saga_id for record in records] == sorted(ids)
 
     async def test_a_transition_comes_back_whole(self, storage: Storage) -> None:
@@ -156,7 +152,7 @@ class SagaSuite:
         late = replace(_change(stale), version=9, journal=[])
         async with storage.transaction() as tx:
             with pytest.raises(ConcurrencyError, match="EB7030") as caught:
-                await self.sagas_of(tx).save([_change(good), late])
+                await tx.sagas.save([_change(good), late])
         assert str(stale.saga_id) in caught.value.where
         assert str(good.saga_id) not in caught.value.where
         assert (await self.locked(storage, good.saga_id)).version == 0
@@ -165,10 +161,10 @@ class SagaSuite:
     async def test_a_known_version_with_another_digest_is_refused(self, storage: Storage) -> None:
         one = DefinitionRow(saga=unique("saga"), version=1, digest=b"a", graph=b"g")
         async with storage.transaction() as tx:
-            await self.sagas_of(tx).register([one])
-            await self.sagas_of(tx).register([one, replace(one, version=2, digest=b"b")])
+            await tx.sagas.register([one])
+            await tx.sagas.register([one, replace(one, version=2, digest=b"b")])
             with pytest.raises(ConfigurationError, match="EB7031"):
-                await self.sagas_of(tx).register([replace(one, digest=b"b")])
+                await tx.sagas.register([replace(one, digest=b"b")])
 
     async def test_a_timer_fires_once_after_its_delay(self, storage: Storage, clock: Clock) -> None:
         record = await self.started(storage)
@@ -188,7 +184,7 @@ class SagaSuite:
         await clock.advance(AFTER_SOON)
         with suppress(ZeroDivisionError):
             async with storage.transaction() as tx:
-                assert await self.sagas_of(tx).lock_due([(record.saga, 1)], limit=1)
+                assert await tx.sagas.lock_due([(record.saga, 1)], limit=1)
                 raise ZeroDivisionError
         assert len(await self.due(storage, record.saga)) == 1
 
@@ -216,7 +212,7 @@ class SagaSuite:
         assert len(await self.due(storage, saga, limit=2)) == 2
         assert len(await self.due(storage, saga, limit=2)) == 1
         async with storage.transaction() as tx:
-            (fired,) = await self.sagas_of(tx).lock_due([(saga, 2)], limit=2)
+            (fired,) = await tx.sagas.lock_due([(saga, 2)], limit=2)
         assert fired.saga_id == newer.saga_id
 
     async def test_timers_follow_their_saga_to_another_version(
@@ -229,7 +225,7 @@ class SagaSuite:
         await clock.advance(AFTER_SOON)
         assert await self.due(storage, record.saga) == []
         async with storage.transaction() as tx:
-            (fired,) = await self.sagas_of(tx).lock_due([(record.saga, 2)], limit=2)
+            (fired,) = await tx.sagas.lock_due([(record.saga, 2)], limit=2)
         assert fired.saga_id == record.saga_id
 
     async def test_the_next_timer_says_how_long_to_sleep(
@@ -238,15 +234,15 @@ class SagaSuite:
         record = await self.started(storage)
         asked = [(record.saga, 1)]
         async with storage.transaction() as tx:
-            assert await self.sagas_of(tx).next_due(asked) is None
+            assert await tx.sagas.next_due(asked) is None
         await self.save(storage, _change(record, arm=[Arm("a", 1, LONG), Arm("b", 1, SOON)]))
         async with storage.transaction() as tx:
-            wait = await self.sagas_of(tx).next_due(asked)
+            wait = await tx.sagas.next_due(asked)
         assert wait is not None
         assert timedelta(0) < wait <= SOON
         await clock.advance(AFTER_SOON)
         async with storage.transaction() as tx:
-            assert await self.sagas_of(tx).next_due(asked) == timedelta(0)
+            assert await tx.sagas.next_due(asked) == timedelta(0)
 
     async def test_a_pause_freezes_timers_and_keeps_what_was_left(
         self, storage: Storage, clock: Clock
@@ -257,7 +253,7 @@ class SagaSuite:
         await self.save(storage, _change(record, paused=True, arm=[Arm("u", 2, SOON)]))
         await clock.advance(AFTER_SOON)
         async with storage.transaction() as tx:
-            assert await self.sagas_of(tx).next_due([(record.saga, 1)]) is None
+            assert await tx.sagas.next_due([(record.saga, 1)]) is None
         assert await self.due(storage, record.saga) == []
         record = await self.locked(storage, record.saga_id)
         assert record.paused
@@ -275,7 +271,7 @@ class SagaSuite:
         await clock.advance(AFTER_SOON)
         assert await self.due(storage, record.saga) == []
         async with storage.transaction() as tx:
-            assert await self.sagas_of(tx).next_due([(record.saga, 1)]) is None
+            assert await tx.sagas.next_due([(record.saga, 1)]) is None
 
     async def test_a_call_is_claimed_by_one_and_taken_over_when_its_lease_ended(
         self, storage: Storage, clock: Clock
@@ -290,7 +286,7 @@ class SagaSuite:
         assert second.fence > first.fence
         assert second.attempt == 2
         async with storage.transaction() as tx:
-            sagas = self.sagas_of(tx)
+            sagas = tx.sagas
             assert await sagas.renew_calls([first], ttl=SOON) == []
             assert await sagas.finish_calls([first]) == []
             assert await sagas.finish_calls([second]) == [second]
@@ -306,12 +302,12 @@ class SagaSuite:
         assert len(left) == 1
         call = left[0]
         async with storage.transaction() as tx:
-            assert await self.sagas_of(tx).renew_calls([call], ttl=LONG) == [call]
+            assert await tx.sagas.renew_calls([call], ttl=LONG) == [call]
         await clock.advance(AFTER_SOON)
         taken = await self.claim(storage, record.saga)
         assert call.effect_id not in {one.effect_id for one in taken}
         async with storage.transaction() as tx:
-            await self.sagas_of(tx).renew_calls([call], ttl=timedelta(0))
+            await tx.sagas.renew_calls([call], ttl=timedelta(0))
         (back,) = await self.claim(storage, record.saga)
         assert back.effect_id == call.effect_id
 
@@ -323,10 +319,10 @@ class SagaSuite:
         messages = some_messages(4, key="A")
         async with storage.transaction() as tx:
             for number, message in enumerate(messages):
-                await self.sagas_of(tx).stash([_early((here, there)[number % 2], message)])
-            await self.sagas_of(tx).stash([_early(here, messages[0])])
+                await tx.sagas.stash([_early((here, there)[number % 2], message)])
+            await tx.sagas.stash([_early(here, messages[0])])
         async with storage.transaction() as tx:
-            sagas = self.sagas_of(tx)
+            sagas = tx.sagas
             drained = await sagas.drain([there, here])
             assert await sagas.drain([there, here]) == []
         assert [one.message for one in drained] == messages
@@ -341,11 +337,11 @@ class SagaSuite:
         lost, kept = some_message(1, key="A"), some_message(2, key="A")
         async with storage.transaction() as tx:
             early = [_early(key, lost), replace(_early(key, kept), ttl=None)]
-            await self.sagas_of(tx).stash(early)
+            await tx.sagas.stash(early)
         await clock.advance(AFTER_SOON)
         async with storage.transaction() as tx:
-            assert await self.sagas_of(tx).sweep(older_than=DAYS, limit=10) == 1
-            assert [one.message for one in await self.sagas_of(tx).drain([key])] == [kept]
+            assert await tx.sagas.sweep(older_than=DAYS, limit=10) == 1
+            assert [one.message for one in await tx.sagas.drain([key])] == [kept]
             assert (await tx.parking.crowd(group=saga, above=0)).messages == 1
             assert "A" not in await tx.parking.keys(group=saga, limit=10)
         lease = await take(storage, f"parked/{saga}")
@@ -365,16 +361,16 @@ class SagaSuite:
         await self.save(storage, done)
         await clock.advance(DAYS.total_seconds() - 1)
         async with storage.transaction() as tx:
-            assert await self.sagas_of(tx).sweep(older_than=DAYS, limit=10) == 0
+            assert await tx.sagas.sweep(older_than=DAYS, limit=10) == 0
         await clock.advance(2)
         async with storage.transaction() as tx:
-            sagas = self.sagas_of(tx)
+            sagas = tx.sagas
             assert await sagas.sweep(older_than=DAYS, limit=10) == 1
             assert await sagas.find([named, Correlation(saga, "", "a")]) == {}
             assert [one.saga_id for one in await sagas.lock([open_.saga_id])] == [open_.saga_id]
         again = _start(saga, "a")
         async with storage.transaction() as tx:
-            assert await self.sagas_of(tx).start([again]) == {again.saga_id}
+            assert await tx.sagas.start([again]) == {again.saga_id}
 
 
 def _start(saga: str, key: str = "A-1") -> SagaStart:

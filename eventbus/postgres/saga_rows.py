@@ -1,0 +1,126 @@
+"""Sagas <-> rows."""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from eventbus.postgres.rows import message_of
+from eventbus.storage.sagas import (
+    Call,
+    Correlation,
+    EffectRow,
+    Fired,
+    SagaRecord,
+    Stashed,
+    StepRow,
+)
+
+RECORD = (
+    "saga_id, saga_type, business_key, def_version, def_digest, status, paused, intent, "
+    "state_name, data, data_version, plan, error, version"
+)
+STEP = "seq, phase, name, occurrence, kind, effect_id, status, attempt, reply_type, reply, error"
+CALL = "effect_id, saga_id, saga_type, def_version, seq, phase, step, input, attempt, owner, fence"
+EFFECT = "effect_id, state, reply_type, reply, undo_reply_type, undo_reply, fence"
+FINAL = frozenset({"completed", "compensated"})
+
+_LONGEST = timedelta(days=365_000)  # what is added to a time must stay a time
+
+
+def record_of(
+    row: Mapping[str, Any], steps: Sequence[StepRow], fired: Sequence[Fired]
+) -> SagaRecord:
+    """The instance of the columns `RECORD` and `now`."""
+    return SagaRecord(
+        saga_id=row["saga_id"],
+        saga=row["saga_type"],
+        key=row["business_key"],
+        definition=row["def_version"],
+        digest=row["def_digest"],
+        status=row["status"],
+        paused=row["paused"],
+        intent=row["intent"],
+        state_name=row["state_name"],
+        data=row["data"],
+        data_version=row["data_version"],
+        plan=row["plan"],
+        error=row["error"],
+        version=row["version"],
+        steps=steps,
+        fired=fired,
+        now=row["now"],
+    )
+
+
+def step_of(row: Mapping[str, Any]) -> StepRow:
+    """The step of the columns `STEP`."""
+    return StepRow(
+        seq=row["seq"],
+        phase=row["phase"],
+        name=row["name"],
+        occurrence=row["occurrence"],
+        kind=row["kind"],
+        effect_id=row["effect_id"],
+        status=row["status"],
+        attempt=row["attempt"],
+        reply_type=row["reply_type"],
+        reply=row["reply"],
+        error=row["error"],
+    )
+
+
+def call_of(row: Mapping[str, Any]) -> Call:
+    """The call of the columns `CALL`."""
+    return Call(
+        effect_id=row["effect_id"],
+        saga_id=row["saga_id"],
+        saga=row["saga_type"],
+        definition=row["def_version"],
+        seq=row["seq"],
+        phase=row["phase"],
+        step=row["step"],
+        input=row["input"],
+        attempt=row["attempt"],
+        owner=row["owner"],
+        fence=row["fence"],
+    )
+
+
+def effect_of(row: Mapping[str, Any], *, new: bool) -> EffectRow:
+    """The effect of the columns `EFFECT`."""
+    return EffectRow(
+        effect_id=row["effect_id"],
+        new=new,
+        state=row["state"],
+        reply_type=row["reply_type"],
+        reply=row["reply"],
+        undo_reply_type=row["undo_reply_type"],
+        undo_reply=row["undo_reply"],
+        fence=row["fence"],
+    )
+
+
+def stashed_of(row: Mapping[str, Any]) -> Stashed:
+    """An input of the stash, whole."""
+    return Stashed(
+        key=Correlation(row["saga_type"], row["name"], row["value"]),
+        message=message_of(row, row["message_key"]),
+        ttl=row["ttl"],
+        row=row["id"],
+    )
+
+
+def columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
+    """Rows as an array for each of `width` columns, as unnest takes them."""
+    return [[row[place] for row in rows] for place in range(width)]
+
+
+def delay(span: timedelta | None) -> timedelta | None:
+    """A span that can be added to any time of now."""
+    return None if span is None else min(span, _LONGEST)
+
+
+def in_order(ids: Sequence[UUID]) -> list[UUID]:
+    """Ids sorted, each once: the order of locks, which is the database's too."""
+    return sorted(set(ids))
