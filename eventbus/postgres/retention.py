@@ -1,4 +1,4 @@
-"""What nobody needs any more goes, in small batches; the days ahead get their partitions."""
+"""What nobody needs any more goes, in small batches; days and months ahead get partitions."""
 
 # ruff: noqa: S608 - statements are built from this room's constants only; values are bound
 
@@ -16,12 +16,25 @@ SCAN_SECONDS = 120.0  # a day of the inbox is read once before it goes
 _BUSY = {"55P03", "40P01"}  # consumers come first: another time
 
 _DAYS = "SELECT {schema}.ensure_inbox_day(current_date + n) FROM generate_series(-1, $1::int) n"
+_MONTHS = """
+SELECT {schema}.ensure_journal_month(
+         (statement_timestamp() AT TIME ZONE 'UTC' + n * interval '1 month')::date)
+  FROM generate_series(0, 2) n"""
 _OLD_DAYS = """
 SELECT c.relname AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
  WHERE i.inhparent = '{schema}.inbox'::regclass AND c.relname ~ '^inbox_[0-9]{{8}}$'
    AND to_date(right(c.relname, 8), 'YYYYMMDD') < current_date - 1
  ORDER BY 1"""
+_OLD_MONTHS = """
+SELECT c.relname AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+ WHERE i.inhparent = '{schema}.saga_journal'::regclass
+   AND c.relname ~ '^saga_journal_[0-9]{{6}}$'
+   AND right(c.relname, 6) < to_char(statement_timestamp() AT TIME ZONE 'UTC', 'YYYYMM')
+ ORDER BY 1"""
 _NEEDED = "SELECT EXISTS (SELECT 1 FROM {schema}.{table} WHERE seen >= current_date - $1::interval)"
+# a month of the journal goes when none of its sagas is there any more, open or finished
+_TOLD = """
+SELECT EXISTS (SELECT 1 FROM {schema}.{table} j JOIN {schema}.saga s ON s.saga_id = j.saga_id)"""
 _COUNT = "SELECT count(*) FROM {schema}.{table}"
 
 
@@ -65,7 +78,8 @@ async def prune(connection: Connection, schema: str, *, inbox: timedelta, limit:
     Of the event log: what was truncated, and the events of tombstoned streams.
     """
     await _ahead(connection, schema)
-    gone = await _days(connection, schema, inbox)
+    gone = await _dropped(connection, schema, _OLD_DAYS, _NEEDED, inbox)
+    gone += await _dropped(connection, schema, _OLD_MONTHS, _TOLD)
     for statement, span in [*((one, inbox) for one in _INBOX), *_BY_AGE.items()]:
         sql = statement.format(schema=schema, limit=int(limit))
         tag = await connection.execute(sql, span)
@@ -79,20 +93,22 @@ def _rows(tag: str) -> int:
 
 
 async def _ahead(connection: Connection, schema: str) -> None:
-    """A partition missing is slow, not wrong: rows of that day stand in inbox_other."""
-    sql = _DAYS.format(schema=schema)
-    await _unless_busy(connection, sql, AHEAD)
+    """A partition missing is slow, not wrong: rows of that day or month stand in the default."""
+    await _unless_busy(connection, _DAYS.format(schema=schema), AHEAD)
+    await _unless_busy(connection, _MONTHS.format(schema=schema))
 
 
-async def _days(connection: Connection, schema: str, inbox: timedelta) -> int:
-    """Drop days whose last row was seen long ago; busy ones go another time."""
+async def _dropped(
+    connection: Connection, schema: str, old: str, needed: str, *args: object
+) -> int:
+    """Drop partitions of which nothing is needed any more; busy ones go another time."""
     gone = 0
-    for row in await connection.fetch(_OLD_DAYS.format(schema=schema)):
+    for row in await connection.fetch(old.format(schema=schema)):
         names = {"schema": schema, "table": row["name"]}
         async with connection.transaction():
             await connection.execute(f"SET LOCAL statement_timeout = '{SCAN_SECONDS:.0f}s'")
             wait = SCAN_SECONDS + 5
-            if await connection.fetchval(_NEEDED.format(**names), inbox, timeout=wait):
+            if await connection.fetchval(needed.format(**names), *args, timeout=wait):
                 continue
             count = await connection.fetchval(_COUNT.format(**names), timeout=wait)
         if await _unless_busy(connection, "DROP TABLE {schema}.{table}".format(**names)):

@@ -57,7 +57,8 @@ async def begin(session: Session, effects: Sequence[EffectStart]) -> list[Effect
     new = await _fetch(session, _BEGIN, *columns(rows, 5), where="sagas.begin_effect")
     session.wrote = True
     stand = {row["effect_id"]: row for row in new}
-    fresh = {row["effect_id"]: None for row in new}  # not taken yet, by any start
+    # not given out yet: to whom of the starts it goes
+    fresh: dict[UUID, str | None] = dict.fromkeys(stand)
     met = in_order([e.effect_id for e in effects if e.effect_id not in stand])
     if met:
         locked = await _fetch(session, _STANDS, met, where="sagas.begin_effect")
@@ -65,7 +66,7 @@ async def begin(session: Session, effects: Sequence[EffectStart]) -> list[Effect
         free = {row["effect_id"] for row in locked if row["abandoned"]}
         taken = await _take_over(session, [e for e in effects if e.effect_id in free])
         stand |= taken
-        fresh |= dict.fromkeys(taken, "executing")
+        fresh |= {effect_id: "executing" for effect_id in taken}
     return [effect_of(stand[e.effect_id], new=_is_first(e, fresh)) for e in effects]
 
 

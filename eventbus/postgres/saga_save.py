@@ -150,7 +150,7 @@ async def save(session: Session, changes: Sequence[SagaChange]) -> None:
 
 
 def _arguments(changes: Sequence[SagaChange]) -> list[list[Any]]:
-    kinds = (
+    kinds: tuple[Sequence[Sequence[Any]], ...] = (
         [_change_row(one) for one in changes],
         _each_once([row for one in changes for row in _step_rows(one)], 3),
         _each_once([row for one in changes for row in _arm_rows(one)], 2),

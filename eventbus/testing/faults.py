@@ -32,6 +32,7 @@ from eventbus.storage.leases import Lease, Leases
 from eventbus.storage.outbox import Outbox
 from eventbus.storage.parking import Parking
 from eventbus.storage.projections import Projections
+from eventbus.storage.sagas import Sagas
 from eventbus.storage.sql import Sql
 from eventbus.testing.fault_plan import (
     POINTS,
@@ -486,6 +487,10 @@ class _FaultyTransaction:
     @property
     def leases(self) -> Leases:
         return cast("Leases", _SubStore("leases", self._inner.leases, self))
+
+    @property
+    def sagas(self) -> Sagas:
+        return cast("Sagas", _SubStore("sagas", self._inner.sagas, self))
 
     def resource(self, kind: type[T]) -> T:
         return self._inner.resource(kind)

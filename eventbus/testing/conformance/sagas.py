@@ -4,28 +4,27 @@
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
 from eventbus.errors import ConcurrencyError, ConfigurationError
-from eventbus.message import Message
 from eventbus.storage import Storage
 from eventbus.storage.sagas import (
     Arm,
     Call,
-    CallRequest,
     Correlation,
     DefinitionRow,
     Fired,
-    JournalEntry,
-    Phase,
     SagaChange,
     SagaRecord,
-    SagaStart,
-    Stashed,
-    StepRow,
+)
+from eventbus.testing.conformance.saga_samples import (
+    some_call,
+    some_change,
+    some_early,
+    some_start,
+    some_step,
 )
 from eventbus.testing.conformance.samples import (
     AFTER_SOON,
@@ -46,7 +45,7 @@ class SagaSuite:
     """Subclass it with the fixtures `storage` and `clock`."""
 
     async def started(self, storage: Storage, saga: str = "", key: str = "A-1") -> SagaRecord:
-        start = _start(saga or unique("saga"), key)
+        start = some_start(saga or unique("saga"), key)
         async with storage.transaction() as tx:
             assert await tx.sagas.start([start]) == {start.saga_id}
         return await self.locked(storage, start.saga_id)
@@ -80,8 +79,12 @@ class SagaSuite:
         self, storage: Storage
     ) -> None:
         record = await self.started(storage)
-        await self.save(storage, _change(record, status="completed"))
-        again, twin, other = _start(record.saga), _start(record.saga, "B"), _start(record.saga, "B")
+        await self.save(storage, some_change(record, status="completed"))
+        again, twin, other = (
+            some_start(record.saga),
+            some_start(record.saga, "B"),
+            some_start(record.saga, "B"),
+        )
         async with storage.transaction() as tx:
             new = await tx.sagas.start([again, twin, other])
         assert new == {twin.saga_id}
@@ -91,7 +94,7 @@ class SagaSuite:
     ) -> None:
         record = await self.started(storage)
         by_name = Correlation(record.saga, "payment", "P-1")
-        await self.save(storage, _change(record, correlations=[by_name]))
+        await self.save(storage, some_change(record, correlations=[by_name]))
         by_key, nobody = Correlation(record.saga, "", "A-1"), Correlation(record.saga, "", "P-1")
         another_type = Correlation(unique("saga"), "", "A-1")
         async with storage.transaction() as tx:
@@ -113,8 +116,12 @@ class SagaSuite:
 
     async def test_a_transition_comes_back_whole(self, storage: Storage) -> None:
         record = await self.started(storage)
-        steps = [_step(1), _step(1, phase="undo"), replace(_step(2), error=b"e", attempt=3)]
-        change = _change(
+        steps = [
+            some_step(1),
+            some_step(1, phase="undo"),
+            replace(some_step(2), error=b"e", attempt=3),
+        ]
+        change = some_change(
             record,
             status="stuck",
             intent="cancel",
@@ -134,11 +141,11 @@ class SagaSuite:
 
     async def test_a_step_is_changed_by_number_and_phase(self, storage: Storage) -> None:
         record = await self.started(storage)
-        first = _step(1)
-        await self.save(storage, _change(record, steps=[first, _step(2)]))
+        first = some_step(1)
+        await self.save(storage, some_change(record, steps=[first, some_step(2)]))
         done = replace(first, status="succeeded", reply_type="t", reply=b"r", attempt=2)
         record = await self.locked(storage, record.saga_id)
-        await self.save(storage, _change(record, steps=[done]))
+        await self.save(storage, some_change(record, steps=[done]))
         back = await self.locked(storage, record.saga_id)
         assert back.steps[0] == done
         assert len(back.steps) == 2
@@ -148,11 +155,11 @@ class SagaSuite:
     ) -> None:
         saga = unique("saga")
         stale, good = await self.started(storage, saga, "a"), await self.started(storage, saga, "b")
-        await self.save(storage, _change(stale))
-        late = replace(_change(stale), version=9, journal=[])
+        await self.save(storage, some_change(stale))
+        late = replace(some_change(stale), version=9, journal=[])
         async with storage.transaction() as tx:
             with pytest.raises(ConcurrencyError, match="EB7030") as caught:
-                await tx.sagas.save([_change(good), late])
+                await tx.sagas.save([some_change(good), late])
         assert str(stale.saga_id) in caught.value.where
         assert str(good.saga_id) not in caught.value.where
         assert (await self.locked(storage, good.saga_id)).version == 0
@@ -168,7 +175,7 @@ class SagaSuite:
 
     async def test_a_timer_fires_once_after_its_delay(self, storage: Storage, clock: Clock) -> None:
         record = await self.started(storage)
-        await self.save(storage, _change(record, arm=[Arm("deadline", 7, SOON)]))
+        await self.save(storage, some_change(record, arm=[Arm("deadline", 7, SOON)]))
         assert await self.due(storage, record.saga) == []
         await clock.advance(AFTER_SOON)
         (fired,) = await self.due(storage, record.saga)
@@ -180,7 +187,7 @@ class SagaSuite:
         self, storage: Storage, clock: Clock
     ) -> None:
         record = await self.started(storage)
-        await self.save(storage, _change(record, arm=[Arm("deadline", 1, SOON)]))
+        await self.save(storage, some_change(record, arm=[Arm("deadline", 1, SOON)]))
         await clock.advance(AFTER_SOON)
         with suppress(ZeroDivisionError):
             async with storage.transaction() as tx:
@@ -191,9 +198,9 @@ class SagaSuite:
     async def test_timers_are_moved_and_disarmed(self, storage: Storage, clock: Clock) -> None:
         record = await self.started(storage)
         arm = [Arm("a", 1, SOON), Arm("b", 1, SOON), Arm("c", 1, SOON)]
-        await self.save(storage, _change(record, arm=arm))
+        await self.save(storage, some_change(record, arm=arm))
         record = await self.locked(storage, record.saga_id)
-        moved = _change(record, arm=[Arm("b", 2, LONG)], disarm=["a", "never armed"])
+        moved = some_change(record, arm=[Arm("b", 2, LONG)], disarm=["a", "never armed"])
         await self.save(storage, moved)
         await clock.advance(AFTER_SOON)
         (fired,) = await self.due(storage, record.saga)
@@ -205,9 +212,9 @@ class SagaSuite:
         saga = unique("saga")
         for number in range(3):
             record = await self.started(storage, saga, str(number))
-            await self.save(storage, _change(record, arm=[Arm("t", 1, SOON)]))
+            await self.save(storage, some_change(record, arm=[Arm("t", 1, SOON)]))
         newer = await self.started(storage, saga, "newer")
-        await self.save(storage, _change(newer, definition=2, arm=[Arm("t", 1, SOON)]))
+        await self.save(storage, some_change(newer, definition=2, arm=[Arm("t", 1, SOON)]))
         await clock.advance(AFTER_SOON)
         assert len(await self.due(storage, saga, limit=2)) == 2
         assert len(await self.due(storage, saga, limit=2)) == 1
@@ -219,9 +226,9 @@ class SagaSuite:
         self, storage: Storage, clock: Clock
     ) -> None:
         record = await self.started(storage)
-        await self.save(storage, _change(record, arm=[Arm("t", 1, SOON)]))
+        await self.save(storage, some_change(record, arm=[Arm("t", 1, SOON)]))
         record = await self.locked(storage, record.saga_id)
-        await self.save(storage, _change(record, definition=2))
+        await self.save(storage, some_change(record, definition=2))
         await clock.advance(AFTER_SOON)
         assert await self.due(storage, record.saga) == []
         async with storage.transaction() as tx:
@@ -235,7 +242,7 @@ class SagaSuite:
         asked = [(record.saga, 1)]
         async with storage.transaction() as tx:
             assert await tx.sagas.next_due(asked) is None
-        await self.save(storage, _change(record, arm=[Arm("a", 1, LONG), Arm("b", 1, SOON)]))
+        await self.save(storage, some_change(record, arm=[Arm("a", 1, LONG), Arm("b", 1, SOON)]))
         async with storage.transaction() as tx:
             wait = await tx.sagas.next_due(asked)
         assert wait is not None
@@ -248,16 +255,16 @@ class SagaSuite:
         self, storage: Storage, clock: Clock
     ) -> None:
         record = await self.started(storage)
-        await self.save(storage, _change(record, arm=[Arm("t", 1, SOON)]))
+        await self.save(storage, some_change(record, arm=[Arm("t", 1, SOON)]))
         record = await self.locked(storage, record.saga_id)
-        await self.save(storage, _change(record, paused=True, arm=[Arm("u", 2, SOON)]))
+        await self.save(storage, some_change(record, paused=True, arm=[Arm("u", 2, SOON)]))
         await clock.advance(AFTER_SOON)
         async with storage.transaction() as tx:
             assert await tx.sagas.next_due([(record.saga, 1)]) is None
         assert await self.due(storage, record.saga) == []
         record = await self.locked(storage, record.saga_id)
         assert record.paused
-        await self.save(storage, _change(record, paused=False))
+        await self.save(storage, some_change(record, paused=False))
         assert await self.due(storage, record.saga) == []
         await clock.advance(AFTER_SOON)
         (fired,) = await self.due(storage, record.saga)
@@ -265,9 +272,9 @@ class SagaSuite:
 
     async def test_a_saga_that_ended_has_no_timers(self, storage: Storage, clock: Clock) -> None:
         record = await self.started(storage)
-        await self.save(storage, _change(record, arm=[Arm("t", 1, SOON)]))
+        await self.save(storage, some_change(record, arm=[Arm("t", 1, SOON)]))
         record = await self.locked(storage, record.saga_id)
-        await self.save(storage, _change(record, status="compensated"))
+        await self.save(storage, some_change(record, status="compensated"))
         await clock.advance(AFTER_SOON)
         assert await self.due(storage, record.saga) == []
         async with storage.transaction() as tx:
@@ -277,7 +284,7 @@ class SagaSuite:
         self, storage: Storage, clock: Clock
     ) -> None:
         record = await self.started(storage)
-        await self.save(storage, _change(record, calls=[_call()]))
+        await self.save(storage, some_change(record, calls=[some_call()]))
         (first,) = await self.claim(storage, record.saga)
         assert (first.saga_id, first.input, first.attempt) == (record.saga_id, b"in", 1)
         assert await self.claim(storage, record.saga) == []
@@ -296,7 +303,7 @@ class SagaSuite:
         self, storage: Storage, clock: Clock
     ) -> None:
         record = await self.started(storage)
-        await self.save(storage, _change(record, calls=[_call(), _call(), _call()]))
+        await self.save(storage, some_change(record, calls=[some_call(), some_call(), some_call()]))
         assert len(await self.claim(storage, record.saga, limit=2)) == 2
         left = await self.claim(storage, record.saga)
         assert len(left) == 1
@@ -319,8 +326,8 @@ class SagaSuite:
         messages = some_messages(4, key="A")
         async with storage.transaction() as tx:
             for number, message in enumerate(messages):
-                await tx.sagas.stash([_early((here, there)[number % 2], message)])
-            await tx.sagas.stash([_early(here, messages[0])])
+                await tx.sagas.stash([some_early((here, there)[number % 2], message)])
+            await tx.sagas.stash([some_early(here, messages[0])])
         async with storage.transaction() as tx:
             sagas = tx.sagas
             drained = await sagas.drain([there, here])
@@ -336,7 +343,7 @@ class SagaSuite:
         key = Correlation(saga, "", "A")
         lost, kept = some_message(1, key="A"), some_message(2, key="A")
         async with storage.transaction() as tx:
-            early = [_early(key, lost), replace(_early(key, kept), ttl=None)]
+            early = [some_early(key, lost), replace(some_early(key, kept), ttl=None)]
             await tx.sagas.stash(early)
         await clock.advance(AFTER_SOON)
         async with storage.transaction() as tx:
@@ -357,7 +364,7 @@ class SagaSuite:
         saga = unique("saga")
         over, open_ = await self.started(storage, saga, "a"), await self.started(storage, saga, "b")
         named = Correlation(saga, "payment", "P")
-        done = _change(over, status="completed", steps=[_step(1)], correlations=[named])
+        done = some_change(over, status="completed", steps=[some_step(1)], correlations=[named])
         await self.save(storage, done)
         await clock.advance(DAYS.total_seconds() - 1)
         async with storage.transaction() as tx:
@@ -368,61 +375,6 @@ class SagaSuite:
             assert await sagas.sweep(older_than=DAYS, limit=10) == 1
             assert await sagas.find([named, Correlation(saga, "", "a")]) == {}
             assert [one.saga_id for one in await sagas.lock([open_.saga_id])] == [open_.saga_id]
-        again = _start(saga, "a")
+        again = some_start(saga, "a")
         async with storage.transaction() as tx:
             assert await tx.sagas.start([again]) == {again.saga_id}
-
-
-def _start(saga: str, key: str = "A-1") -> SagaStart:
-    return SagaStart(saga_id=uuid4(), saga=saga, key=key, definition=1, digest=b"d", data=b"{}")
-
-
-def _change(record: SagaRecord, **changes: Any) -> SagaChange:
-    """The next version of a saga, as it was but for `changes`."""
-    version = record.version + 1
-    entry = JournalEntry(
-        version=version,
-        input_kind="event",
-        input_id=None,
-        from_status=record.status,
-        to_status=record.status,
-        detail=b"{}",
-        actor=None,
-        worker="w",
-    )
-    same = SagaChange(
-        saga_id=record.saga_id,
-        was=record.version,
-        version=version,
-        definition=record.definition,
-        digest=record.digest,
-        status=record.status,
-        paused=record.paused,
-        intent=record.intent,
-        state_name=record.state_name,
-        data=record.data,
-        data_version=record.data_version,
-        plan=record.plan,
-        error=record.error,
-        journal=[entry],
-    )
-    return replace(same, **changes)
-
-
-def _step(seq: int, phase: Phase = "forward") -> StepRow:
-    return StepRow(
-        seq=seq,
-        phase=phase,
-        name=f"step-{seq}",
-        kind="command",
-        effect_id=uuid4(),
-        status="dispatched",
-    )
-
-
-def _call() -> CallRequest:
-    return CallRequest(effect_id=uuid4(), seq=1, phase="forward", step="quote", input=b"in")
-
-
-def _early(key: Correlation, message: Message) -> Stashed:
-    return Stashed(key=key, message=message, ttl=SOON)
