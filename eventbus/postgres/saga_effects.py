@@ -66,7 +66,7 @@ async def begin(session: Session, effects: Sequence[EffectStart]) -> list[Effect
         free = {row["effect_id"] for row in locked if row["abandoned"]}
         taken = await _take_over(session, [e for e in effects if e.effect_id in free])
         stand |= taken
-        fresh |= {effect_id: "executing" for effect_id in taken}
+        fresh.update((effect_id, "executing") for effect_id in taken)
     return [effect_of(stand[e.effect_id], new=_is_first(e, fresh)) for e in effects]
 
 
