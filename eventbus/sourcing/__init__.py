@@ -13,14 +13,17 @@ from eventbus.sourcing.projection import (
 )
 from eventbus.sourcing.read_model import ReadModel
 from eventbus.sourcing.recorded import Recorded
+from eventbus.storage.events import Filter, Position
 
 __all__ = [
     "Aggregate",
     "CommandHandler",
     "Decider",
     "EventLog",
+    "Filter",
     "FoldingProjection",
     "Page",
+    "Position",
     "Projection",
     "ReadModel",
     "Recorded",

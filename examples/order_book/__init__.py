@@ -1,1 +1,1 @@
-"""A year of a shop's invoices, read into two read models, exactly once."""
+"""A year of a shop's invoices, recorded as orders and read into two read models, exactly once."""

@@ -1,4 +1,4 @@
-"""The bus, and the loop that publishes: invoices and how far they were read commit together."""
+"""The bus, and the loop that records: orders and how far they were read commit together."""
 
 import asyncio
 import itertools
@@ -10,6 +10,7 @@ from datetime import timedelta
 from eventbus import EventBus, UnitOfWork
 from examples.order_book import billing, events, stock
 from examples.order_book.invoices import Chunk, chunks
+from examples.order_book.orders import record
 from examples.order_book.sources import Source, UnreadableError
 
 TABLES = (
@@ -83,7 +84,7 @@ async def read(
     warn: Callable[[int, str], None],
     tell: Callable[[Progress], None],
 ) -> None:
-    """Publish what was not published yet, and return when everything is handled."""
+    """Record what was not recorded yet, and return when everything is handled."""
     lines = itertools.islice(source.lines(), now.upto, limit)
     for chunk in chunks(lines, after=now.upto):
         now = await publish(bus, chunk)
@@ -103,8 +104,7 @@ async def publish(bus: EventBus, chunk: Chunk) -> Progress:
             "UPDATE reading SET upto = $1, lines = lines + $2", chunk.upto, chunk.lines
         )
         await tx.sql.execute_many("INSERT INTO malformed VALUES ($1, $2)", chunk.malformed)
-        for invoice in chunk.invoices:
-            await tx.publish(invoice)
+        await record(chunk.invoices, tx)
         return await _progress(tx)
 
 

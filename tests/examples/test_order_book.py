@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from eventbus.testing import given
 from examples.order_book import synthetic
 from examples.order_book.invoices import MalformedError, chunks, parsed
+from examples.order_book.orders import Order
 from examples.order_book.sources import UnreadableError, of_file, of_seed
 
 ROOT = Path(__file__).parents[2]
@@ -122,6 +124,7 @@ def test_a_messy_file_is_read_to_its_end_and_every_line_falls_under_a_rule(
     # a line longer than the limit is read, and passed over, in pieces
     assert shown(done.stdout, "lines malformed") == str(len(BROKEN) + 1)
     assert "reader, billing and stock agree: yes" in done.stdout
+    assert "the 6 events of 4 orders agree: yes" in done.stdout
     assert "warning: line 9 is passed over: 6 columns, not 8" in done.stderr
 
 
@@ -147,6 +150,26 @@ def test_wrong_sums_are_said_and_end_with_exit_code_1(tmp_path: Path) -> None:
     assert "equals the totals added up while it was made up: NO" in done.stdout
 
 
+def test_an_event_that_is_missing_in_the_log_is_said(tmp_path: Path) -> None:
+    command = ["--invoices", "50", "--storage", "sqlite:///book.db"]
+    order_book(*command, cwd=tmp_path)
+    with sqlite3.connect(tmp_path / "book.db") as connection:
+        connection.execute("DELETE FROM eventbus_events WHERE position = 7")
+    connection.close()
+    done = order_book(*command, cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert "orders agree: NO" in done.stdout
+    assert "reader, billing and stock agree: yes" in done.stdout
+
+
+def test_an_order_takes_each_part_once() -> None:
+    [chunk] = chunks([line.encode() for line in MESSY], after=0)
+    first, second = (one for one in chunk.invoices if one.invoice == "1001" and one.first_line < 7)
+    given(Order).when(lambda order: order.take(first)).then(first)
+    given(Order, first).when(lambda order: order.take(second)).then(second)
+    given(Order, first, second).when(lambda order: order.take(first)).then_nothing()
+
+
 @pytest.mark.parametrize("kill_at", [(1,), (600,), (2_000, 6_000, 9_000)], ids=str)
 def test_killed_at_any_moment_it_ends_with_the_exact_totals(
     tmp_path: Path, kill_at: tuple[int, ...]
@@ -157,6 +180,7 @@ def test_killed_at_any_moment_it_ends_with_the_exact_totals(
     done = order_book(*command, cwd=tmp_path)
     assert "equals the totals added up while it was made up: yes" in done.stdout
     assert "reader, billing and stock agree: yes" in done.stdout
+    assert "orders agree: yes" in done.stdout
 
 
 def killed_at(lines: int, command: list[str], cwd: Path) -> bool:
