@@ -226,6 +226,10 @@ class StreamClosedError(StorageError):
     """Choose another stream: this one is archived or tombstoned, nothing can be appended."""
 
 
+class ProjectionError(EventBusError):
+    """The read model is not there yet, or cannot be asked like that; the log has lost nothing."""
+
+
 class LeaseLostError(StorageError):
     """Stop this work: a stale epoch changed nothing, somebody else owns it now."""
 

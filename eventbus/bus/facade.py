@@ -47,7 +47,9 @@ from eventbus.pubsub.unit_of_work import (
 )
 from eventbus.pubsub.watchdog import Watchdog
 from eventbus.service import until_signal
+from eventbus.sourcing.definition import definitions, is_projection, projections_in
 from eventbus.sourcing.log import EventLog
+from eventbus.sourcing.projector import Projector
 from eventbus.storage import Storage, open_storage
 from eventbus.storage.events import Position
 from eventbus.transport import Transport, open_transport
@@ -99,7 +101,13 @@ class EventBus:
         self._storage = open_storage(storage, name) if isinstance(storage, str) else storage
         self._scheme = scheme_of(transport)
         self._things = tuple(handlers)
-        self._handlers, self._registry = collect(self._things)
+        self._definitions = definitions(projections_in(self._things))
+        self._handlers, self._registry = collect(
+            thing for thing in self._things if not is_projection(thing)
+        )
+        for definition in self._definitions.values():
+            for cls in definition.classes:
+                self._registry.add(cls)
         self._named: list[Handler] = []
         self._tuning = AS_WRITTEN
         self._groups = self._grouped()
@@ -372,6 +380,20 @@ class EventBus:
         return Place(self._inspection(), "outbox")
 
     @property
+    def projections(self) -> Projector:
+        """Read models: where they stand, waiting for one.
+
+        Raises:
+            NoTransactionError: EB4105, the bus has no storage.
+        """
+        return Projector(
+            self._needs_storage("projections"),
+            self._definitions,
+            self._registry,
+            self._inspection(),
+        )
+
+    @property
     def parked(self) -> Place:
         """What failed and is tried again, with what waits behind it."""
         return Place(self._inspection(), "parked")
@@ -487,6 +509,8 @@ class EventBus:
             registry=self._registry,
             publishing=self._publishing,
             afterwards=self._afterwards,
+            projections=self._definitions,
+            tail=self.events.tail if self._storage is not None else None,
             middleware=self._middleware,
             instrumentation=self._instrumentation,
             scheme=self._scheme,
@@ -500,6 +524,7 @@ class EventBus:
             self._groups,
             service=self._service,
             scheme=self._scheme,
+            projections=self._definitions,
         )
 
     def _entered(self, verb: str) -> Running:

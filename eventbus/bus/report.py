@@ -7,6 +7,7 @@ from eventbus.codec import Registry
 from eventbus.errors import Finding, UnsafeConfigurationError
 from eventbus.pubsub.guarantees import Setting, findings_of
 from eventbus.pubsub.routes import Routes
+from eventbus.sourcing.definition import Definition
 from eventbus.storage import Storage
 from eventbus.transport import Transport
 
@@ -40,6 +41,7 @@ async def findings_about(
     *,
     service: str | None,
     scheme: str,
+    projections: Mapping[str, Definition],
 ) -> list[Finding]:
     """The guarantee report: about the wiring, from the transport, from the storage."""
     setting = Setting(
@@ -52,8 +54,20 @@ async def findings_about(
     return [
         *findings_of((routes.group for routes in groups.values()), setting),
         *await transport.examine([routes.interest() for routes in groups.values()]),
-        *(() if storage is None else await storage.examine()),
+        *(without_storage(projections) if storage is None else await storage.examine()),
     ]
+
+
+def without_storage(projections: Mapping[str, Definition]) -> Iterable[Finding]:
+    """EB1264: projections whose log and rows have no place."""
+    if projections:
+        yield Finding(
+            level="refuse",
+            code="EB1264",
+            what=f"projection {next(iter(projections))!r} on a bus without a storage",
+            why="the log that it follows and the rows that it writes stand in the storage",
+            next='EventBus(…, storage="sqlite:///app.db")',
+        )
 
 
 def refuse_unsafe(findings: Iterable[Finding], *, strict: bool) -> None:

@@ -14,7 +14,7 @@ from eventbus.codec import Registry
 from eventbus.errors import ConfigurationError
 from eventbus.handler import Middleware
 from eventbus.instrumentation import Instrumentation
-from eventbus.message import Message
+from eventbus.message import NO_HEADERS, Message
 from eventbus.outbox.relay import Relay
 from eventbus.pubsub.assembly import Assembly, GroupServices
 from eventbus.pubsub.publisher import DirectPublisher, OutboxPublisher
@@ -22,6 +22,9 @@ from eventbus.pubsub.retention import Retention
 from eventbus.pubsub.routes import Routes
 from eventbus.pubsub.unit_of_work import Publishing
 from eventbus.service import Service, end, supervise
+from eventbus.sourcing.definition import Definition
+from eventbus.sourcing.following import Following
+from eventbus.sourcing.tail import Tail
 from eventbus.storage import Storage
 from eventbus.transport import Transport
 
@@ -46,6 +49,8 @@ class Parts:
     registry: Registry
     publishing: Publishing
     afterwards: Afterwards
+    projections: Mapping[str, Definition]
+    tail: Tail | None
     middleware: Sequence[Middleware]
     instrumentation: Instrumentation | None
     scheme: str
@@ -62,6 +67,7 @@ class Running:
         self._supervisors: list[asyncio.Task[None]] = []
         self._relay: Relay | None = None
         self._groups: dict[str, GroupServices] = {}
+        self._following: dict[str, Following] = {}
         self._draining = False
         self._progressed = (-1, 0.0)
         self._outbox: OutboxPublisher | None = None
@@ -143,7 +149,7 @@ class Running:
             name: status
             for group in self._groups.values()
             for name, status in group.status().items()
-        }
+        } | {name: each.state for name, each in self._following.items()}
         causes = [cause for cause in self._troubles() if cause]
         live = bool(causes) or not await self._is_stuck()
         if not live:
@@ -170,10 +176,29 @@ class Running:
         services: dict[str, Service] = {}
         for group in self._groups.values():
             services |= group.services
+        services |= self._follow()
         if parts.storage is not None:
             services["relay:0"] = self._relay = self._make_relay(parts.storage)
             services["retention:0"] = Retention(parts.storage)
         return services
+
+    def _follow(self) -> Mapping[str, Following]:
+        parts = self._parts
+        if parts.storage is None or parts.tail is None:
+            return {}
+        for name, definition in parts.projections.items():
+            if definition.runs == "following":
+                self._following[f"projection:{name}"] = Following(
+                    definition,
+                    parts.storage,
+                    parts.registry,
+                    encode=lambda event: parts.publishing.message(
+                        event, None, None, NO_HEADERS, None
+                    ),
+                    tail=parts.tail,
+                    random=Random(),  # noqa: S311 - jitter
+                )
+        return self._following
 
     def _make_relay(self, storage: Storage) -> Relay:
         parts = self._parts
@@ -206,6 +231,9 @@ class Running:
         for group in self._groups.values():
             if not await group.consumer_idle():
                 return False
+        for following in self._following.values():
+            if not await following.idle():
+                return False
         if self._relay is not None and not await self._relay.idle():
             return False
         if not self._parts.afterwards.is_idle:
@@ -216,7 +244,8 @@ class Running:
         return True
 
     def _is_paused(self) -> bool:
-        return any(group.is_paused for group in self._groups.values())
+        following = (each.is_paused for each in self._following.values())
+        return any(following) or any(group.is_paused for group in self._groups.values())
 
     async def _is_stuck(self) -> bool:
         """Work and no progress, although nobody paused it and nothing is in trouble."""
@@ -229,7 +258,8 @@ class Running:
 
     def _progress(self) -> int:
         relayed = 0 if self._relay is None else self._relay.relayed
-        return relayed + sum(group.progress for group in self._groups.values())
+        projected = sum(each.projected for each in self._following.values())
+        return relayed + projected + sum(group.progress for group in self._groups.values())
 
     def _troubles(self) -> Iterable[str | None]:
         yield self._parts.transport.trouble
@@ -239,11 +269,13 @@ class Running:
             yield self._relay.trouble
         for group in self._groups.values():
             yield from group.troubles()
+        for name, following in self._following.items():
+            yield None if following.trouble is None else f"{name}: {following.trouble}"
 
 
 def is_of_a_group(name: str) -> bool:
     """Whether a service handles messages; what is not ends after them."""
-    return name.partition(":")[0] in {"consumer", "redelivery"}
+    return name.partition(":")[0] in {"consumer", "redelivery", "projection"}
 
 
 def selected(services: Mapping[str, Service], only: Collection[str] | None) -> dict[str, Service]:

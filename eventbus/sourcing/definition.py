@@ -5,6 +5,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
+from types import ModuleType
 from typing import Any
 from zlib import crc32
 
@@ -58,9 +59,10 @@ class Definition:
         for key, change in self._changes.get(type(event), ()):
             yield Step(self.rows.key(key(event)), change, event, place)
 
-    def shard_of(self, text: str) -> int:
-        """Which shard a key belongs to, by its text."""
-        return crc32(text.encode()) % self.shards if self.shards > 1 else 0
+
+def shard_of(text: str, shards: int) -> int:
+    """Which shard a key belongs to, by its text."""
+    return crc32(text.encode()) % shards
 
 
 def definitions(projections: Sequence[object]) -> dict[str, Definition]:
@@ -73,6 +75,8 @@ def definitions(projections: Sequence[object]) -> dict[str, Definition]:
     tables: dict[str, str] = {}
     for projection in projections:
         one = Definition(projection)
+        if one.runs == "inline":
+            raise _inline(one.name)
         if one.name in found:
             raise _two(f"two projections are called {one.name!r}")
         found[one.name] = one
@@ -82,6 +86,27 @@ def definitions(projections: Sequence[object]) -> dict[str, Definition]:
                 raise _two(f"projections {tables[table]!r} and {one.name!r} write table {table!r}")
             tables[table] = one.name
     return found
+
+
+def projections_in(things: Iterable[object]) -> list[object]:
+    """Those handed over, and those that handed-over modules define.
+
+    An object of a class stands for the class, where a module has both.
+    """
+    found: dict[int, object] = {}
+    for thing in things:
+        members = vars(thing).values() if isinstance(thing, ModuleType) else (thing,)
+        ours = [one for one in members if _is_of(one, thing) and is_projection(one)]
+        made: set[type] = {type(one) for one in ours if not isinstance(one, type)}
+        found |= {id(one): one for one in ours if one not in made}
+    return list(found.values())
+
+
+def _is_of(member: object, thing: object) -> bool:
+    if not isinstance(thing, ModuleType):
+        return True
+    cls = member if isinstance(member, type) else type(member)
+    return cls.__module__ == thing.__name__
 
 
 def is_projection(thing: object) -> bool:
@@ -176,6 +201,16 @@ def _tree(function: Any) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
         return None
     first = tree.body[0] if tree.body else None
     return first if isinstance(first, ast.FunctionDef | ast.AsyncFunctionDef) else None
+
+
+def _inline(name: str) -> WiringError:
+    return WiringError(
+        "EB1265",
+        f"projection {name!r} cannot run inline",
+        where="handlers= of EventBus",
+        why="rows in the append's own transaction are not offered by this version",
+        next='runs="following", and await bus.projections.wait(…) to read your own writes',
+    )
 
 
 def _two(what: str) -> WiringError:

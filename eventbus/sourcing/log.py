@@ -62,7 +62,7 @@ class EventLog:
         self._registry = registry
         self._encode = encode
         self._guard = guard
-        self._tail = Tail(storage)
+        self.tail: Tail = Tail(storage)  # for all who follow in this process
 
     async def append(
         self,
@@ -162,13 +162,13 @@ class EventLog:
         """
         if after is not None and after > START:
             await self._refuse_ahead(after)
-        async with self._tail.followed():
-            found = await self._tail.beyond(None)
+        async with self.tail.followed():
+            found = await self.tail.beyond(None)
             if found is None:
                 return
             read_to = seen = found.bound if after is None else after
             server = found.server_started
-            while (found := await self._tail.beyond(read_to, server)) is not None:
+            while (found := await self.tail.beyond(read_to, server)) is not None:
                 if found.server_started != server:  # its sequence may have gone back
                     read_to, server = seen, found.server_started
                 async with aclosing(self._pages(read_to, found.bound, only)) as pages:
@@ -231,11 +231,11 @@ class EventLog:
 
     def open(self) -> None:
         """The bus was entered."""
-        self._tail.open()
+        self.tail.open()
 
     async def close(self) -> None:
         """The bus is left: every subscription ends."""
-        await self._tail.close()
+        await self.tail.close()
 
     async def _close(
         self, stream: str, state: Literal["archived", "tombstoned"], tenant: str

@@ -112,7 +112,7 @@ class FoldingProjection(Generic[V]):
     Args:
         name: of the projection, of its checkpoints and its commands.
         version: counted up when old rows would be wrong under the new code.
-        runs: `following`, behind the log; `inline`, in the append's transaction; `live`, on read.
+        runs: `following`, behind the log; `live`, on read; `inline` is refused by the bus (EB1265).
         shards: how many workers can share it.
 
     Raises:

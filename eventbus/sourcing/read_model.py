@@ -45,13 +45,15 @@ class Rows:
         }
         self._key = [(name, *kind_of(self.table.columns[name])) for name in self.table.key]
 
-    def key(self, value: Any) -> Key:
+    def key(self, value: object) -> Key:
         """What a key function answered, as the key of a row.
 
         Raises:
             ValueError, TypeError: it does not fit the columns of the key.
         """
-        key: Key = value if isinstance(value, tuple) else (value,)
+        key: Key = (value,)
+        if isinstance(value, tuple):
+            key = tuple(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
         if len(key) != len(self._key):
             raise ValueError(f"a key of {len(key)} values, the table has {len(self._key)}")
         for (name, kind, _), part in zip(self._key, key, strict=True):

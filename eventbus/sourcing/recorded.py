@@ -1,6 +1,5 @@
 """An event of the log: what was recorded, and what it says, decoded when somebody asks."""
 
-from functools import cached_property
 from typing import cast
 
 from eventbus.codec import Registry
@@ -14,15 +13,18 @@ class Recorded:
     def __init__(self, recorded: RecordedMessage, registry: Registry) -> None:
         self.recorded: RecordedMessage = recorded
         self._registry = registry
+        self._event: Event | None = None
 
-    @cached_property
+    @property
     def event(self) -> Event:
         """The event in its current version; decoded on first use, older ones through upcasters.
 
         Raises:
             CodecError: EB3103, its type was not handed to the bus; EB3101, EB3102.
         """
-        return cast("Event", self._registry.decode(self.recorded.message))
+        if self._event is None:
+            self._event = cast("Event", self._registry.decode(self.recorded.message))
+        return self._event
 
     def __repr__(self) -> str:
         one = self.recorded

@@ -25,6 +25,7 @@ SLEEPS = {
     "tests/integration/postgres/test_pgbouncer.py": "polls a server that sends no signal",
     "tests/integration/postgres/test_server.py": "polls a server that sends no signal",
     "tests/integration/postgres/test_wakeups.py": "that nothing more is told takes a while",
+    "tests/integration/sourcing/read_models.py": "polls a table past the bus: it sends no signal",
     "tests/integration/test_drain.py": "a handler of the child under test that must be busy",
 }
 SKIPS = {

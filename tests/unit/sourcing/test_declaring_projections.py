@@ -8,7 +8,7 @@ import pytest
 from eventbus import Event
 from eventbus.errors import WiringError
 from eventbus.sourcing import FoldingProjection, ReadModel, projects
-from eventbus.sourcing.definition import Definition, definitions, is_projection
+from eventbus.sourcing.definition import Definition, definitions, is_projection, shard_of
 from eventbus.sourcing.read_model import table_of
 from tests.unit.sourcing.declarations import Placed, Revenue, Revenues
 
@@ -233,7 +233,6 @@ def test_another_body_is_other_code_on_the_same_fingerprint() -> None:
 
 
 def test_every_key_has_one_shard() -> None:
-    sharded = Definition(_declare(shards=4))
-    shards = {sharded.shard_of(str(number)) for number in range(200)}
-    assert shards == {0, 1, 2, 3}
-    assert Definition(Revenues).shard_of("UK") == 0
+    assert Definition(_declare(shards=4)).shards == 4
+    assert {shard_of(str(number), 4) for number in range(200)} == {0, 1, 2, 3}
+    assert shard_of("UK", 1) == 0

@@ -1,0 +1,258 @@
+"""A projection that follows the log: pages, checkpoints, parked sequences, leased shards."""
+
+import asyncio
+import logging
+from datetime import datetime
+from random import Random
+from typing import Any
+
+from eventbus.codec import Registry
+from eventbus.errors import CommitUnknownError, LeaseLostError, StorageError
+from eventbus.service import end
+from eventbus.sourcing.batch import Batches
+from eventbus.sourcing.definition import Definition
+from eventbus.sourcing.holdings import Holdings
+from eventbus.sourcing.recorded import Recorded
+from eventbus.sourcing.redelivery import Redelivery
+from eventbus.sourcing.shard import table_of_version
+from eventbus.sourcing.tail import Tail
+from eventbus.sourcing.view import Encode
+from eventbus.storage import Storage
+from eventbus.storage.events import FeedPage, Filter, Position
+from eventbus.storage.projections import ProjectionVersion
+
+log: logging.Logger = logging.getLogger("eventbus.sourcing")
+
+PAGE = 2000  # events
+REST_SECONDS = 0.25
+TROUBLED_SECONDS = 2.0
+PARKED_SECONDS = 0.5  # between two looks for what is due
+
+
+class Following:
+    """Holds leases `projection/<name>@<version>/<shard>`; writes exactly once what is recorded.
+
+    Args:
+        definition: the projection.
+        storage: entered with the bus.
+        registry: decodes what is recorded.
+        encode: an event as the message that is published.
+        tail: says that the log grew; of the process.
+        random: jitter of the waits of parked sequences.
+    """
+
+    def __init__(
+        self,
+        definition: Definition,
+        storage: Storage,
+        registry: Registry,
+        *,
+        encode: Encode,
+        tail: Tail,
+        random: Random,
+    ) -> None:
+        self.definition: Definition = definition
+        self.projected: int = 0  # events in pages that were written, ever: progress
+        self.trouble: str | None = None
+        self._storage = storage
+        self._registry = registry
+        self._tail = tail
+        self._batches = Batches(definition, encode, random)
+        self._redelivery = Redelivery(self._batches, registry, storage)
+        self._holdings = Holdings(storage, definition)
+        self._only = Filter(types=definition.types)
+        self._version: ProjectionVersion | None = None
+        self._coming: tuple[Position, asyncio.Task[FeedPage]] | None = None
+        self._server: datetime | None = None
+        self._runs = False
+        self._busy = False
+        self._look_at = 0.0  # when to look for parked sequences that are due
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Follow until stopping; then end the page that is being written, release the leases."""
+        self._runs = True
+        try:
+            async with self._tail.followed():
+                while not stopping.is_set():
+                    if not await self._turn():
+                        await self._rest(stopping)
+        finally:
+            self._runs = False
+            await self._forget_coming()
+            await self._give_back()
+
+    @property
+    def state(self) -> str:
+        """For health."""
+        if self._holdings.paused:
+            return "paused"
+        if self.trouble is not None:
+            return self.trouble
+        held = [shard.number for shard in self._holdings.shards]
+        return "running" if held else "standby"
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether an operator keeps it from writing."""
+        return self._holdings.paused
+
+    async def idle(self) -> bool:
+        """Whether everything recorded is written, and nothing parked is due."""
+        if not self._runs:
+            return True
+        if self._busy or self._version is None:
+            return self.trouble is not None and not self._busy
+        shards = self._holdings.shards
+        if self._holdings.paused or not shards:
+            return True
+        bound = (await self._storage.read_bound()).bound
+        if min(shard.position for shard in shards) < bound:
+            return False
+        for shard in shards:
+            if shard.held and await self._redelivery.due(shard):
+                self._look_at = 0.0
+                return False
+        return True
+
+    async def _turn(self) -> int:
+        """One page, and what is due; how much moved."""
+        self._busy = True
+        try:
+            if self._version is None:
+                self._version = await self._prepared()
+            await self._holdings.hold(self._version)
+            if self._holdings.paused or not self._holdings.shards:
+                self.trouble = None
+                return 0
+            moved = await self._parked() + await self._page()
+        except LeaseLostError as error:
+            log.info("projection %s looks again: %s", self.definition.name, error.what)
+            await self._begin_anew()
+            return 1
+        except StorageError as error:
+            await self._begin_anew()
+            self.trouble = None if isinstance(error, CommitUnknownError) else error.what
+            log.warning("projection %s waits: %s", self.definition.name, error)
+            return 0
+        else:
+            self.trouble = None
+            return moved
+        finally:
+            self._busy = False
+
+    async def _prepared(self) -> ProjectionVersion:
+        """The active version; the first one is made, with its effects from now on."""
+        definition = self.definition
+        head = (await self._storage.read_bound()).head
+        first = ProjectionVersion(
+            name=definition.name,
+            version=1,
+            status="active",
+            code_hash=definition.code_hash,
+            shards=definition.shards,
+            built_to=None,
+            publishes_after=head,
+        )
+        async with self._storage.transaction() as tx:
+            versions = await tx.projections.versions(definition.name)
+            active = [one for one in versions if one.status == "active"]
+            if active:
+                return active[0]
+            await tx.projections.create(first, table_of_version(definition, first))
+        return first
+
+    async def _page(self) -> int:
+        """The next page, for all shards; the one after it is read meanwhile."""
+        shards = self._holdings.shards
+        after = min(shard.position for shard in shards)
+        page = await self._next(after)
+        if page.bound < after:
+            await self._refuse_ahead(after)
+        if page.read_to <= after:
+            return 0
+        events = [Recorded(one, self._registry) for one in page.events]
+        if len(events) == PAGE and self._storage.capabilities.concurrent:
+            coming = asyncio.create_task(self._read(page.read_to), name=f"read:{page.read_to}")
+            self._coming = page.read_to, coming
+        for shard in shards:
+            if shard.position < page.read_to:
+                await self._batches.page(self._storage, shard, events, page.read_to)
+        self.projected += len(events)
+        return max(1, len(events))
+
+    async def _parked(self) -> int:
+        now = asyncio.get_running_loop().time()
+        if now < self._look_at:
+            return 0
+        self._look_at = now + PARKED_SECONDS
+        moved = 0
+        for shard in self._holdings.shards:
+            for key in await self._redelivery.due(shard) if shard.held else ():
+                moved += await self._redelivery.run(shard, key)
+        if moved:
+            self._look_at = 0.0
+        return moved
+
+    async def _next(self, after: Position) -> FeedPage:
+        coming, self._coming = self._coming, None
+        if coming is not None:
+            if coming[0] == after:
+                return await coming[1]
+            await end([coming[1]])
+        return await self._read(after)
+
+    async def _read(self, after: Position) -> FeedPage:
+        async with self._storage.transaction() as tx:
+            return await tx.events.read_all(after=after, limit=PAGE, only=self._only)
+
+    async def _rest(self, stopping: asyncio.Event) -> None:
+        """Until the log grows, the stop, or a while."""
+        shards = self._holdings.shards
+        waits: list[asyncio.Task[Any]] = [
+            asyncio.create_task(stopping.wait(), name=f"projection:{self.definition.name}:stop")
+        ]
+        seconds = TROUBLED_SECONDS if self.trouble else REST_SECONDS
+        if shards and not self._holdings.paused and self.trouble is None:
+            after = min(shard.position for shard in shards)
+            waits.append(
+                asyncio.create_task(
+                    self._grown(after), name=f"projection:{self.definition.name}:tail"
+                )
+            )
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await end(waits)
+
+    async def _grown(self, after: Position) -> None:
+        found = await self._tail.beyond(after, self._server)
+        self._server = None if found is None else found.server_started
+
+    async def _refuse_ahead(self, after: Position) -> None:
+        """A position that the log has never had: it was restored without its checkpoints."""
+        head = (await self._storage.read_bound()).head
+        if after > head:
+            raise StorageError(
+                "EB5202",
+                f"projection {self.definition.name!r} stands at {after}, ahead of the log",
+                where=f"checkpoints {self.definition.name}@…",
+                why=f"the log ends at {head}: it was restored from another backup than they were",
+                next=f"eventbus projection rebuild {self.definition.name} APP",
+            )
+
+    async def _begin_anew(self) -> None:
+        await self._forget_coming()
+        self._holdings.doubt()
+        self._version = None
+
+    async def _forget_coming(self) -> None:
+        coming, self._coming = self._coming, None
+        if coming is not None:
+            await end([coming[1]])
+
+    async def _give_back(self) -> None:
+        try:
+            async with asyncio.timeout(2.0):
+                await self._holdings.give_back()
+        except (TimeoutError, StorageError) as error:
+            log.warning("leases of %s run out by themselves: %r", self.definition.name, error)

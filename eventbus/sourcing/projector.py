@@ -1,0 +1,309 @@
+"""bus.projections: where read models stand, waiting for one, reading a row."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
+from typing import Any
+
+from eventbus.codec import Registry
+from eventbus.errors import CodecError, ProjectionError
+from eventbus.inspection import Inspection, Selection
+from eventbus.sourcing.definition import Definition
+from eventbus.sourcing.folding import Step, fold
+from eventbus.sourcing.parking import row_key, stream_key
+from eventbus.sourcing.read_model import Key, ReadModel, key_text
+from eventbus.sourcing.recorded import Recorded
+from eventbus.sourcing.shard import MOST_HELD, shard_name
+from eventbus.storage import Storage, Transaction
+from eventbus.storage.events import Filter, Position, RecordedMessage
+from eventbus.storage.projections import ProjectionVersion, Status
+
+SOON = timedelta(seconds=2)
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.005, 0.05
+PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Where a projection stands."""
+
+    name: str
+    runs: str  # following, inline, live
+    version: int | None  # the active one; None: it never ran
+    versions: Mapping[int, Status]
+    shards: int
+    positions: Mapping[str, Position]  # by shard
+    lag_events: int  # positions up to the bound: as many events, or fewer
+    lag_seconds: float  # age of the first event that is not in it yet
+    parked: int  # sequences that wait
+    cause: str | None  # why it lags, or why something waits
+
+
+class Projector:
+    """What may be asked about projections, and done to them.
+
+    Args:
+        storage: entered with the bus.
+        definitions: the projections of the bus, by name.
+        registry: decodes what is recorded.
+        inspection: writes the audit rows of pauses.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        definitions: Mapping[str, Definition],
+        registry: Registry,
+        inspection: Inspection,
+    ) -> None:
+        self._storage = storage
+        self._definitions = definitions
+        self._registry = registry
+        self._inspection = inspection
+
+    async def list(self) -> Sequence[Standing]:
+        """All that were handed to the bus, by name."""
+        return [await self.status(name) for name in sorted(self._definitions)]
+
+    async def status(self, name: str) -> Standing:
+        """Where one stands, and why it lags.
+
+        Raises:
+            ProjectionError: EB6007, the bus has none of this name.
+        """
+        definition = self.definition(name)
+        found = await self._storage.read_bound()
+        async with self._storage.transaction() as tx:
+            versions = await tx.projections.versions(name)
+            active = next((one for one in versions if one.status == "active"), None)
+            if active is None:
+                return _never_ran(definition, versions)
+            positions = await tx.checkpoints.positions(f"{name}@{active.version}/")
+            held = await self._held(tx, active)
+            behind = min(positions.values(), default=Position(0))
+            first = await self._after(tx, definition, behind, found.bound)
+            owners = await tx.leases.owners(f"projection/{name}@{active.version}/")
+            paused = await tx.leases.owners(f"paused/projection/{name}/") > 0
+        cause = None
+        if paused:
+            cause = "paused by an operator"
+        elif held:
+            cause = f"{len(held)} sequences wait: {', '.join(sorted(held)[:3])}"
+        elif first is not None and owners < active.shards:
+            cause = f"{active.shards - owners} of {active.shards} shards have no worker"
+        elif found.bound < found.head:
+            cause = "an append that has not committed yet holds the bound"
+        return Standing(
+            name=name,
+            runs=definition.runs,
+            version=active.version,
+            versions={one.version: one.status for one in versions},
+            shards=active.shards,
+            positions=positions,
+            lag_events=0 if first is None else max(0, found.bound - behind),
+            lag_seconds=0.0 if first is None else _age(first),
+            parked=len(held),
+            cause=cause,
+        )
+
+    async def wait(self, name: str, position: Position, *, at_most: timedelta = SOON) -> None:
+        """Return once what was recorded at `position` is in the read model: read your own writes.
+
+        Args:
+            name: of the projection.
+            position: what `append` answered.
+            at_most: then it gives up.
+
+        Raises:
+            ProjectionError: EB6005, it is not there in time; EB6006, its row or stream is parked;
+                EB6007, there is no such projection.
+        """
+        definition = self.definition(name)
+        if definition.runs != "following":
+            return
+        seconds = SHORTEST_SECONDS
+        try:
+            async with asyncio.timeout(at_most.total_seconds()):
+                while not await self._reached(definition, position):
+                    await asyncio.sleep(seconds)
+                    seconds = min(seconds * 2, LONGEST_SECONDS)
+        except TimeoutError:
+            raise await self._too_late(name, position, at_most) from None
+
+    async def get(self, name: str, *key: Any) -> ReadModel | None:
+        """The row of a key; of a live projection folded from the log at this moment.
+
+        Raises:
+            ProjectionError: EB6007, there is no such projection, or it keeps its rows itself.
+            ValueError, TypeError: the key does not fit.
+        """
+        definition = self.definition(name)
+        rows = definition.rows
+        if rows is None:
+            raise _no_rows(name)
+        wanted = rows.key(key)
+        if definition.runs == "live":
+            return await self._folded(definition, wanted)
+        async with self._storage.transaction() as tx:
+            for row in await tx.projections.states(rows.table, [wanted]):
+                return rows.read(row)
+        return None
+
+    async def pause(self, name: str, *, actor: str, reason: str = "") -> int:
+        """Let it stand still, within a few seconds, until it is resumed; 0: it did already."""
+        return await self._switch("pause", name, actor, reason)
+
+    async def resume(self, name: str, *, actor: str, reason: str = "") -> int:
+        """Let it go on; 0: it was not paused."""
+        return await self._switch("resume", name, actor, reason)
+
+    def definition(self, name: str) -> Definition:
+        """One of those that were handed to the bus.
+
+        Raises:
+            ProjectionError: EB6007.
+        """
+        if name not in self._definitions:
+            close = get_close_matches(name, self._definitions, n=3, cutoff=0.6)
+            raise ProjectionError(
+                "EB6007",
+                f"the bus has no projection {name!r}",
+                where="bus.projections",
+                why=f"its projections are: {', '.join(sorted(self._definitions)) or 'none'}",
+                next=" | ".join(close) or "hand it to EventBus(…, handlers=[…])",
+            )
+        return self._definitions[name]
+
+    async def _switch(self, verb: Any, name: str, actor: str, reason: str) -> int:
+        self.definition(name)
+        what = Selection(place="parked", group=f"projection:{name}")
+        return await self._inspection.change(verb, what, actor=actor, reason=reason)
+
+    async def _reached(self, definition: Definition, position: Position) -> bool:
+        async with self._storage.transaction() as tx:
+            versions = await tx.projections.versions(definition.name)
+            active = next((one for one in versions if one.status == "active"), None)
+            if active is None:
+                return False
+            positions = await tx.checkpoints.positions(f"{active.name}@{active.version}/")
+            if len(positions) < active.shards or min(positions.values()) < position:
+                return False
+            held = await self._held(tx, active)
+            if held:
+                await self._refuse_parked(tx, definition, position, held)
+            return True
+
+    async def _held(self, tx: Transaction, version: ProjectionVersion) -> set[str]:
+        found: set[str] = set()
+        for number in range(version.shards):
+            group = f"projection:{shard_name(version, number)}"
+            found |= await tx.parking.keys(group=group, limit=MOST_HELD)
+        return found
+
+    async def _refuse_parked(
+        self, tx: Transaction, definition: Definition, position: Position, held: set[str]
+    ) -> None:
+        page = await tx.events.read_all(after=Position(position - 1), limit=1, upto=position)
+        for recorded in page.events:
+            keys = {stream_key(recorded)} | _row_keys(
+                definition, Recorded(recorded, self._registry)
+            )
+            for key in sorted(keys & held):
+                raise ProjectionError(
+                    "EB6006",
+                    f"what was recorded at {position} waits in projection {definition.name!r}",
+                    where=f"{recorded.stream}@{recorded.version}, parked under {key}",
+                    why="an event of the same row or stream failed, and order is kept",
+                    next=f"eventbus parked list --key '{key}'; mend the projection, then redrive",
+                )
+
+    async def _too_late(self, name: str, position: Position, at_most: timedelta) -> ProjectionError:
+        standing = await self.status(name)
+        places = ", ".join(f"{one} at {place}" for one, place in standing.positions.items())
+        return ProjectionError(
+            "EB6005",
+            f"projection {name!r} has not reached {position} within {at_most}",
+            where=f"bus.projections.wait({name!r}, {position})",
+            why=f"{standing.cause or 'it is on its way'}; {places or 'it never ran'}",
+            next=f"nothing is lost: wait again; eventbus projection status {name} APP",
+        )
+
+    async def _after(
+        self, tx: Transaction, definition: Definition, position: Position, bound: Position
+    ) -> RecordedMessage | None:
+        if position >= bound:
+            return None
+        only = Filter(types=definition.types)
+        while position < bound:
+            page = await tx.events.read_all(after=position, limit=1, upto=bound, only=only)
+            if page.events:
+                return page.events[0]
+            if page.read_to <= position:
+                return None
+            position = page.read_to
+        return None
+
+    async def _folded(self, definition: Definition, wanted: Key) -> ReadModel | None:
+        rows = definition.rows
+        assert rows is not None  # noqa: S101 - asked by the only caller
+        bound = (await self._storage.read_bound()).bound
+        state: dict[Key, ReadModel] = {}
+        position, only = Position(0), Filter(types=definition.types)
+        while position < bound:
+            async with self._storage.transaction() as tx:
+                page = await tx.events.read_all(after=position, limit=PAGE, upto=bound, only=only)
+            steps: list[Step] = []
+            for place, recorded in enumerate(page.events):
+                event = Recorded(recorded, self._registry).event
+                steps += [one for one in definition.steps(event, place) if one.key == wanted]
+            folded = fold(rows, state, {wanted: steps} if steps else {})
+            for stumble in folded.stumbles.values():
+                raise stumble.error
+            state |= {key: rows.read(row) for key, row in folded.rows.items()}
+            for key in folded.gone:
+                del state[key]
+            if page.read_to <= position:
+                break
+            position = page.read_to
+        return state.get(wanted)
+
+
+def _row_keys(definition: Definition, recorded: Recorded) -> set[str]:
+    if definition.rows is None:
+        return set()
+    try:
+        return {row_key(key_text(one.key)) for one in definition.steps(recorded.event, 0)}
+    except (CodecError, ValueError, TypeError):
+        return set()  # it is parked by its stream then
+
+
+def _age(recorded: RecordedMessage) -> float:
+    return max(0.0, (datetime.now(UTC) - recorded.recorded_at).total_seconds())
+
+
+def _never_ran(definition: Definition, versions: Sequence[ProjectionVersion]) -> Standing:
+    live = definition.runs == "live"
+    return Standing(
+        name=definition.name,
+        runs=definition.runs,
+        version=None,
+        versions={one.version: one.status for one in versions},
+        shards=definition.shards,
+        positions={},
+        lag_events=0,
+        lag_seconds=0.0,
+        parked=0,
+        cause=None if live else "it never ran on this database",
+    )
+
+
+def _no_rows(name: str) -> ProjectionError:
+    return ProjectionError(
+        "EB6007",
+        f"projection {name!r} has no rows of its own",
+        where="bus.projections.get",
+        why="it is of the general form, and only its author knows its tables",
+        next="read its tables by SQL",
+    )

@@ -1,0 +1,67 @@
+"""A share of one version of a projection: its lease, where it stands, which keys it holds back."""
+
+from dataclasses import dataclass, field
+
+from eventbus.sourcing.definition import Definition
+from eventbus.storage import Transaction
+from eventbus.storage.events import Position
+from eventbus.storage.leases import Lease
+from eventbus.storage.projections import ProjectionVersion, Table, shadow_of
+
+MOST_HELD = 1_000_000  # keys
+
+
+@dataclass(slots=True)
+class Shard:
+    """Whoever holds the lease is the only one who moves it, and who parks and frees its keys."""
+
+    version: ProjectionVersion
+    number: int
+    lease: Lease
+    position: Position
+    held: set[str] = field(default_factory=set[str])
+
+    @property
+    def name(self) -> str:
+        """Of its checkpoint."""
+        return shard_name(self.version, self.number)
+
+    @property
+    def group(self) -> str:
+        """What its failed events are parked under."""
+        return f"projection:{self.name}"
+
+
+def shard_name(version: ProjectionVersion, number: int) -> str:
+    """`orders@8/3`."""
+    return f"{version.name}@{version.version}/{number}"
+
+
+def lease_name(version: ProjectionVersion, number: int) -> str:
+    """`projection/orders@8/3`."""
+    return f"projection/{shard_name(version, number)}"
+
+
+def table_of_version(definition: Definition, version: ProjectionVersion) -> Table | None:
+    """The live table, or the one beside it; None: the projection writes by itself."""
+    if definition.rows is None:
+        return None
+    table = definition.rows.table
+    return table if version.status == "active" else shadow_of(table, version.version)
+
+
+async def loaded(
+    tx: Transaction, definition: Definition, version: ProjectionVersion, lease: Lease
+) -> Shard:
+    """A shard whose lease was just taken: what it knows is read anew.
+
+    Raises:
+        StorageError: EB5202, the checkpoint is of other code, or of another database.
+    """
+    number = int(lease.name.rpartition("/")[2])
+    position = await tx.checkpoints.load(
+        shard_name(version, number), fingerprint=definition.fingerprint
+    )
+    shard = Shard(version, number, lease, position)
+    shard.held = set(await tx.parking.keys(group=shard.group, limit=MOST_HELD))
+    return shard

@@ -1,0 +1,338 @@
+"""A projection follows the log: rows and checkpoint together, failures parked, the others go on."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from eventbus import Event, EventBus
+from eventbus.errors import ProjectionError, StorageError, UnsafeConfigurationError, WiringError
+from eventbus.memory import MemoryBroker, MemoryTransport
+from eventbus.sourcing.redelivery import ForgottenEventError
+from eventbus.storage.events import Position
+from eventbus.testing.conformance.samples import unique
+from tests.integration.sourcing.read_models import Journal, Sum, sell, sell_many, stream_of, until
+from tests.unit.sourcing.declarations import Placed, Withdrawn
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def lasting(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A storage whose data outlive the bus."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/bus.db"
+    server: str = request.getfixturevalue("server")
+    return f"{server}?schema={unique('log')}"
+
+
+async def _bus(url: str, *projections: object) -> EventBus:
+    bus = EventBus("memory://", storage=url, handlers=projections)
+    await bus.upgrade()
+    return bus
+
+
+async def test_what_is_recorded_is_in_the_read_model(url: str) -> None:
+    revenue = Sum()
+    async with await _bus(url, revenue.projection()) as bus:
+        position = await sell(bus, ("UK", 5), ("FR", 7), ("UK", 1))
+        await bus.projections.wait(revenue.name, position)
+        assert await revenue.rows(bus) == {"UK": (2, 6), "FR": (1, 7)}
+        row = await bus.projections.get(revenue.name, "UK")
+        assert row is not None
+        assert row.model_dump()["last"] == "UK-2"
+        assert await bus.projections.get(revenue.name, "DE") is None
+
+
+async def test_a_row_is_deleted_and_begins_anew(url: str) -> None:
+    revenue = Sum()
+    async with await _bus(url, revenue.projection()) as bus:
+        await sell(bus, ("UK", 5))
+        gone = Withdrawn(order_id="UK-0", country="UK")
+        await bus.events.append(stream_of("UK"), [gone], expected="any", publish=False)
+        await bus.until_idle()
+        assert await revenue.rows(bus) == {}
+        await sell(bus, ("UK", 3))
+        await bus.until_idle()
+        assert await revenue.rows(bus) == {"UK": (1, 3)}
+
+
+async def test_it_goes_on_where_it_stood(lasting: str) -> None:
+    revenue = Sum()
+    async with await _bus(lasting, revenue.projection()) as bus:
+        await sell(bus, ("UK", 5))
+        await bus.until_idle()
+    async with (await _bus(lasting)).client() as bus:
+        await bus.events.append(stream_of("UK"), [_placed("UK", 2)], expected="any", publish=False)
+    async with await _bus(lasting, revenue.projection()) as bus:
+        await bus.until_idle()
+        assert await revenue.rows(bus) == {"UK": (2, 7)}
+
+
+async def test_thousands_of_events_are_summed(url: str) -> None:
+    revenue = Sum(shards=3)
+    async with await _bus(url, revenue.projection()) as bus:
+        sums = await sell_many(bus, 3000)
+        await bus.until_idle()
+        assert await revenue.rows(bus) == sums
+        standing = await bus.projections.status(revenue.name)
+        assert (standing.lag_events, standing.cause, standing.shards) == (0, None, 3)
+
+
+async def test_a_failing_event_parks_its_row_and_the_others_go_on(url: str) -> None:
+    revenue = Sum()
+    revenue.refused = {13}
+    async with await _bus(url, revenue.projection()) as bus:
+        last = await sell(bus, ("UK", 1), ("UK", 13), ("FR", 2), ("UK", 3), ("FR", 4))
+        await bus.until_idle()
+        await sell(bus, ("UK", 5))
+        await bus.until_idle()
+        assert await revenue.rows(bus) == {"UK": (1, 1), "FR": (2, 6)}
+        parked = await bus.parked.list()
+        assert [(row["key"], row["attempts"]) for row in parked] == [
+            ("row:UK", 1),
+            ("row:UK", 0),
+            ("row:UK", 0),
+        ]
+        standing = await bus.projections.status(revenue.name)
+        assert standing.parked == 1
+        assert "row:UK" in str(standing.cause)
+        await bus.projections.wait(revenue.name, last)
+        with pytest.raises(ProjectionError) as caught:
+            await bus.projections.wait(revenue.name, Position(last - 1))
+        assert caught.value.code == "EB6006"
+        revenue.refused.clear()
+        await bus.parked.change("release", actor="test", key="row:UK")
+        await until(lambda: _rows_are(revenue, bus, {"UK": (4, 22), "FR": (2, 6)}))
+        await bus.until_idle()
+        assert await bus.parked.list() == []
+        await sell(bus, ("UK", 1))
+        await bus.until_idle()
+        assert (await revenue.rows(bus))["UK"] == (5, 23)
+
+
+async def test_what_keeps_failing_is_a_dead_letter_and_is_redriven_in_order(url: str) -> None:
+    revenue = Sum()
+    revenue.refused = {13}
+    async with await _bus(url, revenue.projection()) as bus:
+        await sell(bus, ("UK", 13), ("UK", 3))
+        await bus.until_idle()
+        (head, _) = await bus.parked.list()
+        await bus.parked.change("bury", actor="test", ids=[head["id"]])
+        await sell(bus, ("FR", 1))
+        await bus.until_idle()
+        assert await revenue.rows(bus) == {"FR": (1, 1)}
+        assert [row["key"] for row in await bus.dead_letters.list()] == ["row:UK"]
+        revenue.refused.clear()
+        await bus.dead_letters.change("redrive", actor="test")
+        await until(lambda: _rows_are(revenue, bus, {"UK": (2, 16), "FR": (1, 1)}))
+
+
+async def test_a_parked_event_that_fails_again_is_tried_later(url: str) -> None:
+    revenue = Sum()
+    revenue.refused = {13, 14}
+    async with await _bus(url, revenue.projection()) as bus:
+        await sell(bus, ("UK", 13), ("UK", 3), ("UK", 14))
+        await bus.until_idle()
+        revenue.refused = {14}
+        await bus.parked.change("release", actor="test", key="row:UK")
+        await until(lambda: _rows_are(revenue, bus, {"UK": (2, 16)}))
+        (left,) = await bus.parked.list()
+        assert (left["attempts"], left["error_type"]) == (1, "ValueError")
+        await bus.parked.change("release", actor="test", key="row:UK")
+        await until(lambda: _attempts_are(bus, 2))
+        assert await revenue.rows(bus) == {"UK": (2, 16)}
+
+
+async def test_an_event_that_cannot_be_decoded_parks_its_stream(url: str) -> None:
+    class Older(Event, type="shop.order-placed"):
+        order_id: str
+
+    revenue = Sum()
+    bus = await _bus(url, revenue.projection())
+    async with bus.client():
+        async with bus.transaction() as tx:
+            await tx.append(stream_of("UK"), [_placed("UK", 1)], expected="any", publish=False)
+            await tx.append(stream_of("UK"), [Older(order_id="A")], expected="any", publish=False)
+            await tx.append(stream_of("UK"), [_placed("UK", 2)], expected="any", publish=False)
+            await tx.append(stream_of("FR"), [_placed("FR", 3)], expected="any", publish=False)
+    async with bus:
+        await bus.until_idle()
+        assert await revenue.rows(bus) == ({"UK": (1, 1), "FR": (1, 3)})
+        (dead, *_) = await bus.dead_letters.list()
+        assert (dead["key"], dead["reason"]) == ("stream:country-UK", "quarantined")
+        await bus.dead_letters.change("discard", actor="test", ids=[dead["id"]])
+        await until(lambda: _rows_are(revenue, bus, {"UK": (2, 3), "FR": (1, 3)}))
+
+
+async def test_a_value_that_fits_no_column_parks_its_row(url: str) -> None:
+    revenue = Sum()
+    async with await _bus(url, revenue.projection()) as bus:
+        await sell(bus, ("UK", 2**62), ("UK", 2**62), ("FR", 1))
+        await bus.until_idle()
+        assert await revenue.rows(bus) == {"UK": (1, 2**62), "FR": (1, 1)}
+        (parked,) = await bus.parked.list()
+        assert f"{revenue.name}.cents" in parked["error"]
+
+
+async def test_a_parked_event_whose_stream_was_cut_is_a_failure_too(url: str) -> None:
+    revenue = Sum()
+    revenue.refused = {13}
+    async with await _bus(url, revenue.projection()) as bus:
+        await sell(bus, ("UK", 13))
+        await bus.until_idle()
+        assert bus.storage is not None
+        await bus.events.truncate(stream_of("UK"), before=2)
+        await bus.storage.prune(inbox=timedelta(days=7), limit=100)
+        await bus.parked.change("release", actor="test", key="row:UK")
+        await until(lambda: _attempts_are(bus, 2))
+        (left,) = await bus.parked.list()
+        assert left["error_type"].endswith(ForgottenEventError.__name__)
+
+
+async def test_the_general_form_writes_in_the_transaction_of_its_checkpoint(url: str) -> None:
+    journal = Journal()
+    bus = await _bus(url, journal)
+    async with bus.client():
+        await journal.create(bus)
+    async with bus:
+        journal.refused = {13}
+        await sell(bus, ("UK", 1), ("UK", 13), ("UK", 2), ("FR", 3))
+        await bus.until_idle()
+        assert await journal.cents(bus) == [1, 3]
+        assert [row["key"] for row in await bus.parked.list()] == ["stream:country-UK"] * 2
+        journal.refused = set()
+        await bus.parked.change("release", actor="test", key="stream:country-UK")
+        await until(lambda: _cents_are(journal, bus, [1, 13, 2, 3]))
+
+
+async def test_effects_begin_with_the_first_version_and_not_in_the_past(lasting: str) -> None:
+    journal, broker = Journal(), MemoryBroker()
+    journal.announces = Withdrawn
+    async with (await _bus(lasting, journal)).client() as bus:
+        await journal.create(bus)
+        await sell(bus, ("UK", 1), ("UK", 2))
+    bus = EventBus(MemoryTransport(broker), storage=lasting, handlers=[journal])
+    async with bus:
+        await bus.until_idle()
+        await sell(bus, ("FR", 3))
+        await bus.until_idle()
+        assert await journal.cents(bus) == [1, 2, 3]
+    assert journal.replayed == [1, 2]
+    assert len(broker.published("shop")) == 1
+
+
+async def test_waiting_for_what_is_not_there_says_why(url: str) -> None:
+    revenue = Sum()
+    bus = await _bus(url, revenue.projection())
+    async with bus.client():
+        position = await sell(bus, ("UK", 5))
+        with pytest.raises(ProjectionError) as caught:
+            await bus.projections.wait(revenue.name, position, at_most=timedelta())
+        assert caught.value.code == "EB6005"
+        assert "never ran" in caught.value.why
+
+
+async def test_a_misspelt_projection_is_told(url: str) -> None:
+    revenue = Sum()
+    async with await _bus(url, revenue.projection()) as bus:
+        with pytest.raises(ProjectionError) as caught:
+            await bus.projections.status(revenue.name[:-1] + "x")
+        assert caught.value.code == "EB6007"
+        assert revenue.name in caught.value.next
+
+
+async def test_a_paused_projection_stands_still_until_it_is_resumed(lasting: str) -> None:
+    revenue = Sum()
+    bus = await _bus(lasting, revenue.projection())
+    async with bus.client():
+        await bus.projections.pause(revenue.name, actor="test")
+    async with bus:
+        await sell(bus, ("UK", 5))
+        await bus.until_idle()
+        standing = await bus.projections.status(revenue.name)
+        assert set(standing.positions.values()) == {Position(0)}
+        assert await bus.projections.resume(revenue.name, actor="test") == 1
+        await until(lambda: _rows_are(revenue, bus, {"UK": (1, 5)}))
+
+
+async def test_another_key_function_on_old_rows_is_refused(lasting: str) -> None:
+    revenue = Sum()
+    async with await _bus(lasting, revenue.projection()) as bus:
+        await sell(bus, ("UK", 5))
+        await bus.until_idle()
+    revenue.version = 2
+    async with await _bus(lasting, revenue.projection()) as bus:
+        await sell(bus, ("UK", 5))
+        await until(lambda: _is_troubled(bus, revenue))
+        assert await revenue.rows(bus) == {"UK": (1, 5)}
+
+
+async def test_a_table_of_somebody_else_is_left_alone(lasting: str) -> None:
+    revenue = Sum()
+    bus = await _bus(lasting, revenue.projection())
+    async with bus.client():
+        async with bus.transaction() as tx:
+            await tx.sql.execute(f"CREATE TABLE {revenue.name} (mine text)")
+    async with bus:
+        await until(lambda: _is_troubled(bus, revenue))
+        health = await bus.health()
+        assert not health.ready
+        assert "stands there" in str(health.causes)
+
+
+async def test_what_runs_live_is_folded_when_it_is_read(url: str) -> None:
+    revenue = Sum(runs="live")
+    async with await _bus(url, revenue.projection()) as bus:
+        await sell(bus, ("UK", 5), ("FR", 7), ("UK", 1))
+        row = await bus.projections.get(revenue.name, "UK")
+        assert row is not None
+        assert row.model_dump()["cents"] == 6
+        assert await bus.projections.get(revenue.name, "DE") is None
+
+
+async def test_a_projection_without_a_storage_is_refused() -> None:
+    bus = EventBus("memory://", handlers=[Sum().projection()])
+    with pytest.raises(UnsafeConfigurationError) as caught:
+        async with bus:
+            pass
+    assert caught.value.code == "EB1264"
+
+
+def test_what_would_run_inline_is_refused() -> None:
+    with pytest.raises(WiringError) as caught:
+        EventBus("memory://", storage="sqlite://", handlers=[Sum(runs="inline").projection()])
+    assert caught.value.code == "EB1265"
+
+
+def test_two_projections_of_one_name_are_refused_when_the_bus_is_built() -> None:
+    revenue = Sum()
+    with pytest.raises(WiringError) as caught:
+        EventBus(
+            "memory://",
+            storage="sqlite://",
+            handlers=[revenue.projection(), revenue.projection()],
+        )
+    assert caught.value.code == "EB1263"
+
+
+def _placed(country: str, cents: int) -> Placed:
+    return Placed(order_id="A", country=country, cents=cents)
+
+
+async def _rows_are(revenue: Sum, bus: EventBus, rows: dict[str, tuple[int, int]]) -> bool:
+    try:
+        return await revenue.rows(bus) == rows
+    except StorageError:  # it has no table yet
+        return False
+
+
+async def _cents_are(journal: Journal, bus: EventBus, cents: list[int]) -> bool:
+    return await journal.cents(bus) == cents
+
+
+async def _attempts_are(bus: EventBus, attempts: int) -> bool:
+    return [row["attempts"] for row in await bus.parked.list()][:1] == [attempts]
+
+
+async def _is_troubled(bus: EventBus, revenue: Sum) -> bool:
+    health = await bus.health()
+    return any(cause.startswith(f"projection:{revenue.name}") for cause in health.causes)
