@@ -11,6 +11,7 @@ from uuid import UUID, uuid5
 import orjson
 from pydantic import BaseModel
 
+from eventbus.errors import Finding
 from eventbus.event import Command, Event, Rejection, Reply, TypedMessage
 from eventbus.storage.sagas import DefinitionRow, Phase, StepRow
 
@@ -135,6 +136,10 @@ class Flow(Protocol):
         """What runs a local or call step, or undoes it."""
         ...
 
+    def findings(self, definition: "Definition") -> list[Finding]:
+        """What is wrong with what only this front end has."""
+        ...
+
     def onward(self, draft: "Draft") -> bool:
         """Start what comes next; whether the status changed."""
         ...
@@ -166,18 +171,21 @@ class Definition:
     source: type[Any]  # the class it was compiled from
     state: type[BaseModel]
     flow: Flow
+
     shape: Mapping[str, object]  # of a process: its states and what leads from one to the next
     steps: tuple[StepSpec, ...] = ()  # of a process: none, its steps are in its methods
     step_timeout: timedelta | None = None
     deadline: timedelta | None = None
+    by_field: bool = True  # `by=` names a field of the state too; a process says Correlate
     starts: frozenset[type[Event]] = frozenset()
     cancels: frozenset[type[Event]] = frozenset()
     routes: tuple[Route, ...] = ()
     messages: tuple[type[TypedMessage], ...] = ()  # all that its methods name
     migrations: tuple[Migration, ...] = ()
-    undos: Mapping[str, type[Command[Any]] | None] = field(
-        default_factory=dict[str, type[Command[Any]] | None]
-    )
+    pure: tuple[Callable[..., Any], ...] = ()  # the author's functions that must do no I/O
+    undoing: Mapping[str, Callable[..., Any]] = field(
+        default_factory=dict[str, Callable[..., Any]]
+    )  # undos that take a reply, by the name of their step
 
     @cached_property
     def graph(self) -> bytes:

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
 
-from eventbus.errors import SagaError
+from eventbus.errors import Finding, SagaError
 from eventbus.event import Command, Event, Reply
-from eventbus.saga.definition import StepSpec
+from eventbus.saga.definition import Definition, StepSpec
 from eventbus.saga.draft import Draft, phase_timer, wrong_answer
 from eventbus.saga.sending import passed_pivot, skip, start
 from eventbus.saga.step_log import OPEN
@@ -111,6 +111,10 @@ class StepFlow:
     def rang(self, draft: Draft, name: str) -> None:
         """Declared steps have no timers of their own names."""
         draft.ignore("stray")
+
+    def findings(self, definition: Definition) -> list[Finding]:
+        """Declared steps are linted from their data."""
+        return []
 
     def onward(self, draft: Draft) -> bool:
         """Start the next group once what is before it is done."""

@@ -3,10 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeVar, overload
-
-from pydantic import BaseModel
 
 from eventbus.event import Command, Event, Reply, TypedMessage, reply_of
 from eventbus.handler import UnitOfWork
@@ -330,7 +327,19 @@ class _Compiler:
             routes=tuple(self.routes),
             messages=self._messages(steps),
             migrations=migrations_of(self.cls),
-            undos=MappingProxyType({s.undo: s.undo_command for s in steps if s.undo is not None}),
+            pure=self._pure(steps),
+            undoing={s.name: self.methods.undo[s.name] for s in steps if _takes_reply(s)},
+        )
+
+    def _pure(self, steps: tuple[StepSpec, ...]) -> tuple[Any, ...]:
+        methods, impure = self.methods, {s.name for s in steps if s.kind in {"local", "call"}}
+        named = [*methods.forward.items(), *methods.undo.items()]
+        return (
+            *methods.starts.values(),
+            *methods.cancels.values(),
+            *methods.reply.values(),
+            *(function for name, function in named if name not in impure),
+            *(spec.when for spec in steps if spec.when is not None),
         )
 
     def _timed(self, spec: StepSpec) -> StepSpec:
@@ -415,4 +424,5 @@ class _Compiler:
         return tuple(found)
 
 
-StateOf = type[BaseModel]
+def _takes_reply(spec: StepSpec) -> bool:
+    return spec.undo is not None and spec.kind in {"command", "call"}
