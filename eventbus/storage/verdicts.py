@@ -7,6 +7,7 @@ from eventbus.message import Message
 from eventbus.storage.events import Append, RecordedMessage
 
 WINDOW = 100_000  # positions that one page of the feed looks through at most
+LONGEST_NAME_BYTES = 1000  # of a stream, and of a tenant: both fit into one row of an index
 _HIGHEST = 32767  # a schema version fits in 16 bits
 
 
@@ -14,8 +15,8 @@ def checked(append: Append) -> str:
     """The tenant of an append's messages.
 
     Raises:
-        StorageError: EB5015, there are no messages, the stream has no name, `expected` is
-            negative, or the messages are of several tenants; nothing was written.
+        StorageError: EB5015, there are no messages, the stream has no name or one over the limit,
+            `expected` is negative, or the messages are of several tenants; nothing was written.
     """
     tenants = {message.tenant for message in append.messages}
     if not append.stream or "\0" in append.stream:
@@ -26,7 +27,10 @@ def checked(append: Append) -> str:
         raise _refused(append, "the messages are of several tenants, a stream is of one")
     if isinstance(append.expected, int) and append.expected < 0:
         raise _refused(append, f"no stream is at version {append.expected}")
-    return tenants.pop()
+    tenant = tenants.pop()
+    if max(len(name.encode()) for name in (append.stream, tenant)) > LONGEST_NAME_BYTES:
+        raise _refused(append, f"a name has at most {LONGEST_NAME_BYTES:,} bytes")
+    return tenant
 
 
 def conflict(
@@ -66,7 +70,7 @@ def _refused(append: Append, why: str) -> StorageError:
     return StorageError(
         "EB5015",
         "an append that no stream can take",
-        where=f"events.append to {append.stream!r}",
+        where=f"events.append to {append.stream[:100]!r}",
         why=why,
         next="mend the arguments: nothing was written",
     )

@@ -218,9 +218,11 @@ class EventSuite:
             to("", [some_message(0)]),
             to("order-1", [some_message(0)], -1),
             to("order-1", [some_message(0), theirs]),
+            to("order-" + "é" * 500, [some_message(0)]),
         ):
             with pytest.raises(StorageError, match="EB5015"):
                 await storage.append(append)
+        assert (await storage.append(to("é" * 500, [some_message(0)]))).version == 1
 
     async def test_a_load_is_the_snapshot_and_what_came_after(self, storage: Storage) -> None:
         name = await placed(storage, 4)

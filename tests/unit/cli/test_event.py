@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -377,3 +378,45 @@ def test_a_name_that_events_do_not_have_is_refused_with_what_was_meant(
     assert ran.code == 2
     assert ran.err.startswith("EB8006")
     assert "next  data" in ran.err
+
+
+def test_ctrl_c_ends_a_tail(filled: Path) -> None:
+    command = [sys.executable, "-m", "eventbus", "event", "tail", "--from", "0", *FILE]
+    with subprocess.Popen(command, cwd=filled, stdout=subprocess.PIPE, text=True) as tail:
+        assert tail.stdout is not None
+        assert "order-A-1" in tail.stdout.readline()
+        tail.send_signal(signal.SIGINT)
+        tail.stdout.read()
+    assert tail.returncode == 130
+
+
+def test_a_reader_that_has_enough_ends_an_export(filled: Path) -> None:
+    command = f"{sys.executable} -m eventbus event export - {' '.join(FILE)} | head -1"
+    done = subprocess.run(
+        command, shell=True, cwd=filled, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert json.loads(done.stdout)["stream"] == "order-A-1"
+    assert done.stderr == ""
+
+
+def test_the_log_on_postgresql_is_looked_into_the_same_way(
+    run: Run, filled: Path, postgres_url: str
+) -> None:
+    url = f"{postgres_url}?schema=log"
+    program = FILL.replace("async def fill():", "async def fill():\n    await bus.upgrade()")
+    program = program.replace("import Noted, Ordered, bus", "import Noted, Ordered, bus as app")
+    program = program.replace(
+        "class WasOrdered", f"bus = app.replace(storage={url!r})\nclass WasOrdered"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=filled, timeout=60)
+    there = ("--storage", url)
+    assert streams(found(run, "search", *there)) == [
+        *("order-A-1", "parcel-A-1", "order-A-2", "parcel-A-2", "note-1")
+    ]
+    [row] = found(run, "read", "order-A-2", *APP, *there)
+    assert row["data"] == {"order": "A-2", "cents": 700}
+    assert streams(found(run, "trace", row["id"], *there)) == ["order-A-2", "parcel-A-2"]
+    tail = run("event", "tail", "desk.noted", "--from", "0", "--limit", "1", *there, *JSON)
+    assert json.loads(tail.out)["tenant"] == "t1"
+    replay = run("event", "replay", "--group", "shipping", *APP, *there, "--yes", *JSON).result
+    assert (replay["events"], replay["withheld"]) == (2, 2)
