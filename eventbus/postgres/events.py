@@ -22,7 +22,7 @@ from eventbus.storage.events import (
     RecordedMessage,
     Snapshot,
 )
-from eventbus.storage.verdicts import WINDOW, checked, closed, conflict
+from eventbus.storage.verdicts import WINDOW, checked, closed, conflict, going_out
 
 _EXPECTED = {"absent": -1, "any": -2, "present": -3}
 _STATES = {"archived": 1, "tombstoned": 2}
@@ -204,7 +204,8 @@ class PostgresEvents:
         session.ids += [message.id for message in append.messages]
         session.hints.add("events")
         if append.publish:
-            session.outgoing += [(message, None) for message in append.publish]
+            leaving = going_out(append, row["version"])
+            session.outgoing += [(message, None) for message in leaving]
             session.hints.add("outbox")
 
     async def _winners(self, append: Append, tenant: str) -> Sequence[RecordedMessage]:

@@ -23,7 +23,7 @@ from eventbus.storage.events import (
     RecordedMessage,
     Snapshot,
 )
-from eventbus.storage.verdicts import WINDOW, checked, closed, conflict
+from eventbus.storage.verdicts import WINDOW, checked, closed, conflict, going_out
 
 RETRIES = 1000  # the versions in which an append without a version looks for its own ids
 
@@ -229,7 +229,8 @@ class SqliteEvents:
                 append.messages, appended.position - len(append.messages) + 1
             )
         ]
-        session.buffer.now += [outgoing_row(message) for message in append.publish]
+        leaving = going_out(append, appended.version)
+        session.buffer.now += [outgoing_row(message) for message in leaving]
 
     async def _change(self, where: str, statement: str, values: Row | Mapping[str, object]) -> None:
         def change(connection: sqlite3.Connection) -> None:

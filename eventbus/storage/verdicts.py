@@ -33,6 +33,36 @@ def checked(append: Append) -> str:
     return tenant
 
 
+def going_out(append: Append, version: int) -> list[Message]:
+    """What an append publishes, told its stream and its version there.
+
+    CloudEvents attributes `subject` and `sequence`, 20 digits; the version only of what is recorded
+    itself. In the log they are columns: the recorded message stays as it was encoded.
+
+    Args:
+        append: that was written.
+        version: of the stream, now.
+    """
+    first = version - len(append.messages) + 1
+    versions = {message.id: first + place for place, message in enumerate(append.messages)}
+    return [_told(each, append.stream, versions.get(each.id)) for each in append.publish]
+
+
+def _told(message: Message, stream: str, version: int | None) -> Message:
+    headers = {**message.headers, "subject": stream}
+    if version is not None:
+        headers["sequence"] = f"{version:020d}"
+    return Message(
+        id=message.id,
+        type=message.type,
+        source=message.source,
+        topic=message.topic,
+        payload=message.payload,
+        key=message.key,
+        headers=headers,
+    )
+
+
 def conflict(
     append: Append, version: int, conflicting: Sequence[RecordedMessage] = ()
 ) -> ConcurrencyError:

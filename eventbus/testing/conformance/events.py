@@ -224,6 +224,17 @@ class EventSuite:
                 await storage.append(append)
         assert (await storage.append(to("é" * 500, [some_message(0)]))).version == 1
 
+    async def test_what_goes_out_says_which_version_of_which_stream(self, storage: Storage) -> None:
+        name = await placed(storage, 1)
+        messages, other = some_messages(2), some_message(7)
+        await storage.append(to(name, messages, "any", publish=[*messages, other]))
+        told = [
+            (message.headers.get("subject"), message.headers.get("sequence"))
+            for message in await waiting(storage)
+        ]
+        assert told == [(name, f"{2:020d}"), (name, f"{3:020d}"), (name, None)]
+        assert of(await stream(storage, name))[1:] == messages  # as they were encoded
+
     async def test_a_load_is_the_snapshot_and_what_came_after(self, storage: Storage) -> None:
         name = await placed(storage, 4)
         events = await stream(storage, name)
