@@ -185,6 +185,19 @@ class HasHistory(Protocol):
     ) -> AsyncIterator[Sequence[Delivery]]: ...
 
 
+@runtime_checkable
+class Browsable(Protocol):
+    """Optional: an operator looks at a topic or a queue, and takes nothing away."""
+
+    async def browse(self, place: str, *, limit: int) -> Sequence[Delivery]:
+        """The first `limit` messages there, per partition in order; none of them is consumed.
+
+        Raises:
+            TransportError: there is no such place, or the broker does not let us look.
+        """
+        ...
+
+
 Factory = Callable[[str, str], Transport]
 """(url, service) -> Transport: what an entry point of `eventbus.transports` names."""
 

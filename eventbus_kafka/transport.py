@@ -32,8 +32,8 @@ COUNT_SECONDS = 60.0
 class KafkaTransport:
     """Publishes to a cluster and subscribes there.
 
-    Implements `Transport`, `HasTopology` and `HasHistory`. It may be entered again after it was
-    left.
+    Implements `Transport`, `HasTopology`, `HasHistory` and `Browsable`. It may be entered
+    again after it was left.
     """
 
     def __init__(self, config: KafkaConfig) -> None:
@@ -216,6 +216,20 @@ class KafkaTransport:
         async with aclosing(self._history().read(parts)) as batches:
             async for batch in batches:
                 yield batch
+
+    async def browse(self, place: str, *, limit: int) -> Sequence[KafkaDelivery]:
+        """The first records of a topic, per partition in order; no group notices.
+
+        Raises:
+            TransportError: as `replay` does.
+        """
+        seen: list[KafkaDelivery] = []
+        async with aclosing(self.replay([place], start="first", stop="now")) as batches:
+            async for batch in batches:
+                seen += batch
+                if len(seen) >= limit:
+                    break
+        return seen[:limit]
 
     def _history(self) -> History:
         if self._control is None:

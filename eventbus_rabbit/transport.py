@@ -11,7 +11,8 @@ from aiormq.channel import Channel
 from eventbus.errors import Finding, TransportError
 from eventbus.message import Message
 from eventbus.transport import Capabilities, Change, Interest, OnLost
-from eventbus_rabbit import topology
+from eventbus_rabbit import browsing, topology
+from eventbus_rabbit.browsing import Seen
 from eventbus_rabbit.config import RabbitConfig
 from eventbus_rabbit.connection import Link
 from eventbus_rabbit.errors import BrokenError, RefusedError, public
@@ -27,7 +28,8 @@ PUBLISHED_SECONDS = 2.0
 class RabbitTransport:
     """Publishes by confirms, consumes quorum queues; two connections, thrown away when they break.
 
-    Implements `Transport` and `HasTopology`. Entering it again after it was left is allowed.
+    Implements `Transport`, `HasTopology` and `Browsable`. Entering it again after it was
+    left is allowed.
     """
 
     def __init__(self, config: RabbitConfig | None = None) -> None:
@@ -178,6 +180,23 @@ class RabbitTransport:
 
         await self._consuming.try_out(ask)
         self._hashes = True
+
+    async def browse(self, place: str, *, limit: int) -> Sequence[Seen]:
+        """The first messages of a queue; they are with it again when this returns.
+
+        A quorum queue counts each look as a delivery: one with a delivery limit moves on what was
+        looked at that often.
+
+        Raises:
+            TransportError: EB2105, not entered; EB2205, no such queue; EB2206, others use it alone;
+                the broker does not answer, or refuses to.
+        """
+        if not self._entered:
+            raise not_entered()
+        try:
+            return await browsing.browse(self._consuming, place, limit)
+        except (BrokenError, RefusedError) as error:
+            raise public(error, self.config.place) from error
 
     async def plan(self, interests: Sequence[Interest]) -> Sequence[Change]:
         """Exchanges and queues that are missing or different, dead letters included.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from eventbus.inspection import Selection
 
 _COLUMNS = ("id", "type", "key", "group", "attempts", "waiting", "fingerprint", "error")
+_AT_A_BROKER = ("id", "type", "key", "group", "reason", "attempts", "fingerprint", "error")
 _FIELDS = ("group", "key", "type", "fingerprint")
 _EVERY = 10_000
 
@@ -30,16 +31,36 @@ def dead_letter() -> None:
 @click.option("--by", type=click.Choice(["fingerprint", "type", "group"]), help="Count by this.")
 @click.option("--group", help="Only this group.")
 @click.option("--fingerprint", help="Only failures of this kind.")
+@click.option(
+    "--from", "place", metavar="SCHEME:NAME", help="kafka:TOPIC or rabbit:QUEUE, not the storage."
+)
 @click.option("--limit", default=100, show_default=True, help="At most so many rows.")
 @click.pass_obj
 def list_(
-    settings: Settings, by: str | None, group: str | None, fingerprint: str | None, limit: int
+    settings: Settings,
+    by: str | None,
+    group: str | None,
+    fingerprint: str | None,
+    place: str | None,
+    limit: int,
 ) -> None:
     """Dead letters, oldest first, or counted by kind."""
     from eventbus.inspection import Selection
 
-    what = Selection(place="dead-letter", group=group, fingerprint=fingerprint)
-    rows = found(settings, what, limit if by is None else _EVERY)
+    if place is not None:
+        from eventbus.cli.letters import letters_at
+
+        rows: Sequence[Mapping[str, Any]] = [
+            row
+            for row in letters_at(settings, place, _EVERY)
+            if group in (None, row["group"]) and fingerprint in (None, row["fingerprint"])
+        ]
+    else:
+        what = Selection(place="dead-letter", group=group, fingerprint=fingerprint)
+        rows = found(settings, what, limit if by is None else _EVERY)
+    if by is None and place is not None:
+        show_rows(settings, "dead-letter list --from", rows[:limit], _AT_A_BROKER)
+        return
     if by is None:
         show_rows(settings, "dead-letter list", rows, _COLUMNS)
         return

@@ -1,0 +1,49 @@
+"""What stands in a queue, looked at and put back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aiormq.channel import Channel
+from pamqp.commands import Basic
+
+from eventbus.message import Message
+from eventbus_rabbit.connection import RPC_SECONDS, Link
+from eventbus_rabbit.errors import guarded
+from eventbus_rabbit.mapping import read
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A `Delivery` that is with the queue again: nobody waits for its verdict."""
+
+    message: Message
+    malformed: str | None
+    partition: str
+    offset: str
+    redelivered: bool
+    lost: bool = True
+
+
+async def browse(link: Link, queue: str, limit: int) -> Sequence[Seen]:
+    """The first messages of a queue, in its order.
+
+    They go back when the channel closes, all at once, so that their order stays; a quorum queue
+    counts that as a delivery of each.
+
+    Raises:
+        BrokenError: no answer in time, or the connection is gone.
+        RefusedError: the queue is missing, is another connection's alone, or has a single consumer.
+    """
+    seen: list[Seen] = []
+
+    async def take(channel: Channel) -> None:
+        while len(seen) < limit:
+            delivered = await guarded(channel.basic_get(queue), RPC_SECONDS)
+            if not isinstance(delivered.delivery, Basic.GetOk):
+                return
+            message, malformed = read(delivered)
+            again = bool(delivered.delivery.redelivered)
+            seen.append(Seen(message, malformed, queue, str(len(seen)), again))
+
+    await link.on_channel(take)
+    return seen
