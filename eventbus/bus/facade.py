@@ -391,6 +391,7 @@ class EventBus:
             self._definitions,
             self._registry,
             self._inspection(),
+            encode=lambda event: self._publishing.message(event, None, None, NO_HEADERS, None),
         )
 
     @property

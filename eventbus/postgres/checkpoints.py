@@ -18,6 +18,10 @@ _SAVE = """
 WITH f AS (SELECT 1 FROM {schema}.leases WHERE name = $4 AND epoch = $5 FOR SHARE)
 UPDATE {schema}.checkpoints SET position = $2, saved_at = statement_timestamp()
  WHERE name = $1 AND position = $3 AND state < 2 AND EXISTS (SELECT 1 FROM f)"""
+_ACCEPT = """
+UPDATE {schema}.checkpoints
+   SET fingerprint = $2, incarnation = (SELECT incarnation FROM {schema}.store_info)
+ WHERE starts_with(name, $1)"""
 _POSITIONS = "SELECT name, position FROM {schema}.checkpoints WHERE starts_with(name, $1)"
 
 
@@ -60,6 +64,13 @@ class PostgresCheckpoints:
                 why=f"the lease is stale, it is not at {after}, or its version is retired",
                 next="stop this work: somebody else goes on with it",
             )
+
+    async def accept(self, prefix: str, *, fingerprint: bytes) -> int:
+        """Take them as they are."""
+        sql = _ACCEPT.format(schema=self._session.schema)
+        tag = await self._session.execute(sql, prefix, fingerprint, where="checkpoints.accept")
+        self._session.wrote = True
+        return int(tag.rpartition(" ")[2])
 
     async def positions(self, prefix: str) -> Mapping[str, Position]:
         """All of names with this prefix."""

@@ -54,6 +54,10 @@ SELECT version, status, table_schema, table_name FROM {schema}.projections
 _STANDING = """
 SELECT name, position FROM {schema}.checkpoints
  WHERE starts_with(name, $1) OR starts_with(name, $2) ORDER BY name FOR UPDATE"""
+_HOLD = """
+SELECT name, position FROM {schema}.checkpoints WHERE starts_with(name, $1)
+ ORDER BY name FOR UPDATE"""
+_CUT = "SELECT count(*) AS n FROM {schema}.streams WHERE kept_from > 1 OR state = 2"
 _STATUS = """
 UPDATE {schema}.projections SET status = $3, switched_at = statement_timestamp(),
        publishes_after = coalesce($4, publishes_after) WHERE name = $1 AND version = $2"""
@@ -231,7 +235,16 @@ class PostgresProjections:
         rows = await self._rows(read_models.rows_of_buckets(schema, old, new), where, unequal)
         return _difference(equal, rows, old, new)
 
-    async def switch(self, name: str, *, to: int) -> None:
+    async def hold(self, name: str) -> Mapping[str, Position]:
+        """All checkpoints, locked in the order of their names."""
+        rows = await self._fetch(_HOLD, f"{name}@", where="projections.hold")
+        return {row["name"]: Position(row["position"]) for row in rows}
+
+    async def cut(self) -> int:
+        """Streams that lost events."""
+        return int((await self._fetch(_CUT, where="projections.cut"))[0]["n"])
+
+    async def switch(self, name: str, *, to: int, back: bool = False) -> None:
         """Retire the active version, and let `to` be it.
 
         Readers queue behind the renaming: it waits for its locks 500 ms, then fails, to be
@@ -249,7 +262,8 @@ class PostgresProjections:
             raise not_at_one_position(name, f"there is no version {to} beside an active one")
         prefixes = f"{name}@{old['version']}/", f"{name}@{to}/"
         standing = await self._fetch(_STANDING, *prefixes, where=where)
-        position = one_position(name, {row["name"]: row["position"] for row in standing}, prefixes)
+        found = {row["name"]: row["position"] for row in standing}
+        position = one_position(name, found, prefixes[: 1 if back else 2])
         await self._fetch(_STATUS, name, old["version"], "retired", None, where=where)
         await self._fetch(_STATUS, name, to, "active", position, where=where)
         await self._fetch(_STATES, *prefixes, where=where)

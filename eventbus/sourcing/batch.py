@@ -57,13 +57,20 @@ class Batches:
                 nothing was written.
             StorageError: nothing was written, or, a `CommitUnknownError`, perhaps everything.
         """
-        new = [one for one in events if one.recorded.position > shard.position]
         async with storage.transaction() as tx:
-            await tx.checkpoints.save(shard.name, read_to, after=shard.position, lease=shard.lease)
-            parked = await self.write(tx, shard, new, held=shard.held)
-            await tx.parking.park(parked, group=shard.group)
+            parked = await self.page_within(tx, shard, events, read_to)
         shard.position = read_to
-        shard.held.update(one.key for one in parked)
+        shard.held.update(parked)
+
+    async def page_within(
+        self, tx: Transaction, shard: Shard, events: Sequence[Recorded], read_to: Position
+    ) -> set[str]:
+        """The same in a transaction of the caller, who moves the shard; the keys that wait now."""
+        new = [one for one in events if one.recorded.position > shard.position]
+        await tx.checkpoints.save(shard.name, read_to, after=shard.position, lease=shard.lease)
+        parked = await self.write(tx, shard, new, held=shard.held)
+        await tx.parking.park(parked, group=shard.group)
+        return {one.key for one in parked}
 
     async def write(
         self,

@@ -11,7 +11,7 @@ from eventbus.errors import CommitUnknownError, LeaseLostError, StorageError
 from eventbus.service import end
 from eventbus.sourcing.batch import Batches
 from eventbus.sourcing.definition import Definition
-from eventbus.sourcing.holdings import Holdings
+from eventbus.sourcing.holdings import Holdings, is_active
 from eventbus.sourcing.recorded import Recorded
 from eventbus.sourcing.redelivery import Redelivery
 from eventbus.sourcing.shard import table_of_version
@@ -105,6 +105,10 @@ class Following:
         shards = self._holdings.shards
         if self._holdings.paused or not shards:
             return True
+        async with self._storage.transaction() as tx:
+            if not await is_active(tx, self._version):
+                self._holdings.doubt()
+                return False
         bound = (await self._storage.read_bound()).bound
         if min(shard.position for shard in shards) < bound:
             return False
@@ -120,7 +124,10 @@ class Following:
         try:
             if self._version is None:
                 self._version = await self._prepared()
-            await self._holdings.hold(self._version)
+            if not await self._holdings.hold(self._version):
+                log.info("projection %s: another version is active", self.definition.name)
+                await self._begin_anew()
+                return 1
             if self._holdings.paused or not self._holdings.shards:
                 self.trouble = None
                 return 0

@@ -31,16 +31,21 @@ class Holdings:
         self._presence: Sequence[Lease] = ()
         self._renew_at = 0.0
 
-    async def hold(self, version: ProjectionVersion) -> None:
+    async def hold(self, version: ProjectionVersion) -> bool:
         """Renew at a third of the ttl; take up to the fair share, give back what is above it.
+
+        Returns:
+            False: another version is active, by a switch or a rollback.
 
         Raises:
             StorageError: EB5202, a checkpoint is of other code, or of another database.
         """
         now = asyncio.get_running_loop().time()
         if now < self._renew_at:
-            return
+            return True
         async with self._storage.transaction() as tx:
+            if not await is_active(tx, version):
+                return False
             prefix = f"paused/projection/{version.name}/"
             paused = await tx.leases.owners(prefix) > 0
             share = await self._share(tx, version)
@@ -57,6 +62,7 @@ class Holdings:
             ]
         self.shards, self._leases, self.paused = shards, leases, paused
         self._renew_at = now + (RENEW_SECONDS if leases else LOOK_SECONDS)
+        return True
 
     def doubt(self) -> None:
         """Something was refused: the leases are renewed, and what they guard is read anew."""
@@ -101,3 +107,9 @@ class Holdings:
         names = [lease_name(version, number) for number in range(version.shards)]
         free = [name for name in names if name not in ours]
         return await tx.leases.acquire(free, owner=self._owner, ttl=TTL, limit=more)
+
+
+async def is_active(tx: Transaction, version: ProjectionVersion) -> bool:
+    """Whether it still is the one that serves."""
+    versions = await tx.projections.versions(version.name)
+    return any(one.version == version.version and one.status == "active" for one in versions)

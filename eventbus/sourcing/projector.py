@@ -1,7 +1,7 @@
 """bus.projections: where read models stand, waiting for one, reading a row."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
@@ -14,15 +14,18 @@ from eventbus.sourcing.definition import Definition
 from eventbus.sourcing.folding import Step, fold
 from eventbus.sourcing.parking import row_key, stream_key
 from eventbus.sourcing.read_model import Key, ReadModel, key_text
+from eventbus.sourcing.rebuild import Beat, Options, Rebuild, Rebuilt, roll_back
 from eventbus.sourcing.recorded import Recorded
 from eventbus.sourcing.shard import MOST_HELD, shard_name
+from eventbus.sourcing.view import Encode
 from eventbus.storage import Storage, Transaction
 from eventbus.storage.events import Filter, Position, RecordedMessage
-from eventbus.storage.projections import ProjectionVersion, Status
+from eventbus.storage.projections import Difference, Progress, ProjectionVersion, Status
 
 SOON = timedelta(seconds=2)
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.005, 0.05
 PAGE = 1000
+AS_IT_IS = Options()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,7 @@ class Standing:
     lag_events: int  # positions up to the bound: as many events, or fewer
     lag_seconds: float  # age of the first event that is not in it yet
     parked: int  # sequences that wait
+    rebuild: Progress | None  # the last one, while its version is being built
     cause: str | None  # why it lags, or why something waits
 
 
@@ -57,11 +61,14 @@ class Projector:
         definitions: Mapping[str, Definition],
         registry: Registry,
         inspection: Inspection,
+        *,
+        encode: Encode,
     ) -> None:
         self._storage = storage
         self._definitions = definitions
         self._registry = registry
         self._inspection = inspection
+        self._encode = encode
 
     async def list(self) -> Sequence[Standing]:
         """All that were handed to the bus, by name."""
@@ -86,6 +93,8 @@ class Projector:
             first = await self._after(tx, definition, behind, found.bound)
             owners = await tx.leases.owners(f"projection/{name}@{active.version}/")
             paused = await tx.leases.owners(f"paused/projection/{name}/") > 0
+            building = any(one.status == "building" for one in versions)
+            rebuild = await tx.projections.standing(name) if building else None
         cause = None
         if paused:
             cause = "paused by an operator"
@@ -105,6 +114,7 @@ class Projector:
             lag_events=0 if first is None else max(0, found.bound - behind),
             lag_seconds=0.0 if first is None else _age(first),
             parked=len(held),
+            rebuild=rebuild,
             cause=cause,
         )
 
@@ -155,8 +165,53 @@ class Projector:
         """Let it stand still, within a few seconds, until it is resumed; 0: it did already."""
         return await self._switch("pause", name, actor, reason)
 
-    async def resume(self, name: str, *, actor: str, reason: str = "") -> int:
-        """Let it go on; 0: it was not paused."""
+    async def rebuild(
+        self,
+        name: str,
+        *,
+        options: Options = AS_IT_IS,
+        beat: Callable[[Beat], None] = lambda _: None,
+        confirm: Callable[[Difference], Awaitable[bool]] | None = None,
+    ) -> Rebuilt:
+        """Make its rows anew from the log, beside those that serve; then let them serve.
+
+        Raises:
+            ProjectionError: EB6004, EB6007, EB6009 to EB6014; what serves is untouched.
+            StorageError: the database; once more, and it goes on where it was.
+        """
+        rebuild = Rebuild(
+            self._storage,
+            self.definition(name),
+            self._registry,
+            encode=self._encode,
+            options=options,
+            beat=beat,
+            confirm=confirm,
+        )
+        return await rebuild.run()
+
+    async def rollback(self, name: str) -> tuple[int, int]:
+        """Let the version that served before serve again, where it stands: (from, to).
+
+        Raises:
+            ProjectionError: EB6010, there is none.
+        """
+        self.definition(name)
+        return await roll_back(self._storage, name)
+
+    async def resume(self, name: str, *, actor: str, reason: str = "", accept: bool = False) -> int:
+        """Let it go on; 0: it was not paused.
+
+        Args:
+            name: of the projection.
+            actor: who asks.
+            reason: why, for the audit.
+            accept: take its rows and checkpoints as those of this code and this database.
+        """
+        if accept:
+            definition = self.definition(name)
+            async with self._storage.transaction() as tx:
+                await tx.checkpoints.accept(f"{name}@", fingerprint=definition.fingerprint)
         return await self._switch("resume", name, actor, reason)
 
     def definition(self, name: str) -> Definition:
@@ -295,6 +350,7 @@ def _never_ran(definition: Definition, versions: Sequence[ProjectionVersion]) ->
         lag_events=0,
         lag_seconds=0.0,
         parked=0,
+        rebuild=None,
         cause=None if live else "it never ran on this database",
     )
 

@@ -20,6 +20,10 @@ SELECT c.position, c.fingerprint, c.incarnation = i.incarnation
 _SAVE = """
 UPDATE eventbus_checkpoints SET position = ?, updated_at = eventbus_now()
  WHERE name = ? AND position = ? AND state < 2"""
+_ACCEPT = """
+UPDATE eventbus_checkpoints
+   SET fingerprint = ?2, incarnation = (SELECT incarnation FROM eventbus_store_info)
+ WHERE substr(name, 1, length(?1)) = ?1"""
 _POSITIONS = """
 SELECT name, position FROM eventbus_checkpoints
  WHERE name >= ? AND name < ? || char(1114111) ORDER BY name"""
@@ -68,6 +72,14 @@ class SqliteCheckpoints:
                 )
 
         await self._session.run("checkpoints.save", save)
+
+    async def accept(self, prefix: str, *, fingerprint: bytes) -> int:
+        """Take them as they are."""
+
+        def accept(connection: sqlite3.Connection) -> int:
+            return connection.execute(_ACCEPT, (prefix, fingerprint)).rowcount
+
+        return await self._session.run("checkpoints.accept", accept)
 
     async def positions(self, prefix: str) -> Mapping[str, Position]:
         """By name."""

@@ -42,6 +42,9 @@ _INDEX = re.compile(r'(?is)^(create\s+(?:unique\s+)?index)\s.*?\son\s+("[^"]+"|\
 _STANDING = """
 SELECT name, position FROM eventbus_checkpoints
  WHERE substr(name, 1, length(?1)) = ?1 OR substr(name, 1, length(?2)) = ?2 ORDER BY name"""
+_HOLD = """
+SELECT name, position FROM eventbus_checkpoints WHERE substr(name, 1, length(?1)) = ?1"""
+_CUT = "SELECT count(*) FROM eventbus_streams WHERE kept_from > 1 OR state = 2"
 _ACTIVE = (
     "SELECT version, table_name FROM eventbus_projections WHERE name = ? AND status = 'active'"
 )
@@ -229,7 +232,18 @@ class SqliteProjections:
 
         return await self._session.run("projections.compare", compare, slow=True)
 
-    async def switch(self, name: str, *, to: int) -> None:
+    async def hold(self, name: str) -> Mapping[str, Position]:
+        """The only writer holds all of them."""
+        return {
+            one: Position(position)
+            for one, position in await self._rows("projections.hold", _HOLD, (f"{name}@",))
+        }
+
+    async def cut(self) -> int:
+        """Streams that lost events."""
+        return int((await self._rows("projections.cut", _CUT, ()))[0][0])
+
+    async def switch(self, name: str, *, to: int, back: bool = False) -> None:
         """Retire the active version, and let `to` be it.
 
         Raises:
@@ -243,9 +257,8 @@ class SqliteProjections:
                 raise not_at_one_position(name, f"there is no version {to} beside an active one")
             old, table = row
             prefixes = f"{name}@{old}/", f"{name}@{to}/"
-            position = one_position(
-                name, dict(connection.execute(_STANDING, prefixes).fetchall()), prefixes
-            )
+            standing = dict(connection.execute(_STANDING, prefixes).fetchall())
+            position = one_position(name, standing, prefixes[: 1 if back else 2])
             connection.execute(_STATUS, ("retired", name, old))
             connection.execute(_STATUS, ("active", name, to))
             connection.execute(_PUBLISHES, (position, name, to))

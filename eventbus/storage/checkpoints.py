@@ -29,6 +29,13 @@ class Checkpoints(Protocol):
         """
         ...
 
+    async def accept(self, prefix: str, *, fingerprint: bytes) -> int:
+        """Take all with this prefix as those of this code and this database; how many.
+
+        An operator's word for what nobody can check.
+        """
+        ...
+
     async def positions(self, prefix: str) -> Mapping[str, Position]:
         """All positions of names with this prefix: for waiting, and for lag."""
         ...

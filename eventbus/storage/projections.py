@@ -136,10 +136,19 @@ class Projections(Protocol):
         """Row by row; with `sample` only so many keys of the new one. At most 10 examples."""
         ...
 
-    async def switch(self, name: str, *, to: int) -> None:
+    async def hold(self, name: str) -> Mapping[str, Position]:
+        """Where all checkpoints of a projection stand; nobody moves one until the end of this."""
+        ...
+
+    async def cut(self) -> int:
+        """How many streams of the log were truncated or tombstoned: what they lost is not there."""
+        ...
+
+    async def switch(self, name: str, *, to: int, back: bool = False) -> None:
         """Let version `to` be the active one: tables, rows, checkpoints.
 
-        Who waits for a checkpoint of the old version fails afterwards.
+        Who waits for a checkpoint of the old version fails afterwards. `back`: to a retired version
+        where it stands; its effects begin where those of the other one ended.
 
         Raises:
             StorageError: EB6008, they do not stand at one position, or there is no such version.
@@ -180,6 +189,7 @@ def one_position(name: str, standing: Mapping[str, int], prefixes: Sequence[str]
     for prefix in prefixes:
         if not any(one.startswith(prefix) for one in standing):
             raise not_at_one_position(name, f"{prefix.rstrip('/')} has no checkpoint")
+    standing = {one: at for one, at in standing.items() if one.startswith(tuple(prefixes))}
     if len(set(standing.values())) != 1:
         places = ", ".join(f"{one} at {position}" for one, position in standing.items())
         raise not_at_one_position(name, f"they do not stand at one position: {places:.400}")

@@ -84,6 +84,15 @@ class CheckpointSuite:
         assert caught.value.code == "EB5202"
         assert await _load(storage, name) == Position(5)
 
+    async def test_another_fingerprint_is_accepted_knowingly(self, storage: Storage) -> None:
+        name, lease = await _checkpoint(storage)
+        await _save(storage, name, 5, after=0, lease=lease)
+        async with storage.transaction() as tx:
+            assert await tx.checkpoints.accept(name, fingerprint=PRINT + b"2") == 1
+        assert await _load(storage, name, fingerprint=PRINT + b"2") == Position(5)
+        with pytest.raises(StorageError):
+            await _load(storage, name)
+
     @pytest.mark.parametrize("other", ["a%", "_", "A", "ab"])
     async def test_positions_are_those_of_names_with_the_prefix(
         self, storage: Storage, other: str

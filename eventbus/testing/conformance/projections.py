@@ -12,9 +12,9 @@ import pytest
 
 from eventbus.errors import LeaseLostError, StorageError
 from eventbus.storage import Storage
-from eventbus.storage.events import Position
+from eventbus.storage.events import Append, Position
 from eventbus.storage.projections import ProjectionVersion, Status, Table, shadow_of
-from eventbus.testing.conformance.samples import at_once, take, unique
+from eventbus.testing.conformance.samples import at_once, some_messages, take, unique
 
 PRINT = b"types, keys, columns"
 MANY = 2_000
@@ -236,6 +236,34 @@ class ProjectionSuite:
         with pytest.raises(StorageError) as caught:
             await _switch(storage, old, to=2)
         assert caught.value.code == "EB6008"
+
+    async def test_a_retired_version_comes_back_where_it_stands(self, storage: Storage) -> None:
+        old, _ = await _beside(storage, at=(5, 5))
+        await _switch(storage, old, to=2)
+        name = f"{old.name}@2/0"
+        lease = await take(storage, f"projection/{name}")
+        async with storage.transaction() as tx:
+            await tx.checkpoints.save(name, Position(9), after=Position(5), lease=lease)
+        with pytest.raises(StorageError) as caught:
+            await _switch(storage, old, to=1)
+        assert caught.value.code == "EB6008"
+        async with storage.transaction() as tx:
+            await tx.projections.switch(old.name, to=1, back=True)
+        async with storage.transaction() as tx:
+            first, _ = await tx.projections.versions(old.name)
+            standing = await tx.projections.hold(old.name)
+        assert (first.status, first.publishes_after) == ("active", Position(9))
+        assert standing == {f"{old.name}@1/0": Position(5), name: Position(9)}
+
+    async def test_streams_that_lost_events_are_counted(self, storage: Storage) -> None:
+        stream = unique("order")
+        async with storage.transaction() as tx:
+            before = await tx.projections.cut()
+            messages = some_messages(3)
+            await tx.events.append(Append(stream=stream, messages=messages, expected="any"))
+            await tx.events.truncate(stream, before=2)
+        async with storage.transaction() as tx:
+            assert await tx.projections.cut() == before + 1
 
     async def test_a_retired_version_saves_no_checkpoint(self, storage: Storage) -> None:
         old, _ = await _beside(storage, at=(5, 5))
