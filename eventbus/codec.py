@@ -172,9 +172,19 @@ class Encoder:
         self._registry = registry  # with strict=True: what may be published
 
     def typed(
-        self, what: TypedMessage, headers: Mapping[str, str], cause: Message | None
+        self,
+        what: TypedMessage,
+        headers: Mapping[str, str],
+        cause: Message | None,
+        tenant: str = "",
     ) -> Message:
         """Encode a typed message, once.
+
+        Args:
+            what: the message.
+            headers: further attributes.
+            cause: what is being handled: its flow and tenant are inherited.
+            tenant: of a flow that begins here; with a cause: not asked.
 
         Raises:
             WiringError: EB1201, EB1202; EB1211 under strict: the bus does not know the class.
@@ -186,7 +196,9 @@ class Encoder:
             raise _unregistered(wire.type)
         key = None if wire.key is None else _text(getattr(what, wire.key))
         payload = plan.write(what)
-        return self._message(wire.type, wire.topic, payload, key, headers, cause, plan.schema)
+        return self._message(
+            wire.type, wire.topic, payload, key, headers, cause, plan.schema, tenant
+        )
 
     def untyped(
         self,
@@ -195,6 +207,7 @@ class Encoder:
         key: str | None,
         headers: Mapping[str, str],
         cause: Message | None,
+        tenant: str = "",
     ) -> Message:
         """Encode a dict under a name; the topic is the part before the first dot.
 
@@ -221,7 +234,7 @@ class Encoder:
                 why=str(error),
                 next="hand over text, numbers, lists and dicts, or declare an event class",
             ) from None
-        return self._message(type, topic, payload, key, headers, cause, None)
+        return self._message(type, topic, payload, key, headers, cause, None, tenant)
 
     def _message(
         self,
@@ -232,6 +245,7 @@ class Encoder:
         headers: Mapping[str, str],
         cause: Message | None,
         schema: str | None,
+        beginning: str,
     ) -> Message:
         if len(payload) > self.max_body:
             raise LimitError(
@@ -247,6 +261,8 @@ class Encoder:
             attributes["dataschema"] = schema
         if cause is None:
             attributes["correlationid"] = message_id
+            if beginning:
+                _add_headers(attributes, {"tenant": beginning})
         else:
             _inherit(attributes, cause)
         if headers:

@@ -48,7 +48,7 @@ class UnitOfWork(Protocol):
 
     @property
     def tenant(self) -> str:
-        """Whose flow it is: that of the message being handled, else empty."""
+        """Whose flow it is: that of the message being handled, or `transaction(tenant=)`."""
         ...
 
     def decode(self, message: Message) -> TypedMessage:

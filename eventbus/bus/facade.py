@@ -206,23 +206,30 @@ class EventBus:
     # -- publishing ------------------------------------------------------------------------------
 
     def transaction(
-        self, connection: object | None = None
+        self, connection: object | None = None, *, tenant: str = ""
     ) -> AbstractAsyncContextManager[UnitOfWork]:
         """A unit of work; given a connection or session, joined to the caller's own transaction.
+
+        Args:
+            connection: whose transaction is joined.
+            tenant: whose flow begins here: of everything that is published and appended in it,
+                and of the streams that are read.
 
         Raises:
             NoTransactionError: the bus has no storage.
             StorageError: on leaving: nothing is kept. `CommitUnknownError`: perhaps all of it is.
         """
-        return self._transaction(connection)
+        return self._transaction(connection, tenant)
 
     @asynccontextmanager
-    async def _transaction(self, connection: object | None) -> AsyncIterator[UnitOfWork]:
+    async def _transaction(
+        self, connection: object | None, tenant: str = ""
+    ) -> AsyncIterator[UnitOfWork]:
         self._entered("transaction")
         storage = self._needs_storage("transaction")
         begun = storage.transaction() if connection is None else storage.enlist(connection)
         async with begun as tx:
-            unit = Unit(self._publishing, tx)
+            unit = Unit(self._publishing, tx, tenant=tenant)
             before = held.get()
             held.set(unit)
             try:

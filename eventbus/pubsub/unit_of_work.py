@@ -91,14 +91,15 @@ class Publishing:
         key: str | None,
         headers: Mapping[str, str],
         cause: Message | None,
+        tenant: str = "",
     ) -> Message:
         """Encode, once; raises what `Encoder` raises."""
         if self._instrumentation is not None:
             with self._creating(what) as extra:
                 headers = {**headers, **extra}
         if isinstance(what, str):
-            return self._encoder.untyped(what, data or {}, key, headers, cause)
-        return self._encoder.typed(what, headers, cause)
+            return self._encoder.untyped(what, data or {}, key, headers, cause, tenant)
+        return self._encoder.typed(what, headers, cause, tenant)
 
     def _creating(self, what: TypedMessage | str) -> AbstractContextManager[Mapping[str, str]]:
         assert self._instrumentation is not None  # noqa: S101 - asked by the only caller
@@ -113,7 +114,7 @@ class Publishing:
 class Unit:
     """Everything in it commits together: over a transaction, or, without one, a buffer."""
 
-    __slots__ = ("_cause", "_delays", "_publishing", "_tx", "messages", "open")
+    __slots__ = ("_cause", "_delays", "_publishing", "_tenant", "_tx", "messages", "open")
 
     def __init__(
         self,
@@ -122,8 +123,10 @@ class Unit:
         *,
         cause: Message | None = None,
         delays: bool = True,
+        tenant: str = "",
     ) -> None:
         self._publishing = publishing
+        self._tenant = tenant if cause is None else cause.tenant
         self._tx = tx
         self._cause = cause
         self._delays = delays
@@ -162,7 +165,7 @@ class Unit:
     @property
     def tenant(self) -> str:
         """Whose flow it is."""
-        return "" if self._cause is None else self._cause.tenant
+        return self._tenant
 
     def decode(self, message: Message) -> TypedMessage:
         """A message of the log, in its current version."""
@@ -185,7 +188,7 @@ class Unit:
         if isinstance(what, str) == (data is None) or not isinstance(what, str | Event):
             raise wrong_verb(what, data)
         return await self._add(
-            self._publishing.message(what, data, key, headers, self._cause), delay
+            self._publishing.message(what, data, key, headers, self._cause, self._tenant), delay
         )
 
     async def send(
@@ -199,7 +202,7 @@ class Unit:
         if not isinstance(command, Command):
             raise wrong_verb(command, None)
         return await self._add(
-            self._publishing.message(command, None, None, headers, self._cause), delay
+            self._publishing.message(command, None, None, headers, self._cause, self._tenant), delay
         )
 
     async def append(
@@ -211,7 +214,8 @@ class Unit:
             if not isinstance(event, Event):
                 raise wrong_verb(event, None)
         messages = [
-            self._publishing.message(event, None, None, NO_HEADERS, self._cause) for event in events
+            self._publishing.message(event, None, None, NO_HEADERS, self._cause, self._tenant)
+            for event in events
         ]
         return await log.append(
             Append(

@@ -9,6 +9,7 @@ import pytest
 from eventbus import Context, Event, EventBus, UnitOfWork, subscribe
 from eventbus.errors import (
     ConcurrencyError,
+    LimitError,
     NoTransactionError,
     StreamClosedError,
     UnknownTypeError,
@@ -20,6 +21,7 @@ from tests.unit.sourcing import orders
 from tests.unit.sourcing.orders import (
     Add,
     LineAdded,
+    Order,
     OrderDecider,
     OrderPlaced,
     OrderShipped,
@@ -189,6 +191,31 @@ async def test_a_handler_records_in_the_flow_it_is_in(url: str) -> None:
             assert message.tenant == tenant
             assert message.headers["causationid"] == first.recorded.message.id
             assert message.headers["correlationid"] == first.recorded.message.id
+
+
+async def test_a_transaction_begins_the_flow_of_a_tenant(url: str) -> None:
+    broker = MemoryBroker()
+    bus = EventBus(MemoryTransport(broker), storage=url, handlers=[orders])
+    await bus.upgrade()
+    async with bus:
+        for tenant in ("t1", "t2", ""):
+            async with bus.transaction(tenant=tenant) as tx:
+                assert tx.tenant == tenant
+                assert len(await handle_order(Place("A-1", 5), tx)) == 1
+                assert await handle_order(Place("A-1", 5), tx) == ()
+                order = await Order.load("A-1", tx)
+                assert order.version == 1
+                await tx.publish("user.created", {"id": 1}, key="1")
+                if tenant:
+                    with pytest.raises(LimitError, match="EB3002"):
+                        await tx.publish("user.created", {}, headers={"tenant": "t3"})
+        assert len(await bus.events.read("order-A-1", tenant="t2")) == 1
+        with pytest.raises(LimitError, match="EB3002"):
+            async with bus.transaction(tenant="\0") as tx:
+                await tx.publish("user.created", {})
+        await bus.until_idle()
+    assert [message.key for message in broker.published("shop")] == ["t1/A-1", "t2/A-1", "A-1"]
+    assert [message.key for message in broker.published("user")] == ["t1/1", "t2/1", "1"]
 
 
 async def test_an_unknown_type_in_the_stream_says_so(bus: EventBus) -> None:
