@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         UnitOfWork,
         handles,
         subscribe,
+        undoes,
     )
     from eventbus.storage.sql import Sql
 
@@ -37,6 +38,7 @@ __all__ = [
     "Untyped",
     "handles",
     "subscribe",
+    "undoes",
     "upcast",
 ]
 

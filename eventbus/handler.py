@@ -4,7 +4,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, Protocol, TypeVar, overload
+from uuid import UUID
 
+from eventbus.errors import WiringError
 from eventbus.event import Command, Event, Rejection, Reply, TypedMessage, Untyped
 from eventbus.message import NO_HEADERS, Message
 from eventbus.storage import Transaction
@@ -136,7 +138,8 @@ class Context(UnitOfWork, Protocol):
     def idempotency_key(self) -> str:
         """`<group>:<message identity>`, the same on every attempt.
 
-        For calls outside the database.
+        For calls outside the database. Of a command that a saga sent, its effect id stands for the
+        identity: the saga sends it again under other message ids.
         """
         ...
 
@@ -261,8 +264,32 @@ def subscribe(
 def handles(
     command: type[Command[R]], /, *, group: str | Group
 ) -> Callable[[Callable[[C, Context], Awaitable[R]]], Callable[[C, Context], Awaitable[R]]]:
-    """Mark the one handler of a command; the reply is checked against the command (G5)."""
+    """Mark the one handler of a command; the reply is checked against the command (G5).
+
+    Of a command that a saga sent it runs at most once, and not at all after its undo; the reply, or
+    what `Reject` carries, goes to the saga with the transaction of what the handler wrote.
+    """
     marker: Callable[..., Any] = _marker(Mark((command,), _group(group), kind="command"))
+    return marker
+
+
+def undoes(
+    forward: Callable[[Any, Context], Awaitable[R]], command: type[C], /
+) -> Callable[
+    [Callable[[C, R, Context], Awaitable[None]]], Callable[[C, R, Context], Awaitable[None]]
+]:
+    """Mark what takes back what `forward` did, in its group; it gets the reply that was sent.
+
+    Called only if `forward` was done, and once; an undo that arrives first bars it for ever.
+
+    Raises:
+        WiringError: EB1250, `forward` carries no `@handles`.
+    """
+    found = [mark for mark in marks_of(forward) if mark.kind == "command"]
+    if not found:
+        raise _nothing_to_undo(forward)
+    mark = Mark((command,), found[0].group, kind="undo", undoes=found[0].what[0])
+    marker: Callable[..., Any] = _marker(mark)
     return marker
 
 
@@ -274,7 +301,8 @@ class Mark:
     group: Group
     batch: bool = False
     filter: Callable[[Any], bool] | None = None
-    kind: Literal["event", "command"] = "event"
+    kind: Literal["event", "command", "undo"] = "event"
+    undoes: type[Command[Any]] | None = None  # of an undo: the forward command
 
 
 def marks_of(handler: object) -> tuple[Mark, ...]:
@@ -287,6 +315,17 @@ def reads_of(thing: object) -> tuple[type[TypedMessage], ...]:
     """The message classes that a handed-over thing reads from the log: an aggregate's."""
     reads: tuple[type[TypedMessage], ...] = getattr(thing, "__reads__", ())
     return reads
+
+
+def _nothing_to_undo(forward: object) -> WiringError:
+    name = getattr(forward, "__qualname__", repr(forward))
+    return WiringError(
+        "EB1250",
+        f"{name} handles no command",
+        where=f"@undoes({name}, …)",
+        why="an undo takes back what one handler of a command did, and goes by its marks",
+        next="mark it with @handles(…, group=…), above its undo",
+    )
 
 
 def _group(group: str | Group) -> Group:
@@ -319,6 +358,49 @@ class Invocation:
 
 Middleware = Callable[[Invocation, Callable[[Invocation], Awaitable[None]]], Awaitable[None]]
 """Wrapped around each call of a handler: `await call_next(invocation)`, or raise."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Effect:
+    """What a command of a saga is about, between the fence's answer and its own."""
+
+    message: Message  # the command
+    effect_id: UUID  # of the forward command
+    undo: bool
+    fence: int = 0
+    runs: bool  # the handler is to be called
+    done: Reply | None = None  # of an undo: what the forward command was answered with, if known
+    answer: Reply | None = None  # of the handler; None: an undo that went well
+    reply: Message | None = None  # what is sent if nothing runs
+
+
+class Fence(Protocol):
+    """What goes around the handlers of commands that sagas send (sagas.md 9)."""
+
+    async def begin(self, message: Message, tx: Transaction, *, undo: bool) -> Effect:
+        """Record that it runs, or learn why it does not.
+
+        Raises:
+            Retry: it runs elsewhere at this moment.
+            CodecError: EB7051, its headers are not of a saga.
+        """
+        ...
+
+    async def claim(self, message: Message, *, undo: bool, lease: timedelta) -> Effect:
+        """As `begin`, in a transaction of its own, for work that is done in none."""
+        ...
+
+    async def finish(self, effect: Effect, tx: Transaction) -> None:
+        """Store the answer, and send it."""
+        ...
+
+    async def give_back(self, effect: Effect, tx: Transaction) -> None:
+        """An attempt failed, and the next may begin."""
+        ...
+
+    async def give_up(self, effect: Effect, tx: Transaction) -> None:
+        """No attempt is left: store that nobody knows what became of it."""
+        ...
 
 
 class BatchHandler(Protocol):

@@ -29,12 +29,13 @@ from eventbus.bus.tuning import AS_WRITTEN, Tuning
 from eventbus.codec import Encoder
 from eventbus.errors import ConfigurationError, Finding, NoTransactionError, WiringError
 from eventbus.event import Command, Event, Untyped
-from eventbus.handler import Context, Group, Middleware, UnitOfWork
+from eventbus.handler import Context, Fence, Group, Middleware, UnitOfWork
 from eventbus.inspection import Inspected, Inspection, Place
 from eventbus.instrumentation import Instrumentation
 from eventbus.message import NO_HEADERS
 from eventbus.pubsub.attempt import Attempts
 from eventbus.pubsub.guarantees import GRACE
+from eventbus.pubsub.participant_wiring import refuse_without_storage
 from eventbus.pubsub.replay import Replay, Replayed, no_group
 from eventbus.pubsub.routes import Handler, Routes, collect, group_routes, named_handler
 from eventbus.pubsub.unit_of_work import (
@@ -108,6 +109,8 @@ class EventBus:
         for definition in self._definitions.values():
             for cls in definition.classes:
                 self._registry.add(cls)
+        if self._storage is None:
+            refuse_without_storage(self._handlers)
         self._named: list[Handler] = []
         self._tuning = AS_WRITTEN
         self._groups = self._grouped()
@@ -523,7 +526,18 @@ class EventBus:
             instrumentation=self._instrumentation,
             scheme=self._scheme,
             tuning=self._tuning,
+            fence=self._fence(),
         )
+
+    def _fence(self) -> Fence | None:
+        """Around the handlers of commands, if there are any."""
+        if self._storage is None or all(one.kind == "event" for one in self._handlers):
+            return None
+        from eventbus.saga.effect import EffectFence
+
+        limit = self._transport.capabilities.max_body
+        encoder = Encoder(f"/{self._service or 'local'}", max_body=limit)
+        return EffectFence(self._storage, encoder, self._registry)
 
     async def _findings(self) -> list[Finding]:
         return await findings_about(

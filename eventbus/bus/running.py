@@ -12,7 +12,7 @@ from eventbus.bus.report import Health
 from eventbus.bus.tuning import Tuning
 from eventbus.codec import Registry
 from eventbus.errors import ConfigurationError
-from eventbus.handler import Middleware
+from eventbus.handler import Fence, Middleware
 from eventbus.instrumentation import Instrumentation
 from eventbus.message import NO_HEADERS, Message
 from eventbus.outbox.relay import Relay
@@ -55,6 +55,7 @@ class Parts:
     instrumentation: Instrumentation | None
     scheme: str
     tuning: Tuning
+    fence: Fence | None
 
 
 class Running:
@@ -171,6 +172,7 @@ class Running:
             instrumentation=parts.instrumentation,
             scheme=parts.scheme,
             random=Random(),  # noqa: S311 - jitter
+            fence=parts.fence,
         )
         self._groups = {name: assembly.group(routes) for name, routes in parts.groups.items()}
         services: dict[str, Service] = {}

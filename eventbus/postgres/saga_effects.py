@@ -38,7 +38,8 @@ ours AS MATERIALIZED (
                                ELSE e.state = 'executing' END
    ORDER BY e.effect_id FOR UPDATE OF e),
 ended AS (
-  UPDATE {schema}.saga_effect e SET state = u.state, lease_until = NULL,
+  UPDATE {schema}.saga_effect e SET state = u.state,
+    lease_until = CASE u.state WHEN 'executing' THEN statement_timestamp() END,
     reply_type = CASE u.state WHEN 'undone' THEN e.reply_type ELSE u.reply_type END,
     reply = CASE u.state WHEN 'undone' THEN e.reply ELSE u.reply END,
     undo_reply_type = CASE u.state WHEN 'undone' THEN u.reply_type END,

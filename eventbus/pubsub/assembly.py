@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from eventbus.codec import Registry
-from eventbus.handler import Group, Middleware
+from eventbus.handler import Fence, Group, Middleware
 from eventbus.instrumentation import Instrumentation
 from eventbus.pubsub.attempt import Attempts
 from eventbus.pubsub.call import Calls
@@ -100,6 +100,7 @@ class Assembly:
     instrumentation: Instrumentation | None
     scheme: str
     random: Random
+    fence: Fence | None = None
     suspects: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def group(self, routes: Routes) -> GroupServices:
@@ -112,6 +113,7 @@ class Assembly:
             watchdog,
             middleware=self.middleware,
             instrumentation=self.instrumentation,
+            fence=self.fence,
         )
         circuit = CircuitBreaker(name=f"group {group.name}", now=asyncio.get_running_loop().time)
         gate = Gate(circuit)

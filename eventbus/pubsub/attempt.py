@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any, cast
 
 from eventbus.codec import Registry, decode_untyped
-from eventbus.errors import HandlerAnswerError
-from eventbus.event import Command, TypedMessage, Untyped, reply_of
-from eventbus.handler import Context, Invocation, Middleware
+from eventbus.event import TypedMessage, Untyped
+from eventbus.handler import Context, Fence, Invocation, Middleware
 from eventbus.instrumentation import Instrumentation
 from eventbus.message import Message
+from eventbus.pubsub.participant import Participant
 from eventbus.pubsub.routes import Handler, Route, Routes
 from eventbus.pubsub.watchdog import Run, Watchdog
 
@@ -31,8 +31,10 @@ class Attempts:
         *,
         middleware: Sequence[Middleware] = (),
         instrumentation: Instrumentation | None = None,
+        fence: Fence | None = None,
     ) -> None:
         self.watchdog = watchdog
+        self.participant = Participant(fence)
         self._routes = routes
         self._registry = registry
         self._instrumentation = instrumentation
@@ -114,9 +116,10 @@ class Attempts:
         if handler.synchronous:
             await self._in_thread(invocation.handler, arguments)
             return
-        answer = await invocation.handler(*arguments)
-        if handler.kind == "command":
-            _check_answer(handler, answer)
+        if handler.kind == "event":
+            await invocation.handler(*arguments)
+        else:
+            await self.participant.handle(handler, invocation)
 
     async def _in_thread(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         group = self._routes.group
@@ -137,18 +140,3 @@ class Attempts:
 
 async def _wrapped(wrapper: Middleware, inner: _Chain, invocation: Invocation) -> None:
     await wrapper(invocation, inner)
-
-
-def _check_answer(handler: Handler, answer: object) -> None:
-    """Outside a saga nothing is answered, but the answer is checked against the command."""
-    command = cast("type[Command[Any]]", handler.what[0])  # @handles takes one class
-    expected = reply_of(command)
-    if expected is None or isinstance(answer, expected):
-        return
-    raise HandlerAnswerError(
-        "EB4109",
-        f"{handler.name} answered with {type(answer).__name__}",
-        where=handler.where,
-        why=f"{command.__name__} names {expected.__name__} as its reply",
-        next=f"return a {expected.__name__}, or raise Reject(…)",
-    )

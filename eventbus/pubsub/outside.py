@@ -71,7 +71,6 @@ class Outside:
             if call.identity not in received.new:
                 self._verdicts.count(call, "duplicate")
                 return
-            for message, delay in context.messages:
-                await tx.outbox.add([message], delay=delay)
+            await self._verdicts.record_outside(context, parked, tx)
             if parked is not None:
                 await tx.parking.park([parked], group=self.group.name)

@@ -104,11 +104,10 @@ class ParkedKeys:
             else:
                 failed = await self._verdicts.attempt_outside(call, context, run)
             async with self._storage.transaction() as tx:
+                await self._verdicts.record_outside(context, failed, tx)
                 if failed is not None:
                     await tx.parking.park([failed], group=self.group.name, lease=lease)
                     return done
-                for message, delay in context.messages:
-                    await tx.outbox.add([message], delay=delay)
                 await tx.parking.settle(lease, [one], group=self.group.name)
         return len(parked)
 

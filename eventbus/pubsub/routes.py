@@ -11,6 +11,7 @@ from eventbus.codec import Registry
 from eventbus.errors import WiringError
 from eventbus.event import Command, TypedMessage, reply_of
 from eventbus.handler import Group, Mark, marks_of, reads_of
+from eventbus.pubsub.participant_wiring import check_participant
 from eventbus.transport import Interest
 
 
@@ -25,7 +26,8 @@ class Handler:
     what: tuple[type[TypedMessage] | str, ...]
     batch: bool = False
     filter: Callable[[Any], bool] | None = None
-    kind: Literal["event", "command"] = "event"
+    kind: Literal["event", "command", "undo"] = "event"
+    undoes: type[Command[Any]] | None = None
     takes_context: bool
     synchronous: bool
     plain: bool  # it can be awaited as it is: nothing goes around it
@@ -138,7 +140,7 @@ def group_routes(handlers: Sequence[Handler], registry: Registry) -> dict[str, R
         if members and members[0].group != handler.group:
             raise _groups_differ(members[0], handler)
         members.append(handler)
-        if handler.kind == "command":
+        if handler.kind != "event":
             other = commands.setdefault(handler.what[0], handler)  # type: ignore[arg-type]
             if other is not handler:
                 raise _two_handle(other, handler)
@@ -185,12 +187,15 @@ def _handler(function: Callable[..., Any], mark: Mark) -> Handler:
         batch=mark.batch,
         filter=mark.filter,
         kind=mark.kind,
-        takes_context=_arity(function, where) == 2,
+        undoes=mark.undoes,
+        takes_context=mark.kind == "undo" or _arity(function, where) == 2,
         synchronous=synchronous,
         plain=not synchronous and mark.kind == "event",
     )
     if mark.kind == "command" and (synchronous or not handler.takes_context):
         raise _signature(where, "@handles takes `async def handler(command, ctx) -> Reply`")
+    if mark.kind != "event":
+        check_participant(function, mark, where)
     return handler
 
 
@@ -258,9 +263,15 @@ def _classes_named_by(handler: Handler) -> Iterable[type[TypedMessage]]:
         if isinstance(what, type):
             yield what
             if issubclass(what, Command):
-                reply = reply_of(what)
-                yield from () if reply is None else (reply,)
-                yield from what.__rejects__
+                yield from _answers(what)
+    if handler.undoes is not None:
+        yield from _answers(handler.undoes)
+
+
+def _answers(command: type[Command[Any]]) -> Iterable[type[TypedMessage]]:
+    reply = reply_of(command)
+    yield from () if reply is None else (reply,)
+    yield from command.__rejects__
 
 
 def _classes_defined_in(module: ModuleType) -> Iterable[type[TypedMessage]]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 from eventbus.codec import Encoder, Registry
 from eventbus.errors import NoTransactionError, UnitOfWorkError, WiringError
 from eventbus.event import Command, Event, TypedMessage
-from eventbus.handler import UnitOfWork
+from eventbus.handler import Effect, UnitOfWork
 from eventbus.instrumentation import Instrumentation
 from eventbus.message import NO_HEADERS, Message
 from eventbus.storage import Transaction
@@ -254,7 +254,7 @@ class Unit:
 class HandlerContext(Unit):
     """The Context of one message in one group."""
 
-    __slots__ = ("attempt", "group", "message", "replaying")
+    __slots__ = ("attempt", "effect", "group", "message", "replaying")
 
     def __init__(
         self,
@@ -271,11 +271,13 @@ class HandlerContext(Unit):
         self.group: str = group
         self.attempt: int = attempt
         self.replaying: bool = False
+        self.effect: Effect | None = None  # claimed in a transaction before this one
 
     @property
     def idempotency_key(self) -> str:
         """The same on every attempt."""
-        return f"{self.group}:{self.message.identity}"
+        effect = self.message.headers.get("sagaeffect")
+        return f"{self.group}:{effect or self.message.identity}"
 
     def _place(self) -> str:
         return f"a handler of group {self.group!r}, message {self.message.id}"

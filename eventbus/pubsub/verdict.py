@@ -87,18 +87,34 @@ class Verdicts:
             context.messages.clear()
             await self.attempts.handle(call.route, what, call.message, context, run)
 
+        claimed = False
         try:
             what = self.decoded(call)
+            context.effect = await self.attempts.participant.claim(call.route, call.message)
+            claimed = True
             await attempts_in_place(once, self.group.retry, may_retry=is_its_own)
         except Reject:
             context.messages.clear()
         except Exception as error:  # the border where the user's code may fail in any way
             context.messages.clear()
+            if not claimed:
+                raise_if_not_its_own(error)
             return self.parked(call, error)
         finally:
             context.open = False
         self.count(call, "done")
         return None
+
+    async def record_outside(
+        self, context: HandlerContext, parked: Parked | None, tx: Transaction
+    ) -> None:
+        """What was published outside a transaction, and what became of the effect, if any."""
+        for message, delay in context.messages:
+            await tx.outbox.add([message], delay=delay)
+        dead = parked is not None and parked.failure is not None and parked.delay is None
+        await self.attempts.participant.settle(
+            context.effect, tx, failed=parked is not None, dead=dead
+        )
 
     def decoded(self, call: Call) -> Decoded:
         """What the handlers get.

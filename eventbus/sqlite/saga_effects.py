@@ -20,8 +20,9 @@ UPDATE eventbus_saga_effect SET fence = fence + 1, lease_until = eventbus_now() 
 _READ = f"SELECT {EFFECT} FROM eventbus_saga_effect WHERE effect_id = ?"
 _STATE = "SELECT state FROM eventbus_saga_effect WHERE effect_id = ? AND fence = ?"
 _END = """
-UPDATE eventbus_saga_effect SET state = ?, reply_type = ?, reply = ?, lease_until = NULL
- WHERE effect_id = ?"""
+UPDATE eventbus_saga_effect SET state = ?1, reply_type = ?2, reply = ?3,
+  lease_until = CASE WHEN ?1 = 'executing' THEN eventbus_now() END
+ WHERE effect_id = ?4"""
 _UNDONE = """
 UPDATE eventbus_saga_effect SET state = ?, undo_reply_type = ?, undo_reply = ?
  WHERE effect_id = ?"""
@@ -29,6 +30,7 @@ _AFTER = {
     "done": {"executing"},
     "rejected": {"executing"},
     "unknown": {"executing"},
+    "executing": {"executing"},
     "undone": {"done", "unknown"},
 }
 

@@ -214,10 +214,10 @@ class EffectRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EffectEnd:
-    """How the work on an effect ended."""
+    """How the work on an effect ended; `executing`: it failed, and is free to be taken over."""
 
     effect_id: UUID
-    state: Literal["done", "rejected", "undone", "unknown"]
+    state: Literal["done", "rejected", "undone", "unknown", "executing"]
     reply_type: str | None = None  # of the undo if `undone`
     reply: bytes | None = None
     fence: int = 0  # in the WHERE
@@ -302,6 +302,8 @@ class Sagas(Protocol):
 
     async def finish_effect(self, effects: Sequence[EffectEnd]) -> None:
         """Store outcomes: of what executes, or `undone` of what is done or unknown.
+
+        `executing` stores none: the lease ends, and the next start takes it over.
 
         Raises:
             ConcurrencyError: EB7033, an effect is in another state or under a higher fence;

@@ -155,7 +155,7 @@ _TABLE: dict[str, list[tuple[str, Patch, str]]] = {
         ),
         (
             "the reply is not stored",
-            text(saga_effects, "reply = ?, lease", "reply = substr(?, 1, 0), lease", "_END"),
+            text(saga_effects, "reply = ?3", "reply = substr(?3, 1, 0)", "_END"),
             "test_a_reply_is_stored_and_said_again",
         ),
         (

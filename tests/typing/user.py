@@ -15,10 +15,12 @@ from eventbus import (
     Group,
     Reply,
     RetryPolicy,
+    Undone,
     UnitOfWork,
     Untyped,
     handles,
     subscribe,
+    undoes,
 )
 from eventbus.sourcing import Aggregate, CommandHandler, applies
 from eventbus.storage.events import Appended
@@ -37,6 +39,10 @@ class OrderShipped(Event, type="shop.order-shipped", key="order_id"):
 
 class CardCharged(Reply, type="payments.card-charged"):
     charge_id: str
+
+
+class RefundCard(Command[Undone], type="payments.refund-card", key="order_id"):
+    order_id: str
 
 
 class ChargeCard(Command[CardCharged], type="payments.charge-card", key="order_id"):
@@ -85,6 +91,17 @@ async def charge(command: ChargeCard, ctx: Context) -> CardCharged:
     return CardCharged(charge_id="1")
 
 
+@undoes(charge, RefundCard)
+async def refund(command: RefundCard, done: CardCharged, ctx: Context) -> None:
+    assert_type(done.charge_id, str)
+
+
+@undoes(charge, RefundCard)
+async def refund_what_is_unknown(
+    command: RefundCard, done: CardCharged | None, ctx: Context
+) -> None: ...
+
+
 class Mailer:
     @subscribe(OrderShipped, group="mail")
     async def shipped(self, event: OrderShipped, ctx: Context) -> None: ...
@@ -96,7 +113,8 @@ class Mailer:
 def plain(event: OrderShipped) -> None: ...
 
 
-bus = EventBus("memory://", handlers=[bill, mail, audit, stats, large, users, charge, Mailer()])
+handlers = [bill, mail, audit, stats, large, users, charge, refund, Mailer()]
+bus = EventBus("memory://", storage="sqlite://", handlers=handlers)
 
 
 async def main(session: object) -> None:

@@ -1,6 +1,6 @@
 """Mistakes that both checkers refuse: one that becomes legal is an unused ignore, and fails."""
 
-from eventbus import Context, Undone, UnitOfWork, handles, subscribe
+from eventbus import Context, Undone, UnitOfWork, handles, subscribe, undoes
 from eventbus.sourcing import Aggregate, applies
 from eventbus.testing import given
 from tests.typing.user import (
@@ -9,7 +9,9 @@ from tests.typing.user import (
     OrderDecider,
     OrderPlaced,
     OrderShipped,
+    RefundCard,
     billing,
+    charge,
 )
 
 
@@ -28,6 +30,22 @@ async def another_event(event: OrderShipped, ctx: Context) -> None: ...
 @handles(ChargeCard, group="x")  # type: ignore[arg-type]
 async def another_reply(command: ChargeCard, ctx: Context) -> Undone:
     return Undone()
+
+
+@undoes(charge, RefundCard)  # type: ignore[arg-type]
+async def the_undo_of_another_reply(command: RefundCard, done: Undone, ctx: Context) -> None: ...
+
+
+@undoes(charge, RefundCard)  # type: ignore[arg-type]
+async def the_undo_of_another_command(
+    command: ChargeCard, done: CardCharged, ctx: Context
+) -> None: ...
+
+
+@undoes(charge, OrderPlaced)  # type: ignore[type-var]
+async def an_event_undoes_nothing(
+    command: OrderPlaced, done: CardCharged, ctx: Context
+) -> None: ...
 
 
 def no_such_name() -> object:

@@ -133,6 +133,20 @@ class EffectSuite:
         await self.end(storage, effect, "done", second.fence)
         assert (await self.begin(storage, effect, "executing", SOON)).reply == b"done"
 
+    async def test_failed_work_is_given_back_and_taken_over_at_once(self, storage: Storage) -> None:
+        effect = uuid4()
+        first = await self.begin(storage, effect, "executing", SOON)
+        give_back = EffectEnd(effect_id=effect, state="executing", fence=first.fence)
+        async with storage.transaction() as tx:
+            await tx.sagas.finish_effect([give_back])
+        second = await self.begin(storage, effect, "executing", SOON)
+        assert second.new
+        assert second.fence > first.fence
+        async with storage.transaction() as tx:
+            with pytest.raises(ConcurrencyError, match="EB7033"):
+                await tx.sagas.finish_effect([give_back])
+        assert not (await self.begin(storage, effect, "executing", SOON)).new
+
     async def test_an_undo_takes_nothing_over(self, storage: Storage, clock: Clock) -> None:
         effect = uuid4()
         await self.begin(storage, effect, "executing", SOON)

@@ -14,9 +14,11 @@ from eventbus import (
     EventBus,
     Group,
     Reply,
+    Undone,
     Untyped,
     handles,
     subscribe,
+    undoes,
 )
 from eventbus.errors import ConfigurationError, UnsafeConfigurationError, WiringError
 
@@ -41,12 +43,79 @@ class Charge(Command[Charged], type="wiring.charge"):
     pass
 
 
+class Refund(Command[Undone], type="wiring.refund"):
+    pass
+
+
+@handles(Charge, group="till")
+async def charge(command: Charge, ctx: Context) -> Charged:
+    return Charged()
+
+
 def error_of(*handlers: Any) -> WiringError:
     with pytest.raises(WiringError) as caught:
         EventBus("memory://", handlers=handlers)
     text = str(caught.value)
     assert all(part in text for part in ("\n  where ", "\n  why   ", "\n  next  "))
     return caught.value
+
+
+def test_an_undo_names_a_handler_of_a_command() -> None:
+    async def unmarked(command: Charge, ctx: Context) -> Charged:
+        return Charged()
+
+    with pytest.raises(WiringError, match="EB1250"):
+        undoes(unmarked, Refund)
+
+
+def test_an_undo_takes_a_command_what_was_done_and_a_context() -> None:
+    @undoes(charge, Refund)  # type: ignore[arg-type]
+    async def short(command: Refund, ctx: Context) -> None: ...
+
+    @undoes(charge, Refund)  # type: ignore[arg-type]
+    def synchronous(command: Refund, done: Charged, ctx: Context) -> None: ...
+
+    @undoes(charge, Refund)
+    async def unbound(self: Any, command: Any, done: Any) -> None: ...
+
+    for function in (short, synchronous, unbound):
+        assert error_of(charge, function).code == "EB1251"
+
+
+def test_an_undo_outside_transactions_takes_none() -> None:
+    @handles(Charge, group=Group("far", transactional=False))
+    async def far(command: Charge, ctx: Context) -> Charged:
+        return Charged()
+
+    @undoes(far, Refund)
+    async def sure(command: Refund, done: Charged, ctx: Context) -> None: ...
+
+    @undoes(far, Refund)
+    async def careful(command: Refund, done: Charged | None, ctx: Context) -> None: ...
+
+    assert error_of(far, sure).code == "EB1252"
+    EventBus("memory://", storage="sqlite://", handlers=[far, careful])
+
+
+def test_a_command_that_undoes_is_not_handled_like_a_forward_command() -> None:
+    @handles(Refund, group="a")
+    async def refund(command: Refund, ctx: Context) -> Undone:
+        return Undone()
+
+    assert error_of(refund).code == "EB1253"
+
+
+def test_an_undo_needs_a_storage_and_is_the_only_handler_of_its_command() -> None:
+    @undoes(charge, Refund)
+    async def refund(command: Refund, done: Charged, ctx: Context) -> None: ...
+
+    @undoes(charge, Refund)
+    async def again(command: Refund, done: Charged, ctx: Context) -> None: ...
+
+    assert error_of(charge, refund).code == "EB1254"
+    EventBus("memory://", storage="sqlite://", handlers=[charge, refund])
+    with pytest.raises(WiringError, match="EB1208"):
+        EventBus("memory://", storage="sqlite://", handlers=[charge, refund, again])
 
 
 def test_a_function_without_a_mark_is_no_handler() -> None:

@@ -1,0 +1,124 @@
+"""The handlers of commands: outside a saga as they are, of a saga's effects behind the fence."""
+
+from contextlib import AbstractAsyncContextManager, nullcontext
+from datetime import timedelta
+from typing import Any, cast
+
+from eventbus.errors import HandlerAnswerError, SagaError
+from eventbus.event import Command, Reply, reply_of
+from eventbus.handler import Effect, Fence, Invocation, Reject
+from eventbus.message import Message
+from eventbus.pubsub.routes import Handler, Route
+from eventbus.pubsub.unit_of_work import HandlerContext
+from eventbus.storage import Transaction
+
+MARGIN = timedelta(seconds=10)  # of a lease beyond the time-out: attempts in place, the commit
+
+
+class Participant:
+    """Calls the handlers of commands."""
+
+    def __init__(self, fence: Fence | None) -> None:
+        self._fence = fence
+
+    async def handle(self, handler: Handler, invocation: Invocation) -> None:
+        """Call a handler: of an effect of a saga at most once.
+
+        Fence row, what the handler wrote and the reply commit together, or, claimed before, with
+        what `settle` is given.
+        """
+        context = cast("HandlerContext", invocation.context)
+        if not _is_sagas(handler, context.message):
+            answer = await invocation.handler(invocation.what, context)
+            _check(handler, answer, reply_of(_command(handler)))
+            return
+        if context.effect is not None:
+            await _call(handler, invocation, context.effect, nullcontext())
+            return
+        fence = self._required(handler)
+        tx = context.storage
+        effect = await fence.begin(context.message, tx, undo=handler.kind == "undo")
+        await _call(handler, invocation, effect, tx.savepoint())
+        await fence.finish(effect, tx)
+
+    async def claim(self, route: Route, message: Message) -> Effect | None:
+        """The effect that the handlers, called in no transaction, are about; None: of no saga."""
+        for handler in route.handlers:
+            if handler.kind != "event" and _is_sagas(handler, message):
+                lease = handler.group.timeout + MARGIN
+                undo = handler.kind == "undo"
+                return await self._required(handler).claim(message, undo=undo, lease=lease)
+        return None
+
+    async def settle(
+        self, effect: Effect | None, tx: Transaction, *, failed: bool, dead: bool
+    ) -> None:
+        """Write what became of it."""
+        if effect is None or self._fence is None:
+            return
+        if not failed:
+            await self._fence.finish(effect, tx)
+        elif dead:
+            await self._fence.give_up(effect, tx)
+        else:
+            await self._fence.give_back(effect, tx)
+
+    def _required(self, handler: Handler) -> Fence:
+        if self._fence is None:
+            raise SagaError(
+                "EB7050",
+                f"a saga's command for {handler.name}, and no storage",
+                where=handler.where,
+                why="the fence that keeps its effect to one is rows beside those of the handler",
+                next='EventBus(…, storage="postgresql://…") in the participant too; then redrive',
+            )
+        return self._fence
+
+
+async def _call(
+    handler: Handler,
+    invocation: Invocation,
+    effect: Effect,
+    block: AbstractAsyncContextManager[None],
+) -> None:
+    """A rejection undoes the block alone: the row of the fence stays."""
+    if not effect.runs:
+        return
+    what, context = invocation.what, invocation.context
+    try:
+        async with block:
+            if handler.kind == "undo":
+                await invocation.handler(what, effect.done, context)
+                return
+            answer = await invocation.handler(what, context)
+            _check(handler, answer, reply_of(_command(handler)))
+            effect.answer = answer
+    except Reject as rejected:
+        if handler.kind == "command":
+            _check(handler, rejected.rejection, *_command(handler).__rejects__)
+        effect.answer = rejected.rejection
+
+
+def _is_sagas(handler: Handler, message: Message) -> bool:
+    """An undo is of a saga always: outside of one there is nothing that it could undo."""
+    return "sagaeffect" in message.headers or handler.kind == "undo"
+
+
+def _command(handler: Handler) -> type[Command[Any]]:
+    return cast("type[Command[Any]]", handler.what[0])  # @handles takes one class
+
+
+def _check(handler: Handler, answer: object, *expected: type[Reply] | None) -> None:
+    """Outside a saga nothing is answered, but the answer is checked against the command."""
+    classes = tuple(one for one in expected if one is not None)
+    if isinstance(answer, classes) or (expected and not classes):
+        return
+    command = _command(handler)
+    named = ", ".join(one.__name__ for one in classes) or "no rejection"
+    raise HandlerAnswerError(
+        "EB4109",
+        f"{handler.name} answered with {type(answer).__name__}",
+        where=handler.where,
+        why=f"{command.__name__} names {named}",
+        next="return its reply, or raise Reject(…) with one of its rejects=",
+    )

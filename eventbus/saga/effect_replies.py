@@ -1,0 +1,91 @@
+"""Answers on their way to a saga: typed ones, stored ones, and those that need no body."""
+
+from dataclasses import replace
+from typing import Literal
+
+from eventbus.codec import Encoder, Registry, plan_of
+from eventbus.errors import DecodeError
+from eventbus.event import Rejection, Reply, Undone
+from eventbus.message import NO_HEADERS, Message
+from eventbus.saga.effect_headers import EffectHeaders
+
+Outcome = Literal["succeeded", "rejected", "cancelled", "undone", "unknown"]
+
+_SCHEMA = "urn:eventbus:schema:"
+
+
+class Cancelled(Reply, type="eventbus.cancelled"):
+    """No effect happened, and none will: the forward command is barred."""
+
+
+class Unsettled(Reply, type="eventbus.unsettled"):
+    """Nobody knows: attempts outside a transaction were used up."""
+
+
+class Forgotten(Rejection, type="eventbus.forgotten"):
+    """Of an undo or a resolve that comes when the fence's row is perhaps gone."""
+
+
+class Replies:
+    """Makes the messages."""
+
+    def __init__(self, encoder: Encoder, registry: Registry) -> None:
+        self._encoder = encoder
+        self._registry = registry
+
+    def message(
+        self, command: Message, headers: EffectHeaders, outcome: Outcome, reply: Reply
+    ) -> Message:
+        """An answer, under the key of its saga."""
+        made = self._encoder.typed(reply, NO_HEADERS, command)
+        tenant = made.headers.get("tenant")
+        saga_id = str(headers.saga_id)
+        effect_id = headers.target if headers.phase == "resolve" else headers.effect_id
+        return replace(
+            made,
+            topic=headers.reply_to,
+            key=saga_id if tenant is None else f"{tenant}/{saga_id}",
+            headers={
+                **made.headers,
+                "sagaid": saga_id,
+                "sagaoutcome": outcome,
+                "sagaeffect": str(effect_id),
+            },
+        )
+
+    def again(
+        self, command: Message, headers: EffectHeaders, outcome: Outcome, stored: tuple[str, bytes]
+    ) -> Message:
+        """A stored answer, as it was, in a message of its own."""
+        made = self.message(command, headers, outcome, Undone())
+        name, payload = stored
+        schema = {**made.headers, "dataschema": f"{_SCHEMA}{name}"}
+        return replace(made, type=name.rpartition(":")[0], payload=payload, headers=schema)
+
+    def stored(self, reply: Reply) -> tuple[str, bytes]:
+        """What the fence keeps: type and version, and the bytes."""
+        plan = plan_of(type(reply))
+        return f"{plan.wire.type}:{plan.wire.version}", plan.write(reply)
+
+    def read(self, stored: tuple[str, bytes]) -> Reply:
+        """A stored answer, in its current version; raises what `Registry.decode` raises."""
+        name, payload = stored
+        kind = name.rpartition(":")[0]
+        message = Message(
+            id="stored",
+            type=kind,
+            source=self._encoder.source,
+            topic=kind.partition(".")[0],
+            payload=payload,
+            headers={"dataschema": f"{_SCHEMA}{name}"},
+        )
+        reply = self._registry.decode(message)
+        if not isinstance(reply, Reply):
+            raise DecodeError(
+                "EB3102",
+                f"{kind!r} is no reply",
+                where="a stored reply of an effect",
+                why="the type was a reply when it was stored",
+                next="a type on the wire keeps its meaning: give the other class another type",
+            )
+        return reply
