@@ -216,6 +216,10 @@ def _check(config: KafkaConfig) -> None:
     place = config.where
     for is_wrong, why in (
         (not config.servers, "no host is named"),
+        (
+            any(each.rpartition("]")[2].count(":") > 1 for each in config.servers),
+            "a port is a number, and an address with colons stands in brackets",
+        ),
         (config.max_body < 1, "max_body must be positive"),
         (config.partitions is not None and config.partitions < 1, "a topic needs a partition"),
         (config.replication is not None and config.replication < 1, "a topic needs a replica"),

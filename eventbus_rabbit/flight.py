@@ -1,6 +1,7 @@
 """What is in flight: calls, their messages, the channels that carry them."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from zlib import crc32
 
@@ -12,6 +13,7 @@ from eventbus.message import Message
 from eventbus_rabbit.frames import Frames
 from eventbus_rabbit.mapping import address_of, content_header, message_id_of
 
+TOO_LARGE = "larger than the broker takes"
 CONFIRMED, NOT_SENT, UNKNOWN = Confirmed(), NotSent(), Unknown()
 
 
@@ -97,6 +99,10 @@ class Item:
             lane.forget(self)
             self.call.settle(self.place, result)
 
+    def refuse(self, reason: str) -> None:
+        """The broker closed the channel because of it."""
+        self._settle(Rejected(reason))
+
     def lose(self) -> None:
         """It was written, and nobody will say what became of it."""
         self.call.broken = True
@@ -126,6 +132,18 @@ class Lane:
         self._has_room()
 
     def lose(self) -> None:
-        """The channel is gone."""
+        """The channel is gone; what is larger than the broker takes is not there for certain."""
+        most = self._most()
         for item in list(self.open.values()):
-            item.lose()
+            if most is not None and len(item.body) > most:
+                item.refuse(f"{TOO_LARGE}: body of {len(item.body)} bytes, it takes {most}")
+            else:
+                item.lose()
+
+    def _most(self) -> int | None:
+        """Its `max_message_size`, if that is why it closed the channel: it names no message."""
+        closing = self.channel.closing
+        if not closing.done() or closing.cancelled():
+            return None
+        said = re.search(r"larger than configured max size (\d+)", str(closing.exception()))
+        return None if said is None else int(said[1])

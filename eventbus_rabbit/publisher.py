@@ -20,7 +20,7 @@ from eventbus.service import end
 from eventbus_rabbit.config import RabbitConfig
 from eventbus_rabbit.connection import Backoff, Link, close_channel
 from eventbus_rabbit.errors import FORBIDDEN, BrokenError, RefusedError, guarded
-from eventbus_rabbit.flight import CONFIRMED, NOT_SENT, UNKNOWN, Call, Item, Lane
+from eventbus_rabbit.flight import CONFIRMED, NOT_SENT, TOO_LARGE, UNKNOWN, Call, Item, Lane
 from eventbus_rabbit.mapping import DEAD, is_among
 from eventbus_rabbit.topology import Exchange, declare_exchange, declare_queue, letters
 from eventbus_rabbit.writing import Write, proven, write_batch, write_singly
@@ -314,6 +314,8 @@ class Publisher:
                     why=result.reason,
                     next="send a reference instead of the data, or raise max_body"
                     if large
+                    else "raise max_message_size of the broker, or lower max_body"
+                    if result.reason.startswith(TOO_LARGE)
                     else "start a group for the type, or name it in allow_unrouted",
                 )
         return PublishError(
