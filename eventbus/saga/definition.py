@@ -100,6 +100,8 @@ class Route:
 class Flow(Protocol):
     """What the two front ends differ in: how a saga goes on, and where its commands come from."""
 
+    needs_reply: bool  # whether a step that an operator settles must have a reply
+
     def begin(self, draft: "Draft", event: Event) -> None:
         """The first state, and what the starting event does."""
         ...
@@ -238,6 +240,20 @@ class Definition:
             if migration.from_version + 1 in known:
                 known.add(migration.from_version)
         return frozenset(known)
+
+
+def definition_of(cls: type[Any]) -> Definition:
+    """The compiled form of a saga class, made once per class.
+
+    Raises:
+        WiringError: EB1230, the class cannot be read.
+    """
+    known: Definition | None = cls.__dict__.get("__saga_definition__")
+    if known is None:
+        compiler: Callable[[type[Any]], Definition] = cls.__saga_compiler__
+        known = compiler(cls)
+        cls.__saga_definition__ = known
+    return known
 
 
 def wire_name(message: type[TypedMessage] | None) -> str | None:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from eventbus.saga.definition import Definition, StepSpec
 from eventbus.saga.drawing import COLOURS, Edge, Graph, Node, Shape
+from eventbus.saga.drawing_states import graph_of_states
 from eventbus.saga.instance import Instance, Steps
 from eventbus.saga.svg import svg
 
@@ -34,6 +35,8 @@ def diagram(
 
 def graph_of(definition: Definition, saga: Instance | None = None, steps: Steps = ()) -> Graph:
     """What is drawn: the steps, the way back, and the two ends."""
+    if "transitions" in definition.shape:
+        return graph_of_states(definition, saga)
     return _Drawing(definition, saga, steps).graph()
 
 

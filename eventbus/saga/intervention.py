@@ -164,6 +164,10 @@ def _settle(draft: Draft, row: StepRow, status: StepStatus, verb: Verb) -> None:
     except (ValidationError, TypeError, ValueError) as error:
         _refuse(draft, f"the reply does not fit: {error}")
         return
+    answers = row.phase == "forward" and status in {"succeeded", "skipped"}
+    if answers and reply is None and draft.definition.flow.needs_reply:
+        _refuse(draft, "a process goes on by the reply: give it")
+        return
     for phase in ("resolve", row.phase):
         draft.disarm(phase_timer(phase, row.seq))
     row = noted(replace(row, status=status), why=verb.reason or None)

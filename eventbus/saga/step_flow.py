@@ -32,6 +32,7 @@ class StepFlow:
     """Steps one after another, neighbours of one `parallel` name together."""
 
     def __init__(self, saga: object, steps: Sequence[StepSpec], methods: Methods) -> None:
+        self.needs_reply: bool = False
         self.saga = saga
         self._steps = {spec.name: spec for spec in steps}
         self._methods = methods

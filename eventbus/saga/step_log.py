@@ -20,7 +20,8 @@ class Note:
     why: str | None = None  # it was rejected, gave up, or is skipped
     asked: int = 0  # how often it was asked what became of it
     working: bool = False  # a worker has the call
-    taken: bool = False  # a process handled its rejection
+    taken: bool = False  # a method of the process took its answer
+    held: bool = False  # its reply came before the state that takes it
     do: dict[str, Any] | None = None  # a process's step: its command and its options
 
 

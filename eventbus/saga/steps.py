@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import Any, ClassVar, Generic, Literal, TypeVar, overload
 
 from eventbus.event import Command, Event, Reply, TypedMessage, reply_of
 from eventbus.handler import UnitOfWork
@@ -31,9 +31,22 @@ from eventbus.saga.definition import (
     Resend,
     Route,
     StepSpec,
+    definition_of,
 )
 from eventbus.saga.step_flow import Methods, StepFlow
 from eventbus.saga.work import CallContext
+
+__all__ = [
+    "CallStep",
+    "LocalStep",
+    "Saga",
+    "Step",
+    "call_step",
+    "definition_of",
+    "local_step",
+    "step",
+    "wait_step",
+]
 
 R = TypeVar("R", bound=Reply)
 C = TypeVar("C", bound=Command[Any])
@@ -46,7 +59,8 @@ class Saga(Generic[S]):
     Its group is its name; `version` is the state's too.
     """
 
-    __saga_options__: Options = {}  # noqa: RUF012 - replaced by each subclass, never changed
+    __saga_options__: ClassVar[Options] = {}
+    __saga_compiler__: ClassVar[Callable[[type[Any]], Definition]]
 
     def __init_subclass__(
         cls,
@@ -282,19 +296,6 @@ def wait_step(event: Any = None, /, **options: Any) -> Any:
     )
 
 
-def definition_of(cls: type[Saga[Any]]) -> Definition:
-    """The compiled form, made once per class.
-
-    Raises:
-        WiringError: EB1230, the class cannot be read.
-    """
-    known: Definition | None = cls.__dict__.get("__saga_definition__")
-    if known is None:
-        known = _Compiler(cls).definition()
-        cls.__saga_definition__ = known  # type: ignore[attr-defined]  # a place of ours
-    return known
-
-
 @dataclass
 class _Compiler:
     cls: type[Saga[Any]]
@@ -426,3 +427,10 @@ class _Compiler:
 
 def _takes_reply(spec: StepSpec) -> bool:
     return spec.undo is not None and spec.kind in {"command", "call"}
+
+
+def _compiled(cls: type[Any]) -> Definition:
+    return _Compiler(cls).definition()
+
+
+Saga.__saga_compiler__ = _compiled

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from eventbus.testing.faults import FaultPlan, FaultyStorage, FaultyTransport
     from eventbus.testing.harness import Clock, Harness, Published, context_for
     from eventbus.testing.projections import Projected, projected
+    from eventbus.testing.scenario import scenario
     from eventbus.testing.specification import given
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "invariant",
     "projected",
     "replay",
+    "scenario",
 ]
 
 _HOMES = {
@@ -32,6 +34,7 @@ _HOMES = {
     "explore": "explorer",
     "invariant": "explorer",
     "replay": "explorer",
+    "scenario": "scenario",
     "FaultPlan": "faults",
     "FaultyStorage": "faults",
     "FaultyTransport": "faults",

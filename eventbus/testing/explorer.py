@@ -7,8 +7,7 @@ from time import perf_counter
 from typing import Any
 
 from eventbus.event import Event, TypedMessage
-from eventbus.saga.definition import Definition
-from eventbus.saga.steps import definition_of
+from eventbus.saga.definition import Definition, definition_of
 from eventbus.storage.sagas import Status
 from eventbus.testing.saga_examples import Examples
 from eventbus.testing.saga_invariants import BUILT_IN, Facts, Invariant, World, invariant
@@ -85,7 +84,8 @@ def explore(
         duplicates: how many messages may be delivered twice, past the inbox.
         timeouts: how many timers may fire before their answer comes, the deadline included.
         rejections: how many commands, calls and local steps may be refused.
-        cancels: how many cancelling events may arrive, at any moment.
+        cancels: how many cancelling events may arrive, at any moment; of a process, how many
+            events besides the start.
         losses: how many messages may be lost for ever.
         call_crashes: how many calls may be taken over from a worker that died.
         verbs: what an operator may do once, at any moment.
@@ -161,7 +161,8 @@ class _Search:
         awaited = [s.event for s in self.definition.steps if s.event is not None]
         given = {type(each) for each in events}
         others = [*events, *(made.of(cls) for cls in awaited if cls not in given)]
-        cancels = [made.of(cls) for cls in sorted(self.definition.cancels, key=_name)]
+        cancelling = self.definition.cancels or self._of_a_process(given)
+        cancels = [made.of(cls) for cls in sorted(cancelling, key=_name)]
         self._others = range(1, 1 + len(others))
         self._moves = Moves(
             definition=self.definition,
@@ -173,6 +174,13 @@ class _Search:
         )
         self._facts: dict[int, Facts] = {}
         self._came: dict[Place, tuple[Place | None, str]] = {}
+
+    def _of_a_process(self, given: set[type[Event]]) -> set[type[Event]]:
+        """What a process takes besides: it may come at any moment, as a cancel may."""
+        if self.definition.steps:
+            return set()
+        taken = {route.event for route in self.definition.routes}
+        return taken - self.definition.starts - given
 
     def run(self, max_states: int) -> Report:
         """Breadth first: the first violation is a shortest one."""

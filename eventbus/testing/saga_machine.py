@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from eventbus.codec import plan_of
+from eventbus.errors import SagaError
 from eventbus.event import Reply
 from eventbus.saga import advance as rules
 from eventbus.saga.course import after, steps_after
@@ -87,9 +88,17 @@ class Machine:
         """
         found = self._turns.get((at, key, local))
         if found is None:
-            found = self._decided(at, input, local)
+            found = self._tried(at, input, local)
             self._turns[at, key, local] = found
         return found
+
+    def _tried(self, at: int, input: Input, local: bool) -> Turn:
+        """A method of the author that fails is a finding too, with the way that leads there."""
+        try:
+            return self._decided(at, input, local)
+        except SagaError as error:
+            broken = f"no method fails ({error.code} {error.what})"
+            return Turn(at, (), (), (), (), ran=False, held=False, drain=False, broken=broken)
 
     def _decided(self, at: int, input: Input, local: bool) -> Turn:
         before = self.snapshots[at]

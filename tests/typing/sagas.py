@@ -9,20 +9,33 @@ from pydantic import BaseModel
 
 from eventbus import Command, Event, Rejection, Reply, UnitOfWork
 from eventbus.saga import (
+    Actions,
     CallContext,
     CallStep,
+    Cancel,
+    Complete,
+    Correlate,
+    Deadline,
+    Do,
     LocalStep,
+    Process,
+    Publish,
     Resend,
     Saga,
     Stash,
+    State,
     Step,
+    Timer,
     Undone,
     call_step,
     cancels_on,
+    initial,
     local_step,
     migrates,
+    on,
     starts_on,
     step,
+    undo,
     wait_step,
 )
 
@@ -132,6 +145,43 @@ class PlaceOrder(
     @migrates(from_version=1, steps={"hold": "reserve"})
     def one_to_two(state: dict[str, object]) -> dict[str, object]:
         return state
+
+
+class OrderProcess(Process[OrderState], name="order-process", step_timeout=TWO_MINUTES):
+    reserving, shipping = State(), State()
+
+    @starts_on(OrderPlaced)
+    def begin(self, event: OrderPlaced) -> OrderState:
+        return OrderState(order_id=event.order_id, sku=event.sku)
+
+    @on(OrderPlaced, when=initial, to=reserving)
+    def placed(self, s: OrderState, event: OrderPlaced) -> Actions:
+        yield Deadline(HALF_AN_HOUR)
+        yield Timer("soon", TWO_MINUTES)
+        yield Correlate("order_id", s.order_id)
+        yield Publish(OrderCancelled(order_id=s.order_id))
+        command = ReserveStock(order_id=s.order_id, sku=s.sku)
+        yield Do("reserve", command, undo=self.release, resend=Resend(attempts=3))
+
+    @on(StockReserved, when=reserving, to=shipping)
+    def reserved(self, s: OrderState, reply: StockReserved) -> Actions:
+        yield Do("ship", CreateShipment(order_id=s.order_id), pivot=True, on_unknown="resolve")
+
+    @on("soon", when=(reserving, shipping))
+    def soon(self, s: OrderState) -> Actions:
+        yield Cancel("it takes too long")
+
+    @on(ShipmentCreated, when=shipping)
+    def shipped(self, s: OrderState, reply: ShipmentCreated) -> Actions:
+        yield Complete()
+
+    @on(OrderCancelled, when=(reserving, shipping), by="order_id", missing="drop")
+    def cancelled(self, s: OrderState, event: OrderCancelled) -> Actions:
+        yield Cancel("customer cancelled")
+
+    @undo
+    def release(self, s: OrderState, reply: StockReserved | None) -> ReleaseStock:
+        return ReleaseStock(order_id=s.order_id)
 
 
 state = OrderState(order_id="A-1", sku="x")

@@ -6,11 +6,10 @@ from typing import Any
 from uuid import UUID
 
 from eventbus import Command, Event, Reply
-from eventbus.saga import Saga
 from eventbus.saga.advance import advance
 from eventbus.saga.course import after, steps_after
 from eventbus.saga.decision import Decision
-from eventbus.saga.definition import Definition, effect_of
+from eventbus.saga.definition import Definition, definition_of, effect_of
 from eventbus.saga.input import (
     CallDone,
     Input,
@@ -23,7 +22,6 @@ from eventbus.saga.input import (
     Verb,
 )
 from eventbus.saga.instance import Instance
-from eventbus.saga.steps import definition_of
 from eventbus.storage.sagas import JournalEntry, StepRow
 from tests.unit.saga.shop import (
     CardCharged,
@@ -51,7 +49,7 @@ REFUSALS: dict[str, Reply] = {
 
 
 class Play:
-    def __init__(self, saga: type[Saga[Any]] | Definition, *, begin: bool = True) -> None:
+    def __init__(self, saga: type[Any] | Definition, *, begin: bool = True) -> None:
         self.definition = saga if isinstance(saga, Definition) else definition_of(saga)
         self.saga = Instance(saga_id=SAGA_ID, key="A-1", data_version=self.definition.version)
         self.steps: Sequence[StepRow] = ()
@@ -83,6 +81,9 @@ class Play:
         if reply is None and outcome in {"succeeded", "rejected"}:
             reply = (ANSWERS if outcome == "succeeded" else REFUSALS).get(step)
         return self.feed(Replied(self.row(step).effect_id, outcome, reply))
+
+    def reply_to(self, row: StepRow, reply: Reply) -> Decision:
+        return self.feed(Replied(row.effect_id, "succeeded", reply))
 
     def undo(self, step: str, outcome: Outcome = "undone", reply: Reply | None = None) -> Decision:
         return self.feed(Replied(self.row(step, "undo").effect_id, outcome, reply))

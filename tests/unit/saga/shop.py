@@ -8,15 +8,24 @@ from pydantic import BaseModel, Field
 
 from eventbus import Command, Event, Rejection, Reply, UnitOfWork
 from eventbus.saga import (
+    Actions,
     CallContext,
+    Cancel,
+    Complete,
+    Do,
+    Process,
     Resend,
     Saga,
+    State,
     Undone,
     call_step,
     cancels_on,
+    initial,
     local_step,
+    on,
     starts_on,
     step,
+    undo,
     wait_step,
 )
 
@@ -271,3 +280,47 @@ class Guessed(Reply, type="guess.guessed"):
 
 class Guess(Command[Guessed], type="guess.guess", key="order_id"):
     order_id: str
+
+
+class OrderProcess(
+    Process[OrderState], name="order-process", step_timeout=2 * MINUTE, deadline=30 * MINUTE
+):
+    """The same flow as PlaceOrder, as a state machine."""
+
+    reserving, charging, shipping = State(), State(), State()
+
+    @starts_on(OrderPlaced)
+    def begin(self, event: OrderPlaced) -> OrderState:
+        return OrderState(order_id=event.order_id)
+
+    @on(OrderPlaced, when=initial, to=reserving)
+    def placed(self, s: OrderState, event: OrderPlaced) -> Actions:
+        command = ReserveStock(order_id=s.order_id)
+        yield Do("reserve", command, undo=self.release, resend=Resend(attempts=3))
+
+    @on(StockReserved, when=reserving, to=charging)
+    def reserved(self, s: OrderState, reply: StockReserved) -> Actions:
+        s.reservation_id = reply.reservation_id
+        yield Do("charge", ChargeCard(order_id=s.order_id), undo=self.refund)
+
+    @on(CardCharged, when=charging, to=shipping)
+    def charged(self, s: OrderState, reply: CardCharged) -> Actions:
+        command = CreateShipment(order_id=s.order_id)
+        yield Do("ship", command, pivot=True, timeout=10 * MINUTE, on_unknown="resolve")
+
+    @on(ShipmentCreated, when=shipping)
+    def shipped(self, s: OrderState, reply: ShipmentCreated) -> Actions:
+        yield Complete()
+
+    @on(OrderCancelled, when=(reserving, charging, shipping))
+    def cancelled(self, s: OrderState, event: OrderCancelled) -> Actions:
+        yield Cancel("customer cancelled")
+
+    @undo
+    def release(self, s: OrderState, reply: StockReserved | None) -> ReleaseStock:
+        known = None if reply is None else reply.reservation_id
+        return ReleaseStock(order_id=s.order_id, reservation_id=known)
+
+    @undo
+    def refund(self, s: OrderState, reply: CardCharged | None) -> RefundCard:
+        return RefundCard(order_id=s.order_id)

@@ -12,6 +12,7 @@ from eventbus.errors import SagaMethodError
 from eventbus.event import Reply
 from eventbus.saga import CallContext, Saga, call_step, starts_on
 from eventbus.saga.course import Course
+from eventbus.saga.definition import definition_of
 from eventbus.saga.input import (
     CallDone,
     GaveUp,
@@ -25,7 +26,6 @@ from eventbus.saga.input import (
 )
 from eventbus.saga.instance import Stuck
 from eventbus.saga.journal import recorded
-from eventbus.saga.steps import definition_of
 from eventbus.saga.work import run_call, run_local
 from eventbus.storage.sagas import Call, Correlation, JournalEntry, SagaRecord, StepRow
 from tests.unit.saga.play import NOW, SAGA_ID, Play

@@ -13,8 +13,7 @@ from eventbus import Reply, Undone
 from eventbus.errors import WiringError
 from eventbus.saga import Resend, Saga, Stash, call_step, cancels_on, starts_on, step, wait_step
 from eventbus.saga.declaring import marked
-from eventbus.saga.definition import Route, StepSpec, effect_of
-from eventbus.saga.steps import definition_of
+from eventbus.saga.definition import Route, StepSpec, definition_of, effect_of
 from tests.unit.saga.shop import (
     CardCharged,
     ChargeCard,

@@ -5,11 +5,11 @@ from xml.etree import ElementTree
 
 import pytest
 
+from eventbus.saga.definition import definition_of
 from eventbus.saga.diagram import diagram, graph_of
 from eventbus.saga.preview import preview
-from eventbus.saga.steps import definition_of
 from tests.unit.saga.play import Play
-from tests.unit.saga.shop import Independent, Mixed, Parallel, PlaceOrder
+from tests.unit.saga.shop import Independent, Mixed, OrderProcess, Parallel, PlaceOrder
 
 MERMAID = """\
 flowchart LR
@@ -112,6 +112,35 @@ def test_local_steps_calls_and_waits_say_what_they_are() -> None:
         'n_paid -. "not in time" .-> n_undo_fetch',
     ):
         assert part in text
+
+
+STATES = """\
+flowchart LR
+  n_state_initial(("initial"))
+  n_state_reserving("reserving")
+  n_state_charging("charging")
+  n_state_shipping("shipping")
+  n_state_initial -- "shop.order-placed" --> n_state_reserving
+  n_state_reserving -- "stock.stock-reserved" --> n_state_charging
+  n_state_charging -- "payments.card-charged" --> n_state_shipping
+  n_state_shipping -- "shipping.shipment-created · shop.order-cancelled" --> n_state_shipping
+  n_state_reserving -- "shop.order-cancelled" --> n_state_reserving
+  n_state_charging -- "shop.order-cancelled" --> n_state_charging
+  classDef here fill:#fff59d
+  class n_state_charging here
+"""
+
+
+def test_a_process_is_drawn_by_its_states() -> None:
+    play = Play(OrderProcess)
+    play.reply("reserve")
+    text = diagram(play.definition, saga=play.saga, steps=play.steps)
+    assert text == STATES
+    picture = ElementTree.fromstring(diagram(play.definition, "svg", saga=play.saga))
+    paths = [each.get("d") or "" for each in picture.iter() if each.tag.endswith("}path")]
+    assert sum("C" in path for path in paths) == 3  # loops of states that stay
+    nodes = graph_of(play.definition).nodes
+    assert [(node.column, node.row) for node in nodes] == [(0, 0), (1, 0), (2, 0), (3, 0)]
 
 
 def test_a_preview_says_what_would_be_sent() -> None:

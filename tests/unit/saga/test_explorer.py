@@ -8,7 +8,7 @@ import pytest
 
 from eventbus.errors import WiringError
 from eventbus.saga import Saga, cancels_on, starts_on, step
-from eventbus.saga.steps import definition_of
+from eventbus.saga.definition import definition_of
 from eventbus.testing.explorer import Report, World, explore, invariant, replay
 from eventbus.testing.saga_examples import _value
 from tests.unit.saga import shop

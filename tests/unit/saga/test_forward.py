@@ -3,9 +3,9 @@
 from dataclasses import replace
 from datetime import timedelta
 
+from eventbus.saga.definition import definition_of
 from eventbus.saga.input import Started
 from eventbus.saga.step_flow import Methods, StepFlow
-from eventbus.saga.steps import definition_of
 from tests.unit.saga.play import ANSWERS, NOW, Play, sent
 from tests.unit.saga.shop import (
     MINUTE,

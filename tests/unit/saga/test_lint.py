@@ -26,9 +26,9 @@ from eventbus.saga import (
     step,
     wait_step,
 )
+from eventbus.saga.definition import definition_of
 from eventbus.saga.lint import lint, refuse
 from eventbus.saga.purity import accepts_none, impurities
-from eventbus.saga.steps import definition_of
 from tests.unit.saga.shop import (
     MINUTE,
     CreateShipment,

@@ -8,8 +8,8 @@ from pydantic import BaseModel
 
 from eventbus.errors import SagaError, SagaMethodError
 from eventbus.saga import Saga, cancels_on, migrates, starts_on, step, wait_step
+from eventbus.saga.definition import definition_of
 from eventbus.saga.input import Started
-from eventbus.saga.steps import definition_of
 from tests.unit.saga.play import Play, sent
 from tests.unit.saga.shop import (
     CardCharged,
