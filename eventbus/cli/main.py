@@ -21,6 +21,7 @@ COMMANDS = {
     "parked": ("parked:parked", "What failed and is tried again, with what waits behind it."),
     "dead-letter": ("dead_letter:dead_letter", "What was given up: list, edit, redrive, discard."),
     "event": ("event:event", "The log: tail, trace, read, search, export, replay."),
+    "projection": ("projection:projection", "Read models: list, status, rebuild, rollback, pause."),
     "verify": ("verify:verify", "Audit a live system: outbox, inbox, parking, read-only."),
     "db": ("db:db", "The schema of the storage: upgrade, status, check."),
     "schema": ("schema:schema", "Types that travel: list, show, snapshot, check, upcast."),

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 from random import Random
 from typing import TypeVar
 from uuid import uuid4
@@ -172,7 +173,7 @@ class Rebuild:
         if cut and not options.allow_truncated:
             raise _truncated(name, cut)
         building = [one for one in versions if one.status == "building"]
-        same = [one for one in building if one.code_hash == self._definition.code_hash]
+        same = [one for one in building if one.code_hash == self._code]
         if same:
             return active, await self._gone_on(same[-1], bound)
         if options.resume:
@@ -185,7 +186,7 @@ class Rebuild:
                 active,
                 version=number,
                 status="building",
-                code_hash=self._definition.code_hash,
+                code_hash=self._code,
                 shards=self._definition.shards,
                 built_to=bound,
                 publishes_after=bound,
@@ -356,6 +357,14 @@ class Rebuild:
         for shard in shards:
             if shard.position < page.read_to:
                 await self._batches.page(self._storage, shard, events, page.read_to)
+
+    @property
+    def _code(self) -> bytes:
+        """What a shadow is told apart by: the code, and where it begins."""
+        since = self._options.since
+        if since == START:
+            return self._definition.code_hash
+        return sha256(self._definition.code_hash + str(since).encode()).digest()
 
     @property
     def _only(self) -> Filter:

@@ -313,6 +313,17 @@ async def test_a_rebuild_from_a_position_has_only_what_came_after(
     assert await revenue.rows(busy) == {"YY": (1, 2)}
 
 
+async def test_a_shadow_that_begins_elsewhere_is_made_anew(busy: EventBus, revenue: Sum) -> None:
+    before = await revenue.rows(busy)
+    position = await sell(busy, ("XX", 1))
+    await busy.until_idle()
+    options = Options(since=position, switch=False)
+    assert (await busy.projections.rebuild(revenue.name, options=options)).difference.gone > 0
+    rebuilt = await busy.projections.rebuild(revenue.name)
+    assert (rebuilt.difference.gone, rebuilt.difference.differ) == (0, 0)
+    assert await revenue.rows(busy) == before | {"XX": (1, 1)}
+
+
 async def test_readers_never_see_a_table_that_is_not_there(busy: EventBus, revenue: Sum) -> None:
     stop = asyncio.Event()
     reads = 0
