@@ -267,10 +267,10 @@ def _row(standing: "Standing") -> dict[str, Any]:
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
     """As JSON says it: keys of mappings are text."""
-    return {
-        name: {str(key): one for key, one in value.items()} if isinstance(value, Mapping) else value
-        for name, value in row.items()
-    }
+    versions: Mapping[int, str] | None = row.get("versions")
+    if versions is None:
+        return dict(row)
+    return {**row, "versions": {str(number): status for number, status in versions.items()}}
 
 
 def _lines(one: "Standing") -> list[str]:
