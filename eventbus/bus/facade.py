@@ -36,7 +36,7 @@ from eventbus.message import NO_HEADERS
 from eventbus.pubsub.attempt import Attempts
 from eventbus.pubsub.guarantees import GRACE
 from eventbus.pubsub.participant_wiring import refuse_without_storage
-from eventbus.pubsub.replay import Replay, Replayed, no_group
+from eventbus.pubsub.replay import ALWAYS, Between, Replay, Replayed, no_group
 from eventbus.pubsub.routes import Handler, Routes, collect, group_routes, named_handler
 from eventbus.pubsub.unit_of_work import (
     Publishing,
@@ -436,6 +436,7 @@ class EventBus:
         *,
         after: Position = Position(0),  # noqa: B008 - an int
         upto: Position | None = None,
+        between: Between = ALWAYS,
         tell: Callable[[Replayed], None] = lambda _: None,
     ) -> Replayed:
         """Feed a group from the log, beside the live one; `ctx.replaying` is True.
@@ -447,6 +448,7 @@ class EventBus:
             group: its name.
             after: begin behind this position.
             upto: the last position; None: as far as the log can be read now.
+            between: two moments, aware; only what was recorded then, None: whenever.
             tell: hears how far it is, after each transaction.
 
         Raises:
@@ -464,7 +466,8 @@ class EventBus:
         watchdog = Watchdog(group, routes.group.timeout)
         attempts = Attempts(routes, self._registry, watchdog, middleware=self._middleware)
         replay = Replay(routes, attempts, storage, self._publishing)
-        return await replay.run(after, end_at if upto is None else min(upto, end_at), tell)
+        last = end_at if upto is None else min(upto, end_at)
+        return await replay.run(after, last, tell, between)
 
     # -- inside ----------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """`eventbus event`: the log, looked into, followed, exported; publish and replay."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from eventbus.storage.events import Filter, Position
 
 Row = dict[str, Any]
+_MOST = 20_000  # events that are looked through for what was meant
 
 
 class Moment(click.ParamType[datetime]):
@@ -36,6 +37,20 @@ class Moment(click.ParamType[datetime]):
         except ValueError:
             self.fail(f"{value!r} is no time; write 2026-11-26T14:00", param, ctx)
         return told if told.tzinfo is not None else told.replace(tzinfo=UTC)
+
+
+class Place(Moment):
+    """A position of the log, or a time."""
+
+    name = "place"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """An int, or an aware time."""
+        if isinstance(value, int):
+            return value
+        if value.isdecimal():
+            return int(value)
+        return super().convert(value, param, ctx)
 
 
 @click.group("event", cls=Commands)
@@ -151,8 +166,15 @@ def show(settings: Settings, id: str) -> None:
 @click.pass_obj
 def search(settings: Settings, /, limit: int, **selection: Any) -> None:
     """Events that fit, in the order of the log."""
-    rows = with_log(settings, lambda log: _some(log, limit, **selection))
+
+    async def ask(log: "EventLog") -> tuple[list[Row], list[str]]:
+        rows = await _some(log, limit, **selection)
+        return rows, [] if rows else await _close(log, selection["types"], _type_of)
+
+    rows, close = with_log(settings, ask)
     show_events(settings, "event search", rows)
+    if close:
+        note(settings, f"nothing found; there is: {', '.join(close)}")
 
 
 @event.command(cls=Command)
@@ -194,14 +216,22 @@ def publish(settings: Settings, /, type: str, **options: Any) -> int:
 
 @event.command(cls=Command)
 @click.option("--group", required=True, help="The group that gets them.")
-@click.option("--from", "first", type=click.IntRange(0), default=0, help="The first position.")
-@click.option("--to", "last", type=click.IntRange(0), help="The last one; else as far as it goes.")
+@click.option("--from", "first", type=Place(), default=0, help="The first position, or time.")
+@click.option("--to", "last", type=Place(), help="The last one; else as far as it goes.")
 @click.pass_obj
-def replay(settings: Settings, group: str, first: int, last: int | None) -> int:
+def replay(
+    settings: Settings, group: str, first: int | datetime, last: int | datetime | None
+) -> int:
     """Feed one group from the log; what it writes is written, what it publishes stays here."""
-    from eventbus.cli.publishing import replayed
+    from eventbus.cli.publishing import Part, replayed
+    from eventbus.storage.events import Position
 
-    return replayed(settings, group, _before(first), last)
+    part = Part(
+        after=_before(first) if isinstance(first, int) else _before(0),
+        upto=Position(last) if isinstance(last, int) else None,
+        between=(_moment(first), _moment(last)),
+    )
+    return replayed(settings, group, part)
 
 
 async def _some(log: "EventLog", limit: int, **selection: Any) -> list[Row]:
@@ -267,6 +297,10 @@ def _filter(**wanted: Any) -> "Filter":
     return Filter(**wanted)
 
 
+def _moment(place: int | datetime | None) -> datetime | None:
+    return place if isinstance(place, datetime) else None
+
+
 def _before(position: int) -> "Position":
     """`--from` names the first event; reading begins behind a position."""
     from eventbus.storage.events import Position
@@ -296,21 +330,38 @@ def _none(what: str, instead: str) -> Exception:
     )
 
 
-async def _no_stream(log: "EventLog", stream: str) -> Exception:
-    """With names that are close, of the streams of the first 20,000 events."""
+def _type_of(one: "Recorded") -> str:
+    return one.recorded.message.type
+
+
+def _stream_of(one: "Recorded") -> str:
+    return one.recorded.stream
+
+
+async def _close(
+    log: "EventLog", meant: Sequence[str], name_of: Callable[["Recorded"], str]
+) -> list[str]:
+    """What could have been meant, among the names of the first 20,000 events."""
     from difflib import get_close_matches
 
     names: dict[str, None] = {}
-    async with aclosing(log.search()) as events:
-        seen = 0
-        async for one in events:
-            names[one.recorded.stream] = None
-            seen += 1
-            if seen == _MOST:
-                break
-    close = get_close_matches(stream, names, n=3, cutoff=0.6)
+    if meant:
+        async with aclosing(log.search()) as events:
+            seen = 0
+            async for one in events:
+                names[name_of(one)] = None
+                seen += 1
+                if seen == _MOST:
+                    break
+    return [
+        close
+        for each in meant
+        if each not in names
+        for close in get_close_matches(each, names, n=3, cutoff=0.6)
+    ]
+
+
+async def _no_stream(log: "EventLog", stream: str) -> Exception:
+    close = await _close(log, [stream], _stream_of)
     instead = " | ".join(f"eventbus event read {name}" for name in close)
     return _none(f"no stream {stream!r}", instead or "eventbus event search --category C")
-
-
-_MOST = 20_000

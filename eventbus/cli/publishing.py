@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from eventbus.event import Event
 if TYPE_CHECKING:
     from eventbus.bus import EventBus
     from eventbus.codec import Registry
-    from eventbus.pubsub.replay import Replayed
+    from eventbus.pubsub.replay import Between, Replayed
     from eventbus.storage.events import Position
 
 
@@ -59,18 +60,24 @@ def published(
     return DONE
 
 
-def replayed(settings: Settings, group: str, after: "Position", upto: int | None) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Of the log: what lies behind a position, up to another one, and between two moments."""
+
+    after: "Position"
+    upto: "Position | None"
+    between: "Between"
+
+
+def replayed(settings: Settings, group: str, part: Part) -> int:
     """Count, ask, replay, say how far it came; the exit code.
 
     Raises:
         ConfigurationError: EB1006, no such group; EB8002, nobody said yes.
         SourcingError: EB4206, an event failed.
     """
-    from eventbus.storage.events import Position
-
     bus = app_of(settings)
-    last = None if upto is None else Position(upto)
-    count = asyncio.run(_counted(bus, group, after, last))
+    count = asyncio.run(_counted(bus, group, part))
     affected = f"{count:,} events of the log: handled again by group {group!r}"
     if not settings.dry_run:
         confirm(settings, affected)
@@ -80,7 +87,9 @@ def replayed(settings: Settings, group: str, after: "Position", upto: int | None
 
     async def replay() -> "Replayed":
         async with bus.client():
-            return await bus.replay(group, after=after, upto=last, tell=tell)
+            return await bus.replay(
+                group, after=part.after, upto=part.upto, between=part.between, tell=tell
+            )
 
     facts: dict[str, Any] = {"group": group, "events": count, "dry_run": settings.dry_run}
     if settings.dry_run or not count:
@@ -94,22 +103,23 @@ def replayed(settings: Settings, group: str, after: "Position", upto: int | None
     return DONE
 
 
-async def _counted(bus: "EventBus", group: str, after: "Position", upto: "Position | None") -> int:
+async def _counted(bus: "EventBus", group: str, part: Part) -> int:
     """How many events the group would get.
 
     Raises:
         ConfigurationError: EB1006, no such group.
     """
-    from eventbus.pubsub.replay import no_group
+    from eventbus.pubsub.replay import is_between, no_group
 
     groups = (await bus.describe()).groups
     if group not in groups:
         raise no_group(group, groups)
     count = 0
     async with bus.client():
-        await bus.events.read_all(after=after, limit=1)  # a position ahead of the log says so
-        async for one in bus.events.search(after=after, upto=upto):
-            count += bool(groups[group].of(one.recorded.message.type).handlers)
+        await bus.events.read_all(after=part.after, limit=1)  # one ahead of the log says so
+        async for one in bus.events.search(after=part.after, upto=part.upto):
+            wanted = groups[group].of(one.recorded.message.type).handlers
+            count += bool(wanted) and is_between(one.recorded, part.between)
     return count
 
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from difflib import get_close_matches
 
 from eventbus.errors import ConfigurationError, SourcingError
@@ -20,6 +20,19 @@ from eventbus.storage import Storage, Transaction
 from eventbus.storage.events import Appended, Expected, Filter, Position, RecordedMessage
 
 PAGE = 100  # events, and a transaction
+
+
+Between = tuple[datetime | None, datetime | None]
+"""Recorded at the first or later, and at the second or earlier; None: whenever."""
+
+ALWAYS: Between = (None, None)
+
+
+def is_between(recorded: RecordedMessage, between: Between) -> bool:
+    """Whether it was recorded then."""
+    since, until = between
+    at = recorded.recorded_at
+    return (since is None or at >= since) and (until is None or at <= until)
 
 
 @dataclass(slots=True)
@@ -86,9 +99,13 @@ class Replay:
         self._only = Filter(types=routes.interest().types if _by_type(routes) else ())
 
     async def run(
-        self, after: Position, upto: Position, tell: Callable[[Replayed], None]
+        self,
+        after: Position,
+        upto: Position,
+        tell: Callable[[Replayed], None],
+        between: Between = ALWAYS,
     ) -> Replayed:
-        """Feed what lies between two positions; `tell` hears of each page.
+        """Feed what lies between two positions, and two moments; `tell` hears of each page.
 
         Raises:
             SourcingError: EB4206, a handler failed or an event cannot be read: what came before it
@@ -103,7 +120,8 @@ class Replay:
                     )
                 if page.read_to <= done.read_to:
                     break
-                failed = await self._each(page.events, done, run)
+                events = [one for one in page.events if is_between(one, between)]
+                failed = await self._each(events, done, run)
                 if failed is not None:
                     raise failed
                 done.read_to = page.read_to

@@ -129,7 +129,9 @@ class Folding(Generic[S]):
             try:
                 state = self._form.read(loaded.snapshot.state)
             except ValueError:  # never the truth: without it the state is the same, only later
-                return await self._from_the_start(stream, tenant, tx)
+                folded = await self._from_the_start(stream, tenant, tx)
+                folded.version = max(folded.version, loaded.version)  # what was cut counts too
+                return folded
             folded = Folded(state, loaded.snapshot.version)
         self._fold(folded, loaded.tail, tx)
         folded.version = loaded.version

@@ -143,6 +143,26 @@ async def test_what_came_between_may_change_the_decision(bus: EventBus) -> None:
         assert await handle_order(Place("A-2", 5), overtaken) == ()
 
 
+async def test_more_may_come_between_than_an_error_holds(bus: EventBus) -> None:
+    class Crowd(Overtaken):
+        async def append(
+            self, stream: str, events: Sequence[Event], *, expected: Expected, publish: bool = True
+        ) -> Appended:
+            if not self.tries:
+                many = [LineAdded(order_id="A-1", product=f"{n}", cents=1) for n in range(1200)]
+                await self._tx.append(stream, many, expected="any", publish=False)
+            return await super().append(stream, events, expected=expected, publish=publish)
+
+    decider = CountingDecider()
+    handle = CommandHandler(decider, stream=order_of, snapshot=0)
+    async with bus.transaction() as tx:
+        await handle(Add("A-1", "milk", 2), Crowd(tx, []))
+    assert (decider.begun, decider.folded) == (1, 1200)
+    assert [one.recorded.version for one in await bus.events.read("order-A-1", after=1199)] == [
+        *(1200, 1201)
+    ]
+
+
 async def test_retries_are_counted(bus: EventBus) -> None:
     rivals = [LineAdded(order_id="A-1", product=f"{number}", cents=1) for number in range(3)]
     handle = CommandHandler(OrderDecider(), stream=order_of, retries=2)

@@ -94,6 +94,18 @@ async def test_only_what_lies_between_is_fed(url: str) -> None:
         assert await seen(bus) == ["1", "2"]
 
 
+async def test_only_what_was_recorded_then_is_fed(url: str) -> None:
+    bus = await with_orders(url, ship)
+    async with bus.client():
+        await make_table(bus)
+        await record(bus, 3)
+        times = [one.recorded.recorded_at for one in (await bus.events.read_all()).events]
+        await bus.replay("shipping", between=(None, times[0] - timedelta(seconds=1)))
+        assert await seen(bus) == []
+        done = await bus.replay("shipping", between=(times[0], times[-1]))
+        assert (done.events, await seen(bus)) == (3, ["0", "1", "2"])
+
+
 async def test_a_failure_keeps_what_came_before_and_says_where(url: str) -> None:
     @subscribe(OrderPlaced, group="shipping")
     async def fail(event: OrderPlaced, ctx: Context) -> None:

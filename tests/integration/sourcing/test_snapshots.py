@@ -129,6 +129,19 @@ async def test_a_snapshot_that_cannot_be_read_is_passed_over(bus: EventBus) -> N
     assert products == ["0", "1", "2", "3"]
 
 
+async def test_without_its_snapshot_a_stream_that_was_cut_goes_on(bus: EventBus) -> None:
+    handle = CommandHandler(Counting(), stream=order_of, snapshot=100)
+    for number in range(3):
+        await tell(bus, handle, number)
+    last = (await bus.events.read("order-A-1"))[-1].recorded.position
+    broken = Snapshot(kind=KIND, schema_hash=HASH, version=3, position=last, state=b"{")
+    async with bus.transaction() as tx:
+        await tx.storage.events.save_snapshot("order-A-1", broken)
+    await bus.events.truncate("order-A-1", before=4)
+    await tell(bus, handle, 3)
+    assert [one.recorded.version for one in await bus.events.read("order-A-1")] == [4]
+
+
 async def test_a_state_that_cannot_be_kept_is_said_once_and_stops_nothing(
     bus: EventBus, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -165,6 +165,14 @@ def test_a_search_goes_by_everything_an_event_says(run: Run, filled: Path) -> No
     assert run("event", "search", "--since", "noon", *FILE).code == 2
 
 
+def test_a_misspelt_type_is_told_what_there_is(run: Run, filled: Path) -> None:
+    ran = run("event", "search", "--type", "shop.orderd", *FILE, *JSON)
+    assert (ran.code, ran.result) == (0, [])
+    assert ran.err.startswith("nothing found; there is: shop.ordered")
+    ran = run("event", "search", "--type", "shop.ordered", "--key", "none", *FILE, *JSON)
+    assert (ran.result, ran.err) == ([], "")
+
+
 def test_an_event_is_shown_whole(run: Run, filled: Path) -> None:
     [row] = found(run, "search", "--stream", "note-1", *FILE)
     shown = run("event", "show", row["id"], *FILE, *JSON).fits("event").result
@@ -290,6 +298,10 @@ def test_a_replay_writes_rows_and_publishes_nothing(run: Run, filled: Path) -> N
     position = found(run, "search", "--stream", "order-A-2", *FILE)[0]["position"]
     only = run(*replay, "--yes", "--from", str(position), "--to", str(position)).result
     assert only["events"] == 1
+    at = found(run, "search", "--stream", "order-A-2", *FILE)[0]["recorded_at"]
+    assert run(*replay, "--yes", "--from", at).result["events"] == 1
+    assert run(*replay, "--yes", "--to", "2020-01-01").result["events"] == 0
+    assert run(*replay, "--yes", "--to", "noon").code == 2
 
 
 async def seen() -> list[tuple[str, int]]:
