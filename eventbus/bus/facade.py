@@ -25,6 +25,7 @@ from eventbus.bus.report import (
     scheme_of,
 )
 from eventbus.bus.running import Parts, Running
+from eventbus.bus.sagas import engines, register, register_messages, saga_groups
 from eventbus.bus.tuning import AS_WRITTEN, Tuning
 from eventbus.codec import Encoder
 from eventbus.errors import ConfigurationError, Finding, NoTransactionError, WiringError
@@ -47,6 +48,7 @@ from eventbus.pubsub.unit_of_work import (
     wrong_verb,
 )
 from eventbus.pubsub.watchdog import Watchdog
+from eventbus.saga.family import families, is_saga, sagas_in
 from eventbus.service import until_signal
 from eventbus.sourcing.definition import definitions, is_projection, projections_in
 from eventbus.sourcing.log import EventLog
@@ -104,16 +106,17 @@ class EventBus:
         self._things = tuple(handlers)
         self._definitions = definitions(projections_in(self._things))
         self._handlers, self._registry = collect(
-            thing for thing in self._things if not is_projection(thing)
+            thing for thing in self._things if not is_projection(thing) and not is_saga(thing)
         )
         for definition in self._definitions.values():
             for cls in definition.classes:
                 self._registry.add(cls)
+        self._families = families(sagas_in(self._things))
+        register_messages(self._families, self._registry)
         if self._storage is None:
             refuse_without_storage(self._handlers)
         self._named: list[Handler] = []
         self._tuning = AS_WRITTEN
-        self._groups = self._grouped()
         encoder = Encoder(
             f"/{name}",
             max_body=self._transport.capabilities.max_body,
@@ -123,6 +126,8 @@ class EventBus:
         self._publishing = Publishing(
             encoder, instrumentation, self._registry, self._afterwards.add
         )
+        self._engines = engines(self._families, self._publishing, instrumentation)
+        self._groups = self._grouped()
         self._events: EventLog | None = None
         self._stack: AsyncExitStack | None = None
         self._running: Running | None = None
@@ -346,6 +351,7 @@ class EventBus:
 
     def _grouped(self) -> dict[str, Routes]:
         groups = group_routes([*self._handlers, *self._named], self._registry)
+        groups |= saga_groups(self._engines, groups, self._registry)
         for routes in groups.values():
             routes.group = self._tuning.group(routes.group)
         return groups
@@ -452,15 +458,16 @@ class EventBus:
             tell: hears how far it is, after each transaction.
 
         Raises:
-            ConfigurationError: EB1006, there is no such group.
+            ConfigurationError: EB1006, there is no such group, or it is a saga: what a saga did is
+                not done again.
             SourcingError: EB4206, an event failed: what came before it is kept. EB4205, the log
                 ends before `after`.
         """
         refuse_if_held("replay")
         self._entered("replay")
         storage = self._needs_storage("replay")
-        if group not in self._groups:
-            raise no_group(group, self._groups)
+        if group not in self._groups or group in self._families:
+            raise no_group(group, [name for name in self._groups if name not in self._families])
         end_at = (await self.events.read_all(after=after, limit=1)).bound
         routes = self._groups[group]
         watchdog = Watchdog(group, routes.group.timeout)
@@ -491,6 +498,8 @@ class EventBus:
             await stack.enter_async_context(self._transport)
             if consume:
                 refuse_unsafe(await self._findings(), strict=self._strict)
+                if self._storage is not None:
+                    await register(self._families, self._storage)
                 await running.start(only)
         except BaseException:
             await running.stop(timedelta())
@@ -524,6 +533,7 @@ class EventBus:
             publishing=self._publishing,
             afterwards=self._afterwards,
             projections=self._definitions,
+            engines=self._engines,
             tail=self.events.tail if self._storage is not None else None,
             middleware=self._middleware,
             instrumentation=self._instrumentation,
@@ -550,6 +560,7 @@ class EventBus:
             service=self._service,
             scheme=self._scheme,
             projections=self._definitions,
+            sagas=self._families,
         )
 
     def _entered(self, verb: str) -> Running:

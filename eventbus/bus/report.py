@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from eventbus.bus.sagas import without_storage
 from eventbus.codec import Registry
 from eventbus.errors import Finding, UnsafeConfigurationError
 from eventbus.pubsub.guarantees import Setting, findings_of
 from eventbus.pubsub.routes import Routes
+from eventbus.saga.family import Family
 from eventbus.sourcing.definition import Definition
 from eventbus.storage import Storage
 from eventbus.transport import Transport
@@ -42,6 +44,7 @@ async def findings_about(
     service: str | None,
     scheme: str,
     projections: Mapping[str, Definition],
+    sagas: Mapping[str, Family],
 ) -> list[Finding]:
     """The guarantee report: about the wiring, from the transport, from the storage."""
     setting = Setting(
@@ -54,12 +57,15 @@ async def findings_about(
     return [
         *findings_of((routes.group for routes in groups.values()), setting),
         *await transport.examine([routes.interest() for routes in groups.values()]),
-        *(without_storage(projections) if storage is None else await storage.examine()),
+        *(lost(projections, sagas) if storage is None else await storage.examine()),
     ]
 
 
-def without_storage(projections: Mapping[str, Definition]) -> Iterable[Finding]:
-    """EB1264: projections whose log and rows have no place."""
+def lost(
+    projections: Mapping[str, Definition], sagas: Mapping[str, Family]
+) -> Iterable[Finding]:
+    """EB1264, EB7065: what has no place without a storage."""
+    yield from without_storage(sagas)
     if projections:
         yield Finding(
             level="refuse",

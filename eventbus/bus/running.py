@@ -9,6 +9,7 @@ from random import Random
 
 from eventbus.bus.afterwards import Afterwards
 from eventbus.bus.report import Health
+from eventbus.bus.sagas import SagaServices, saga_services
 from eventbus.bus.tuning import Tuning
 from eventbus.codec import Registry
 from eventbus.errors import ConfigurationError
@@ -21,6 +22,7 @@ from eventbus.pubsub.publisher import DirectPublisher, OutboxPublisher
 from eventbus.pubsub.retention import Retention
 from eventbus.pubsub.routes import Routes
 from eventbus.pubsub.unit_of_work import Publishing
+from eventbus.saga.engine import Engine
 from eventbus.service import Service, end, supervise
 from eventbus.sourcing.definition import Definition
 from eventbus.sourcing.following import Following
@@ -50,6 +52,7 @@ class Parts:
     publishing: Publishing
     afterwards: Afterwards
     projections: Mapping[str, Definition]
+    engines: Mapping[str, Engine]
     tail: Tail | None
     middleware: Sequence[Middleware]
     instrumentation: Instrumentation | None
@@ -69,6 +72,7 @@ class Running:
         self._relay: Relay | None = None
         self._groups: dict[str, GroupServices] = {}
         self._following: dict[str, Following] = {}
+        self._sagas: dict[str, SagaServices] = {}
         self._draining = False
         self._progressed = (-1, 0.0)
         self._outbox: OutboxPublisher | None = None
@@ -182,6 +186,9 @@ class Running:
         if parts.storage is not None:
             services["relay:0"] = self._relay = self._make_relay(parts.storage)
             services["retention:0"] = Retention(parts.storage)
+            self._sagas = saga_services(parts.engines, parts.storage)
+            for name, each in self._sagas.items():
+                services |= {f"timers:{name}": each.timers, f"calls:{name}": each.calls}
         return services
 
     def _follow(self) -> Mapping[str, Following]:
@@ -236,6 +243,9 @@ class Running:
         for following in self._following.values():
             if not await following.idle():
                 return False
+        for each in self._sagas.values():
+            if not await each.idle():
+                return False
         if self._relay is not None and not await self._relay.idle():
             return False
         if not self._parts.afterwards.is_idle:
@@ -261,6 +271,7 @@ class Running:
     def _progress(self) -> int:
         relayed = 0 if self._relay is None else self._relay.relayed
         projected = sum(each.projected for each in self._following.values())
+        projected += sum(each.progress for each in self._sagas.values())
         return relayed + projected + sum(group.progress for group in self._groups.values())
 
     def _troubles(self) -> Iterable[str | None]:
@@ -271,13 +282,21 @@ class Running:
             yield self._relay.trouble
         for group in self._groups.values():
             yield from group.troubles()
+        for saga in self._sagas.values():
+            yield from saga.troubles()
         for name, following in self._following.items():
             yield None if following.trouble is None else f"{name}: {following.trouble}"
 
 
 def is_of_a_group(name: str) -> bool:
     """Whether a service handles messages; what is not ends after them."""
-    return name.partition(":")[0] in {"consumer", "redelivery", "projection"}
+    return name.partition(":")[0] in {
+        "consumer",
+        "redelivery",
+        "projection",
+        "timers",
+        "calls",
+    }
 
 
 def selected(services: Mapping[str, Service], only: Collection[str] | None) -> dict[str, Service]:
@@ -289,7 +308,7 @@ def selected(services: Mapping[str, Service], only: Collection[str] | None) -> d
     if only is None:
         return dict(services)
     chosen: dict[str, Service] = {}
-    for wish in only:
+    for wish in _with_sagas(services, only):
         also = wish.replace("consumer", "redelivery", 1) if wish.startswith("consumer") else wish
         found = {
             name: service
@@ -306,3 +325,17 @@ def selected(services: Mapping[str, Service], only: Collection[str] | None) -> d
             )
         chosen |= found
     return chosen
+
+
+def _with_sagas(services: Mapping[str, Service], only: Collection[str]) -> Sequence[str]:
+    """A saga is its consumer, its timers and its calls: `saga` all of them, `saga:place-order`."""
+    sagas = [name.partition(":")[2] for name in services if name.startswith("timers:")]
+    wishes: list[str] = []
+    for wish in only:
+        role, _, name = wish.partition(":")
+        found = [each for each in sagas if name in {"", each}]
+        if role != "saga" or not found:
+            wishes.append(wish)
+        for each in found if role == "saga" else ():
+            wishes += [f"consumer:{each}", f"timers:{each}", f"calls:{each}"]
+    return wishes

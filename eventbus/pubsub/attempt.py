@@ -1,15 +1,16 @@
 """One attempt of a group at one message: decode, filter, call its handlers, time them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
+from types import MappingProxyType
 from typing import Any, cast
 
 from eventbus.codec import Registry, decode_untyped
 from eventbus.event import TypedMessage, Untyped
-from eventbus.handler import Context, Fence, Invocation, Middleware
+from eventbus.handler import BatchHandler, Context, Fence, Invocation, Middleware
 from eventbus.instrumentation import Instrumentation
 from eventbus.message import Message
 from eventbus.pubsub.participant import Participant
@@ -17,6 +18,7 @@ from eventbus.pubsub.routes import Handler, Route, Routes
 from eventbus.pubsub.watchdog import Run, Watchdog
 
 Decoded = TypedMessage | Untyped
+NO_DATA: Mapping[str, Any] = MappingProxyType({})
 _Chain = Callable[[Invocation], Awaitable[None]]
 
 
@@ -49,9 +51,13 @@ class Attempts:
     def decode(self, message: Message, route: Route) -> Decoded:
         """The typed message if a handler wants its class, else its data.
 
+        A batch handler decodes for itself: it gets the type alone.
+
         Raises:
             CodecError: quarantine it.
         """
+        if route.batches is not None:
+            return Untyped(message.type, NO_DATA)
         return self._registry.decode(message) if route.by_class else decode_untyped(message)
 
     async def handle(
@@ -94,6 +100,34 @@ class Attempts:
             run.began = run.cancelled_at = None
         if self._instrumentation is not None:
             self._observe(handler, began)
+
+    async def call_batch(
+        self,
+        handler: BatchHandler,
+        whats: Sequence[Decoded],
+        contexts: Sequence[Context],
+        run: Run,
+    ) -> Sequence[Exception | None]:
+        """Call a batch handler once, under the eyes of the watchdog; no middleware is around it.
+
+        Raises:
+            HandlerTimeoutError: EB4103, it ran longer than its group allows.
+        """
+        calls = [
+            Invocation(handler.handle_batch, what, context)
+            for what, context in zip(whats, contexts, strict=True)
+        ]
+        run.began = run.time()
+        run.what = self._routes.group.name
+        try:
+            return await handler.handle_batch(calls, contexts[0].storage)
+        except asyncio.CancelledError:
+            timed_out = self.watchdog.timed_out(run)
+            if timed_out is None:
+                raise
+            raise timed_out from None
+        finally:
+            run.began = run.cancelled_at = None
 
     def close(self) -> None:
         """Let go of the threads; what runs in one ends by itself."""

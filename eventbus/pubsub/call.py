@@ -50,7 +50,7 @@ class Calls:
     def delivered(self, delivery: Delivery) -> Call:
         """The call of a delivery."""
         message = delivery.message
-        route = self._routes.of(message.type)
+        route = self._routes.for_message(message)
         return Call(
             message=message,
             key=key_of(message, self.group),
@@ -64,7 +64,7 @@ class Calls:
     def parked(self, parked: Parked, attempt: int) -> Call:
         """The call of a parked message."""
         message = parked.message
-        route = self._routes.of(message.type)
+        route = self._routes.for_message(message)
         return Call(
             message=message,
             key=parked.key,

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from eventbus.handler import Group
+from eventbus.handler import BatchHandler, Group
 from eventbus.instrumentation import Instrumentation
 from eventbus.pubsub.call import Call, Calls, behind
 from eventbus.pubsub.outside import Outside
@@ -25,6 +25,14 @@ class Batch:
     new: set[UUID]
     held: set[str]
     parked: list[Parked] = field(default_factory=list)
+
+
+class OneOfThemError(Exception):
+    """A call of a batch handler failed: roll back, and try its messages one by one."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
 
 
 class Dispatcher:
@@ -74,6 +82,21 @@ class Dispatcher:
             return await self._give_up(calls[0], run.blamed)
         if not self.group.transactional:
             return await self._outside.run(calls)
+        try:
+            return await self._in_transaction(calls, run, stop)
+        except OneOfThemError as error:  # nothing of the batch is kept
+            if len(calls) == 1:
+                return await self._give_up(calls[0], error.cause)
+        for done, call in enumerate(calls):
+            if call.lost or (done and stop.is_set()):
+                return done
+            if call.ours and await self._handle([call], run, stop) == 0:
+                return done
+        return len(calls)
+
+    async def _in_transaction(
+        self, calls: Sequence[Call], run: Run, stop: asyncio.Event
+    ) -> int:
         ours = [call for call in calls if call.ours]
         async with self._storage.transaction() as tx:
             batch = await self._receive(ours, tx)
@@ -106,6 +129,10 @@ class Dispatcher:
             if not self._may_run(call, batch):
                 started += 1
                 continue
+            handler = call.route.batches
+            if handler is not None and call.wrong is None:
+                started += await self._batch(calls, started, handler, batch, tx, run)
+                continue
             together = _together(calls, started, batch)
             if len(together) > 1 and await self._sequence(together, tx, run):
                 batch.new.difference_update(one.identity for one in together)
@@ -114,6 +141,7 @@ class Dispatcher:
             batch.new.discard(call.identity)
             parked = await self._verdicts.attempt(call, tx, run)
             if parked is not None:
+                await self._verdicts.buried(call, parked, tx)
                 batch.parked.append(parked)
                 if self.group.order == "key":
                     batch.held.add(call.key)
@@ -155,6 +183,35 @@ class Dispatcher:
         for call in calls:
             self._verdicts.count(call, "done")
         return True
+
+    async def _batch(
+        self,
+        calls: Sequence[Call],
+        first: int,
+        handler: BatchHandler,
+        batch: Batch,
+        tx: Transaction,
+        run: Run,
+    ) -> int:
+        """What a batch handler takes in one call: neighbours with different keys; how many.
+
+        Raises:
+            OneOfThemError: one of them failed it, nothing says which.
+        """
+        together = _at_once(calls, first, batch)
+        batch.new.difference_update(one.identity for one in together)
+        try:
+            verdicts = await self._verdicts.attempt_batch(together, handler, tx, run)
+        except Exception as error:  # the border where the user's code may fail in any way
+            raise_if_not_its_own(error)
+            raise OneOfThemError(error) from error
+        for call, parked in zip(together, verdicts, strict=True):
+            if parked is not None:
+                await self._verdicts.buried(call, parked, tx)
+                batch.parked.append(parked)
+                if self.group.order == "key":
+                    batch.held.add(call.key)
+        return len(together)
 
     async def _one_by_one(self, calls: Sequence[Call], run: Run, stop: asyncio.Event) -> int:
         """Redelivered ones, each alone, its attempt committed before it starts (B7).
@@ -201,12 +258,29 @@ class Dispatcher:
         async with self._storage.transaction() as tx:
             batch = await self._receive([call], tx)
             if call.identity in batch.new:
+                await self._verdicts.buried(call, parked, tx)
                 await tx.parking.park([parked], group=self.group.name)
 
     def _report(self, messages: int) -> None:
         self._verdicts.report()
         if self._instrumentation is not None:
             self._instrumentation.observe("batch_messages", float(messages), group=self.group.name)
+
+
+def _at_once(calls: Sequence[Call], first: int, batch: Batch) -> Sequence[Call]:
+    """Neighbours for one call of a batch handler: a key that failed holds what is behind it."""
+    head = calls[first]
+    end = first
+    keys: set[str] = set()
+    while end < len(calls):
+        call = calls[end]
+        same = call.route.batches is head.route.batches and call.wrong is None and not call.lost
+        may_run = call.identity in batch.new and call.key not in batch.held
+        if not same or not may_run or call.key in keys:
+            break
+        keys.add(call.key)
+        end += 1
+    return calls[first : max(end, first + 1)]
 
 
 def _together(calls: Sequence[Call], first: int, batch: Batch) -> Sequence[Call]:

@@ -82,6 +82,7 @@ class ParkedKeys:
             call = self._call(one, attempts)
             failed = await self._attempt(call, tx, run)
             if failed is not None:
+                await self._verdicts.buried(call, failed, tx)
                 await tx.parking.park([failed], group=self.group.name, lease=lease)
                 break
             done.append(one)

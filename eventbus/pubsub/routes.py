@@ -10,7 +10,8 @@ from typing import Any, Literal
 from eventbus.codec import Registry
 from eventbus.errors import WiringError
 from eventbus.event import Command, TypedMessage, reply_of
-from eventbus.handler import Group, Mark, marks_of, reads_of
+from eventbus.handler import BatchHandler, Group, Mark, marks_of, reads_of
+from eventbus.message import Message
 from eventbus.pubsub.participant_wiring import check_participant
 from eventbus.transport import Interest
 
@@ -31,6 +32,7 @@ class Handler:
     takes_context: bool
     synchronous: bool
     plain: bool  # it can be awaited as it is: nothing goes around it
+    batches: BatchHandler | None = None  # it takes what a lane's batch has in one call
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,11 @@ class Route:
     handlers: tuple[Handler, ...]  # in the order in which they were handed over; none: not ours
     by_class: bool = False  # one of them wants the class, so the codec must know it
     needs_context: bool = False
+
+    @property
+    def batches(self) -> BatchHandler | None:
+        """Who takes a lane's batch in one call, and decodes for itself."""
+        return self.handlers[0].batches if self.handlers else None
 
 
 class Routes:
@@ -64,6 +71,10 @@ class Routes:
             if len(self._known) < 10_000:  # foreign types on a shared topic must not grow memory
                 self._known[type] = known
         return known
+
+    def for_message(self, message: Message) -> Route:
+        """The route of a message."""
+        return self.of(message.type)
 
     def interest(self) -> Interest:
         """What the broker must know of the group."""

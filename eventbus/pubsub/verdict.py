@@ -2,13 +2,15 @@
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from random import Random
 
 from eventbus.errors import CodecError, LimitError, StorageError
-from eventbus.handler import Group, Reject, Retry
+from eventbus.event import Untyped
+from eventbus.handler import BatchHandler, Group, Invocation, Reject, Retry
 from eventbus.instrumentation import Instrumentation
-from eventbus.pubsub.attempt import Attempts, Decoded
+from eventbus.pubsub.attempt import NO_DATA, Attempts, Decoded
 from eventbus.pubsub.call import Call, cut
 from eventbus.pubsub.gate import Circuit
 from eventbus.pubsub.unit_of_work import HandlerContext, Publishing
@@ -79,6 +81,41 @@ class Verdicts:
     ) -> None:
         async with tx.savepoint():
             await self.attempts.handle(call.route, what, call.message, context, run)
+
+    async def attempt_batch(
+        self, calls: Sequence[Call], handler: BatchHandler, tx: Transaction, run: Run
+    ) -> Sequence[Parked | None]:
+        """All of them in one call of a batch handler, no savepoint around it; aligned.
+
+        Raises:
+            Exception: what was written is to be rolled back; the messages are to be tried one by
+                one if one of them is to blame, `is_its_own`.
+        """
+        contexts = [self.context(call, tx) for call in calls]
+        try:
+            whats = [self.decoded(call) for call in calls]
+            failures = await self.attempts.call_batch(handler, whats, contexts, run)
+        finally:
+            for context in contexts:
+                context.open = False
+        verdicts: list[Parked | None] = []
+        for call, failure in zip(calls, failures, strict=True):
+            if failure is None:
+                self.count(call, "done")
+            verdicts.append(None if failure is None else self.parked(call, failure))
+        return verdicts
+
+    async def buried(self, call: Call, parked: Parked, tx: Transaction) -> None:
+        """A batch handler hears of its dead letters in the transaction that makes them."""
+        handler = call.route.batches
+        if handler is None or parked.delay is not None or parked.failure is None:
+            return
+        context = self.context(call, tx)
+        try:
+            what = Untyped(call.message.type, NO_DATA)
+            await handler.gave_up(Invocation(call.route.handlers[0].call, what, context), tx)
+        finally:
+            context.open = False
 
     async def attempt_outside(self, call: Call, context: HandlerContext, run: Run) -> Parked | None:
         """With no transaction open; what it published stands in the context, for the one after."""

@@ -1,7 +1,8 @@
 """Several inputs of one saga in one transaction: what its engine feeds, and what it writes."""
 
-from dataclasses import replace
-from datetime import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from eventbus.saga.advance import advance
 from eventbus.saga.decision import Decision
@@ -18,6 +19,20 @@ from eventbus.storage.sagas import (
     SagaRecord,
     StepRow,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A place in a course to which it can return."""
+
+    saga: Instance
+    steps: Steps
+    moved: Definition | None
+    put: Mapping[tuple[int, Phase], StepRow]
+    arm: Mapping[str, Arm]
+    disarm: Mapping[str, None]
+    calls: Mapping[object, CallRequest]
+    journal: int
 
 
 class Course:
@@ -64,6 +79,31 @@ class Course:
         self._journal.append(decision.journal)
         if decision.ignored is None:
             self._moved = self.definition
+
+    def mark(self) -> Mark:
+        """Where it stands, for `back`."""
+        return Mark(
+            self.saga,
+            self.steps,
+            self._moved,
+            dict(self._put),
+            dict(self._arm),
+            dict(self._disarm),
+            dict(self._calls),
+            len(self._journal),
+        )
+
+    def back(self, mark: Mark) -> None:
+        """Forget what was decided since then: what failed after its decision changes nothing."""
+        self.saga, self.steps, self._moved = mark.saga, mark.steps, mark.moved
+        self._put, self._arm = dict(mark.put), dict(mark.arm)
+        self._disarm, self._calls = dict(mark.disarm), dict(mark.calls)
+        del self._journal[mark.journal :]
+
+    def arm(self, name: str, delay: timedelta) -> None:
+        """Arm a timer beside what is decided: one that could not be acted on."""
+        self._disarm.pop(name, None)
+        self._arm[name] = Arm(name, self.saga.version, delay)
 
     @property
     def changed(self) -> bool:

@@ -96,7 +96,7 @@ class SqliteSagas:
         await self._session.run(
             "sagas.save", lambda connection: saga_instances.save(connection, changes)
         )
-        if any(change.arm for change in changes):
+        if any(change.arm or change.calls for change in changes):
             self._session.hints.add("timers")
 
     async def stash(self, inputs: Sequence[Stashed]) -> None:

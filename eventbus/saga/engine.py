@@ -1,0 +1,259 @@
+"""A lane's batch of a saga's messages, in one transaction (G3). Read `handle_batch` first."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from eventbus.errors import CodecError, SagaError
+from eventbus.handler import Invocation, Retry
+from eventbus.message import Message
+from eventbus.saga.advance import advance
+from eventbus.saga.course import Course
+from eventbus.saga.definition import Stash
+from eventbus.saga.family import Family
+from eventbus.saga.incoming import Incoming, read
+from eventbus.saga.input import GaveUp, Started
+from eventbus.saga.instance import Instance
+from eventbus.saga.outgoing import Tools
+from eventbus.saga.tenancy import new_saga_id
+from eventbus.saga.transition import AGAIN, Transition, all_or_none, raise_if_ours, write
+from eventbus.storage import Transaction
+from eventbus.storage.sagas import Correlation, SagaRecord, SagaStart, Stashed
+
+Ids = dict[Correlation, UUID]
+
+
+@dataclass(slots=True)
+class Work:
+    """What is known and decided while a batch runs."""
+
+    transitions: dict[UUID, Transition]
+    unknown: set[UUID]  # sagas of a version that is not here
+    started: dict[UUID, Incoming]
+    refused: dict[UUID, Exception]  # by message: no saga can be started from it
+    waiting: list[Stashed]  # before their sagas
+
+
+class Engine:
+    """The batch handler of one saga: lock, advance, save, send.
+
+    Locks in one order: keys that have no saga yet, then sagas by id, then everything else.
+    """
+
+    def __init__(self, family: Family, tools: Tools) -> None:
+        self.family = family
+        self.tools = tools
+
+    async def handle_batch(
+        self, calls: Sequence[Invocation], tx: Transaction
+    ) -> Sequence[Exception | None]:
+        """Feed each message to its saga; aligned: None, or the failure to park it with.
+
+        Raises:
+            StorageError: nothing is kept, roll back.
+        """
+        messages = [call.context.message for call in calls]
+        if not self.family.has_local_steps:
+            return (await self.handle(messages, tx))[0]
+        failures: list[Exception | None] = []
+        for message in messages:
+            failures.append(await self._alone(message, tx))
+        return failures
+
+    async def handle(
+        self, messages: Sequence[Message], tx: Transaction
+    ) -> tuple[Sequence[Exception | None], Sequence[UUID]]:
+        """The same for messages; also the sagas that were started.
+
+        Raises:
+            StorageError: nothing is kept, roll back.
+        """
+        incoming = [self._read(message) for message in messages]
+        known = [each for each in incoming if isinstance(each, Incoming)]
+        ids, work = await self._locked(known, tx)
+        failures: list[Exception | None] = []
+        for each in incoming:
+            one = each if isinstance(each, Exception) else await self._one(each, ids, work, tx)
+            failures.append(one)
+        await write(tx, list(work.transitions.values()), self.tools)
+        if work.waiting:
+            await tx.sagas.stash(work.waiting)
+        return failures, tuple(work.started)
+
+    async def gave_up(self, call: Invocation, tx: Transaction) -> None:
+        """A message is a dead letter: its sagas are stuck until somebody looks."""
+        message = call.context.message
+        each = self._read(message)
+        if isinstance(each, Exception):
+            return
+        found = await tx.sagas.find([key for _, key in each.keys])
+        wanted = {*found.values(), *([each.saga_id] if each.saga_id else [])}
+        transitions = self.transitions(await tx.sagas.lock(sorted(wanted)), tx)
+        for one in transitions:
+            await one.feed(GaveUp(message.id, "it is a dead letter: every attempt failed"))
+        await write(tx, transitions, self.tools)
+
+    def transitions(
+        self, records: Iterable[SagaRecord], tx: Transaction
+    ) -> Sequence[Transition]:
+        """Of locked sagas of this family, those whose version is here."""
+        found: list[Transition] = []
+        for record in records:
+            definition = self.family.definition_for(record)
+            if record.saga == self.family.name and definition is not None:
+                course = Course(definition, record)
+                found.append(Transition(self.family, course, record, self.tools, tx))
+        return found
+
+    async def _alone(self, message: Message, tx: Transaction) -> Exception | None:
+        """With authors' SQL: its start, its transitions and its SQL in one savepoint."""
+        try:
+            async with tx.savepoint():
+                failures, _ = await self.handle([message], tx)
+                if failures[0] is not None:
+                    raise failures[0]
+        except Exception as error:  # the border where the author's code may fail in any way
+            raise_if_ours(error)
+            return error
+        return None
+
+    def _read(self, message: Message) -> Incoming | Exception:
+        try:
+            return read(message, self.family, self.tools)
+        except (CodecError, SagaError) as error:
+            return error
+
+    async def _locked(self, incoming: Sequence[Incoming], tx: Transaction) -> tuple[Ids, Work]:
+        """Find, lock the keys that have none, find again, start, lock."""
+        keys = {key for each in incoming for _, key in each.keys}
+        ids = await tx.sagas.find(keys) if keys else {}
+        missing = {
+            key
+            for each in incoming
+            if each.keys and not any(key in ids for _, key in each.keys)
+            for _, key in each.keys
+        }
+        drains = {key for each in incoming for key in each.drains}
+        if missing or drains:
+            await tx.sagas.lock_keys(missing | drains)
+        if missing:
+            ids |= await tx.sagas.find(missing)
+        refused: dict[UUID, Exception] = {}
+        started = await self._start(incoming, ids, refused, tx)
+        wanted = {*ids.values(), *(each.saga_id for each in incoming if each.saga_id)}
+        records = await tx.sagas.lock(sorted(wanted)) if wanted else ()
+        here = {each.record.saga_id: each for each in self.transitions(records, tx)}
+        ours = {record.saga_id for record in records if record.saga == self.family.name}
+        return ids, Work(here, ours - here.keys(), started, refused, [])
+
+    async def _start(
+        self,
+        incoming: Sequence[Incoming],
+        ids: Ids,
+        refused: dict[UUID, Exception],
+        tx: Transaction,
+    ) -> dict[UUID, Incoming]:
+        """One for each business key that has none, if its first transition can be made."""
+        starts: dict[Correlation, SagaStart] = {}
+        by: dict[UUID, Incoming] = {}
+        for each in incoming:
+            key = each.start
+            if key is None or key in starts or any(one in ids for _, one in each.keys):
+                continue
+            try:
+                start = self._first_row(each, key)
+            except SagaError as error:
+                refused[each.message.identity] = error
+                continue
+            starts[key], by[start.saga_id] = start, each
+        if not starts:
+            return {}
+        rows = sorted(starts.values(), key=lambda row: row.key)
+        new = await tx.sagas.start(rows)
+        ids |= {key: row.saga_id for key, row in starts.items() if row.saga_id in new}
+        if len(new) < len(rows):  # started without the lock of its key: by somebody else's hand
+            ids |= await tx.sagas.find([k for k, row in starts.items() if row.saga_id not in new])
+        return {saga_id: each for saga_id, each in by.items() if saga_id in new}
+
+    def _first_row(self, each: Incoming, key: Correlation) -> SagaStart:
+        """With a first decision made for nothing: a row must not stand without a transition."""
+        assert each.event is not None  # noqa: S101 - only an event starts
+        newest = self.family.newest
+        saga_id = new_saga_id(each.message.tenant)
+        blank = Instance(saga_id=saga_id, key=key.value, data_version=newest.version)
+        advance(newest, blank, (), Started(each.event, each.message.id), datetime.now(UTC))
+        return SagaStart(
+            saga_id=saga_id,
+            saga=self.family.name,
+            key=key.value,
+            definition=newest.version,
+            digest=newest.digest,
+            data=b"",
+        )
+
+    async def _one(
+        self, each: Incoming, ids: Ids, work: Work, tx: Transaction
+    ) -> Exception | None:
+        targets = self._targets(each, ids)
+        if not targets:
+            return self._without_saga(each, work)
+        if work.unknown & targets:
+            self.tools.count("saga_definition_missing_total")
+            return Retry(after=AGAIN, counted=False)
+        transitions = [work.transitions[one] for one in targets if one in work.transitions]
+        if not transitions:
+            self._missing()
+            return None
+        try:
+            async with all_or_none(tx, transitions):
+                for one in transitions:
+                    await self._feed(one, each, work)
+        except Exception as error:  # the border where the author's code may fail in any way
+            raise_if_ours(error)
+            return error
+        return None
+
+    def _targets(self, each: Incoming, ids: Ids) -> set[UUID]:
+        if each.saga_id is not None:
+            return {each.saga_id}
+        return {ids[key] for _, key in each.keys if key in ids}
+
+    async def _feed(self, one: Transition, each: Incoming, work: Work) -> None:
+        if each.drains:
+            await one.drain(each.drains)
+        elif work.started.get(one.record.saga_id) is each and each.event is not None:
+            await one.start(Started(each.event, each.message.id), each.message)
+        elif each.event is not None or "sagaoutcome" in each.message.headers:
+            await one.offer(each.message)
+        else:
+            self._missing()  # it is addressed to the saga and says nothing
+
+    def _without_saga(self, each: Incoming, work: Work) -> Exception | None:
+        """By the event's policy; what is not for this saga at all is nobody's."""
+        if not each.keys:
+            self._missing()
+            return None
+        refused = work.refused.get(each.message.identity)
+        if refused is not None:
+            return refused
+        route, key = each.missing
+        if isinstance(route.missing, Stash):
+            stashed = Stashed(key=key, message=each.message, ttl=route.missing.ttl)
+            work.waiting.append(stashed)
+            return None
+        self._missing()
+        return _no_saga(each, key) if route.missing == "fail" else None
+
+    def _missing(self) -> None:
+        self.tools.count("saga_ignored_inputs_total", saga=self.family.name, outcome="missing")
+
+
+def _no_saga(each: Incoming, key: Correlation) -> SagaError:
+    return SagaError(
+        "EB7063",
+        f"there is no saga {key.saga!r} for {each.message.type!r}",
+        where=f"{key.name or 'key'} {key.value}, message {each.message.id}",
+        why='its route says missing="fail"',
+        next="it is tried again; then look at it: eventbus dead-letter show",
+    )

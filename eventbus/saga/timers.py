@@ -1,0 +1,118 @@
+"""Due timers of a saga: fired, deleted and acted on in one transaction."""
+
+import asyncio
+import logging
+from datetime import timedelta
+
+from eventbus.errors import CommitUnknownError, StorageError
+from eventbus.saga.engine import Engine
+from eventbus.saga.input import GaveUp, TimerFired
+from eventbus.saga.transition import Transition, all_or_none, raise_if_ours, write
+from eventbus.service import Alarm
+from eventbus.storage import Storage, Transaction
+
+log: logging.Logger = logging.getLogger("eventbus.saga")
+
+AT_ONCE = 100  # sagas in one transaction
+AT_ONCE_WITH_SQL = 8
+LONGEST_REST_SECONDS = 1.0
+TROUBLED_SECONDS = 1.0
+AGAIN = timedelta(minutes=5)  # a timer on which the author's code failed
+
+
+class Timers:
+    """Any number of workers: a saga that one of them holds is left alone by the others.
+
+    Nothing is leased: firing, deletion and consequence commit together.
+    """
+
+    def __init__(self, engine: Engine, storage: Storage) -> None:
+        self.fired: int = 0  # ever: progress
+        self.trouble: str | None = None
+        self._engine = engine
+        self._storage = storage
+        self._runs = False
+        self._busy = False
+        self._alarm = Alarm(
+            lambda at_most: storage.wait("timers", at_most=at_most),
+            f"timers:{engine.family.name}",
+        )
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Fire what is due until stopping."""
+        self._runs = True
+        try:
+            async with self._alarm.set(stopping):
+                while not stopping.is_set():
+                    rest = await self._turn()
+                    if rest > 0:
+                        await self._alarm.rest(rest)
+        finally:
+            self._runs = False
+
+    async def idle(self) -> bool:
+        """Whether nothing is due; if something is, go on."""
+        if not self._runs:
+            return True
+        if self._busy:
+            return False
+        async with self._storage.transaction() as tx:
+            due = await tx.sagas.next_due(self._engine.family.reads)
+        if due is not None and due <= timedelta():
+            self._alarm.ring()
+            return False
+        return True
+
+    async def _turn(self) -> float:
+        """One round; how many seconds to rest."""
+        self._busy = True
+        try:
+            fired = await self._fire()
+            self.trouble = None
+        except StorageError as error:
+            self.trouble = None if isinstance(error, CommitUnknownError) else error.what
+            log.warning("timers of %s wait for the database: %s", self._engine.family.name, error)
+            return TROUBLED_SECONDS
+        finally:
+            self._busy = False
+        if fired:
+            self.fired += fired
+            return 0.0
+        return await self._rest()
+
+    async def _fire(self) -> int:
+        family = self._engine.family
+        limit = AT_ONCE_WITH_SQL if family.has_local_steps else AT_ONCE
+        async with self._storage.transaction() as tx:
+            records = await tx.sagas.lock_due(family.reads, limit=limit)
+            transitions = self._engine.transitions(records, tx)
+            for one in transitions:
+                await act(one, tx)
+            await write(tx, transitions, self._engine.tools)
+        return sum(len(record.fired) for record in records)
+
+    async def _rest(self) -> float:
+        try:
+            async with self._storage.transaction() as tx:
+                due = await tx.sagas.next_due(self._engine.family.reads)
+        except StorageError:
+            return TROUBLED_SECONDS
+        if due is None:
+            return LONGEST_REST_SECONDS
+        return max(0.001, min(LONGEST_REST_SECONDS, due.total_seconds()))
+
+
+async def act(one: Transition, tx: Transaction) -> None:
+    """Feed its timers; one on which the author's code fails makes it stuck, and fires again."""
+    for timer in one.record.fired:
+        try:
+            async with all_or_none(tx, [one]):
+                await one.feed(TimerFired(timer.name, timer.epoch))
+        except Exception as error:  # the border where the author's code may fail in any way
+            raise_if_ours(error)
+            log.exception("timer %s of saga %s", timer.name, one.record.saga_id)
+            why = f"{type(error).__name__}: {error}"
+            await one.feed(GaveUp(f"timer:{timer.name}", why))
+            one.course.arm(timer.name, AGAIN)
+
+

@@ -1,0 +1,237 @@
+"""One locked saga in one transaction: what is fed to it, and what comes of that."""
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from eventbus.errors import StorageError
+from eventbus.handler import Reject
+from eventbus.message import Message
+from eventbus.saga.course import Course
+from eventbus.saga.course import Mark as CourseMark
+from eventbus.saga.decision import Decision, Key, LocalRun
+from eventbus.saga.family import Family
+from eventbus.saga.incoming import input_of
+from eventbus.saga.input import GaveUp, Input, LocalDone, Started
+from eventbus.saga.outgoing import Sender, Tools
+from eventbus.saga.tenancy import with_tenant
+from eventbus.saga.work import run_local
+from eventbus.storage import Transaction
+from eventbus.storage.sagas import Arm, Correlation, SagaChange, SagaRecord, Stashed
+
+HELD = "#held"  # the stash of a saga that cannot take its inputs now, by its id
+JITTER = 0.1  # of the wait of what is tried again
+_IGNORED = frozenset({"late", "duplicate", "stray"})
+_AUTHORS = frozenset({"EB5003", "EB5005", "EB5009"})  # storage errors that an author's SQL causes
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where a transition stood."""
+
+    course: CourseMark
+    messages: int
+    stashed: tuple[Stashed, ...]
+    correlations: int
+    drained: int
+
+
+class Transition:
+    """Feeds a saga; `write` then writes it beside others."""
+
+    def __init__(
+        self, family: Family, course: Course, record: SagaRecord, tools: Tools, tx: Transaction
+    ) -> None:
+        self.course = course
+        self.family = family
+        self.record = record
+        self.messages: list[Message] = []
+        self.stashed: list[Stashed] = []
+        self._correlations: list[Correlation] = []
+        self._drained: list[Stashed] = []
+        self._tools = tools
+        self._tx = tx
+        self._held = Correlation(family.name, HELD, str(record.saga_id))
+        self._sender = Sender(
+            tools,
+            family.name,
+            record.saga_id,
+            record.key,
+            course.definition.version,
+            family.replies,
+        )
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether inputs wait: it is paused, or one of them failed and a person must look."""
+        saga = self.course.saga
+        return saga.paused or (saga.error is not None and saga.error.reason == "input-failed")
+
+    async def offer(self, message: Message) -> None:
+        """An answer or an event that found it: fed, or held until the saga can take it.
+
+        Raises:
+            Exception: what the message is to be parked with; undo what was done for it.
+        """
+        if self.is_closed:
+            self._hold(message)
+        else:
+            await self._take(input_of(message, self.course, self._tools), message)
+
+    async def start(self, input: Started, message: Message) -> None:
+        """The event that starts it, then what came before it."""
+        await self._take(input, message)
+        business = Correlation(self.family.name, "", self.record.key)
+        await self.drain([business])
+
+    async def feed(self, input: Input, cause: Message | None = None) -> Decision | None:
+        """What is no message; the decision, None if the input was gone."""
+        decision = self.course.feed(input)
+        if decision is None:
+            return None
+        self._note(decision, cause)
+        drain = decision.drain
+        latest: Decision | None = decision
+        while latest is not None and latest.local_runs:
+            done = await self._run(latest.local_runs[0], cause)
+            latest = self.course.feed(done)
+            if latest is not None:
+                self._note(latest, cause)
+                drain = drain or latest.drain
+        if drain:
+            await self._drain_held()
+        return decision
+
+    async def drain(self, keys: Collection[Correlation]) -> None:
+        """Offer what waited by these keys, which are locked or its own."""
+        waiting = list(await self._tx.sagas.drain(keys))
+        self._drained += waiting
+        await self._offer_again(waiting)
+
+    async def _offer_again(self, waiting: Sequence[Stashed]) -> None:
+        """One that fails makes it stuck, and waits on."""
+        for each in waiting:
+            try:
+                async with all_or_none(self._tx, [self]):
+                    await self.offer(each.message)
+            except Exception as error:  # the border where the author's code may fail in any way
+                raise_if_ours(error)
+                await self.feed(GaveUp(each.message.id, f"{type(error).__name__}: {error}"))
+                self._hold(each.message)
+
+    def change(self) -> SagaChange:
+        """All of it as one write."""
+        change = self.course.change(
+            worker=self._tools.worker, correlations=tuple(dict.fromkeys(self._correlations))
+        )
+        return replace(change, arm=tuple(self._jittered(arm) for arm in change.arm))
+
+    def mark(self) -> Mark:
+        """Where it stands, for `back`."""
+        return Mark(
+            self.course.mark(),
+            len(self.messages),
+            tuple(self.stashed),
+            len(self._correlations),
+            len(self._drained),
+        )
+
+    def back(self, mark: Mark) -> None:
+        """Forget what came since then; what was taken out of the stash goes back."""
+        self.course.back(mark.course)
+        del self.messages[mark.messages :]
+        del self._correlations[mark.correlations :]
+        self.stashed = [*mark.stashed, *self._drained[mark.drained :]]
+        del self._drained[mark.drained :]
+
+    async def _take(self, input: Input, message: Message) -> None:
+        decision = await self.feed(input, message)
+        if decision is not None and decision.ignored == "held":
+            self._hold(message)
+
+    def _hold(self, message: Message) -> None:
+        self.stashed.append(Stashed(key=self._held, message=message, ttl=None))
+
+    async def _drain_held(self) -> None:
+        """Under the lock of the saga nobody else holds anything for it."""
+        waiting, self.stashed = self.stashed, []
+        await self.drain([self._held])
+        await self._offer_again(waiting)
+
+    async def _run(self, run: LocalRun, cause: Message | None) -> LocalDone:
+        try:
+            async with self._tx.savepoint():
+                with self._tools.unit(self._tx, cause) as unit:
+                    data = await run_local(self.course.definition, run, unit)
+        except Reject as no:
+            return LocalDone(run.effect_id, "rejected", reply=no.rejection)
+        return LocalDone(run.effect_id, "succeeded", data)
+
+    def _note(self, decision: Decision, cause: Message | None) -> None:
+        sender = self._sender
+        self.messages += [sender.command(send, cause) for send in decision.commands]
+        self.messages += [sender.event(event, cause) for event in decision.events]
+        if decision.correlations:
+            self._correlations += [self._correlation(key) for key in decision.correlations]
+            self.messages.append(sender.reminder(decision.correlations, cause))
+        if decision.ignored in _IGNORED:
+            outcome = decision.ignored
+            self._tools.count(
+                "saga_ignored_inputs_total", saga=self.family.name, outcome=outcome
+            )
+
+    def _correlation(self, key: Key) -> Correlation:
+        value = with_tenant(self._sender.tenant, key.value)
+        return Correlation(self.family.name, key.name, value)
+
+    def _jittered(self, arm: Arm) -> Arm:
+        """What is tried again must not be tried by all sagas at once."""
+        if not arm.name.startswith(("undo:", "resolve:")):
+            return arm
+        return replace(arm, delay=arm.delay * (1 + JITTER * self._tools.random.random()))
+
+
+async def write(tx: Transaction, transitions: Sequence[Transition], tools: Tools) -> None:
+    """All of them: rows, what is held, then what goes out.
+
+    Raises:
+        StorageError: nothing was written, roll back.
+    """
+    changed = [each for each in transitions if each.course.changed]
+    if changed:
+        await tx.sagas.save([each.change() for each in changed])
+    stashed = [one for each in transitions for one in each.stashed]
+    if stashed:
+        await tx.sagas.stash(stashed)
+    messages = [message for each in transitions for message in each.messages]
+    if messages:
+        await tx.outbox.add(messages)
+    for each in changed:
+        if each.course.saga.status != each.record.status or not each.record.version:
+            status = each.course.saga.status
+            tools.count("saga_transitions_total", saga=each.family.name, status=status)
+
+
+@asynccontextmanager
+async def all_or_none(tx: Transaction, transitions: Sequence[Transition]) -> AsyncIterator[None]:
+    """If the block raises, forget what it fed; authors' SQL is rolled back too."""
+    marks = [(each, each.mark()) for each in transitions]
+    async with AsyncExitStack() as stack:
+        if any(each.course.definition.has_local_steps for each in transitions):
+            await stack.enter_async_context(tx.savepoint())
+        try:
+            yield
+        except BaseException:
+            for each, mark in marks:
+                each.back(mark)
+            raise
+
+
+def raise_if_ours(error: Exception) -> None:
+    """Our database being in trouble is no failure of an input."""
+    if isinstance(error, StorageError) and error.code not in _AUTHORS:
+        raise error
+
+
+AGAIN = timedelta(seconds=5)  # until a worker that has the version may look
