@@ -61,9 +61,7 @@ async def findings_about(
     ]
 
 
-def lost(
-    projections: Mapping[str, Definition], sagas: Mapping[str, Family]
-) -> Iterable[Finding]:
+def lost(projections: Mapping[str, Definition], sagas: Mapping[str, Family]) -> Iterable[Finding]:
     """EB1264, EB7065: what has no place without a storage."""
     yield from without_storage(sagas)
     if projections:

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from eventbus.codec import Registry
 from eventbus.errors import Finding, WiringError
+from eventbus.event import TypedMessage
 from eventbus.handler import Group, RetryPolicy, UnitOfWork
 from eventbus.instrumentation import Instrumentation
 from eventbus.message import Message
@@ -55,7 +56,8 @@ class SagaServices:
 def register_messages(families: Mapping[str, Family], registry: Registry) -> None:
     """Reading and, under `strict`, writing knows what sagas name, and what they use themselves."""
     for family in families.values():
-        for cls in (*family.messages, *_OURS):
+        classes: tuple[type[TypedMessage], ...] = (*family.messages, *_OURS)
+        for cls in classes:
             registry.add(cls)
 
 

@@ -94,9 +94,7 @@ class Dispatcher:
                 return done
         return len(calls)
 
-    async def _in_transaction(
-        self, calls: Sequence[Call], run: Run, stop: asyncio.Event
-    ) -> int:
+    async def _in_transaction(self, calls: Sequence[Call], run: Run, stop: asyncio.Event) -> int:
         ours = [call for call in calls if call.ours]
         async with self._storage.transaction() as tx:
             batch = await self._receive(ours, tx)

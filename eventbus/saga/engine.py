@@ -56,10 +56,7 @@ class Engine:
         messages = [call.context.message for call in calls]
         if not self.family.has_local_steps:
             return (await self.handle(messages, tx))[0]
-        failures: list[Exception | None] = []
-        for message in messages:
-            failures.append(await self._alone(message, tx))
-        return failures
+        return [await self._alone(message, tx) for message in messages]
 
     async def handle(
         self, messages: Sequence[Message], tx: Transaction
@@ -94,9 +91,7 @@ class Engine:
             await one.feed(GaveUp(message.id, "it is a dead letter: every attempt failed"))
         await write(tx, transitions, self.tools)
 
-    def transitions(
-        self, records: Iterable[SagaRecord], tx: Transaction
-    ) -> Sequence[Transition]:
+    def transitions(self, records: Iterable[SagaRecord], tx: Transaction) -> Sequence[Transition]:
         """Of locked sagas of this family, those whose version is here."""
         found: list[Transition] = []
         for record in records:
@@ -111,8 +106,7 @@ class Engine:
         try:
             async with tx.savepoint():
                 failures, _ = await self.handle([message], tx)
-                if failures[0] is not None:
-                    raise failures[0]
+                _raise_first(failures)
         except Exception as error:  # the border where the author's code may fail in any way
             raise_if_ours(error)
             return error
@@ -192,9 +186,7 @@ class Engine:
             data=b"",
         )
 
-    async def _one(
-        self, each: Incoming, ids: Ids, work: Work, tx: Transaction
-    ) -> Exception | None:
+    async def _one(self, each: Incoming, ids: Ids, work: Work, tx: Transaction) -> Exception | None:
         targets = self._targets(each, ids)
         if not targets:
             return self._without_saga(each, work)
@@ -247,6 +239,12 @@ class Engine:
 
     def _missing(self) -> None:
         self.tools.count("saga_ignored_inputs_total", saga=self.family.name, outcome="missing")
+
+
+def _raise_first(failures: Sequence[Exception | None]) -> None:
+    for failure in failures:
+        if failure is not None:
+            raise failure
 
 
 def _no_saga(each: Incoming, key: Correlation) -> SagaError:

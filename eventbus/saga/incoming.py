@@ -137,8 +137,6 @@ def _question(course: Course, effect_id: UUID) -> UUID:
     return effect_id
 
 
-
-
 def _uuid(message: Message, name: str) -> UUID:
     try:
         return UUID(message.headers.get(name, ""))

@@ -114,5 +114,3 @@ async def act(one: Transition, tx: Transaction) -> None:
             why = f"{type(error).__name__}: {error}"
             await one.feed(GaveUp(f"timer:{timer.name}", why))
             one.course.arm(timer.name, AGAIN)
-
-

@@ -177,9 +177,7 @@ class Transition:
             self.messages.append(sender.reminder(decision.correlations, cause))
         if decision.ignored in _IGNORED:
             outcome = decision.ignored
-            self._tools.count(
-                "saga_ignored_inputs_total", saga=self.family.name, outcome=outcome
-            )
+            self._tools.count("saga_ignored_inputs_total", saga=self.family.name, outcome=outcome)
 
     def _correlation(self, key: Key) -> Correlation:
         value = with_tenant(self._sender.tenant, key.value)

@@ -1,0 +1,116 @@
+"""What does not fit: quarantined, parked, journalled as stray; never lost, never silent."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+
+from eventbus import Event, EventBus
+from eventbus.memory import MemoryBroker, MemoryTransport
+from eventbus.message import Message, new_id
+from eventbus.saga import Saga, cancels_on, local_step, starts_on
+from eventbus.sqlite import SqliteStorage
+from tests.integration.sagas.rig import Clock, Rig
+from tests.unit.saga.shop import OrderPlaced, OrderState, StockReserved
+
+
+class Keyless(Event, type="shop.keyless"):
+    order_id: str
+
+
+class Refunded(Event, type="shop.refunded", key="order_id"):
+    order_id: str
+
+
+class Strict(Saga[OrderState], name="strict", step_timeout=timedelta(minutes=1)):
+    @starts_on(OrderPlaced)
+    def begin(self, event: OrderPlaced) -> OrderState:
+        if event.cents < 0:
+            raise ValueError("less than nothing")
+        return OrderState(order_id=event.order_id)
+
+    @starts_on(Keyless)
+    def begin_without(self, event: Keyless) -> OrderState:
+        return OrderState(order_id=event.order_id)
+
+    @local_step(no_undo="it leaves nothing behind")
+    async def think(self, s: OrderState, tx: object) -> None: ...
+
+    @cancels_on(Refunded, missing="fail")
+    def refunded(self, s: OrderState, event: Refunded) -> str:
+        return "refunded"
+
+
+@pytest.fixture
+async def strict(clock: Clock) -> AsyncIterator[Rig]:
+    transport = MemoryTransport(MemoryBroker())
+    bus = EventBus(transport, storage=SqliteStorage(now=clock), handlers=[Strict])
+    async with bus:
+        yield Rig(bus, clock)
+
+
+async def the_only_failure(rig: Rig) -> str:
+    rows = [*await rig.bus.parked.list(), *await rig.bus.dead_letters.list()]
+    (row,) = rows
+    return f"{row['code']} {row['error']}"
+
+
+async def test_an_event_without_a_key_is_parked(strict: Rig) -> None:
+    await strict.publish(Keyless(order_id="A-1"))
+    assert "EB7062" in await the_only_failure(strict)
+
+
+async def test_an_event_whose_saga_is_missing_fails_if_its_route_says_so(strict: Rig) -> None:
+    await strict.publish(Refunded(order_id="A-1"))
+    assert "EB7063" in await the_only_failure(strict)
+
+
+async def test_a_start_whose_method_fails_leaves_no_saga_behind(strict: Rig) -> None:
+    await strict.publish(OrderPlaced(order_id="A-1", cents=-1))
+    assert "EB7002" in await the_only_failure(strict)
+    assert await strict.rows("SELECT 1 FROM eventbus_saga") == []
+
+
+async def test_an_answer_without_the_headers_of_a_saga_is_quarantined(rig: Rig) -> None:
+    await tell(rig, {"sagaid": "nobody", "sagaoutcome": "succeeded"})
+    assert "EB7061" in await the_only_failure(rig)
+
+
+async def test_an_answer_to_a_saga_that_never_was_is_acknowledged(rig: Rig) -> None:
+    headers = {"sagaid": str(uuid4()), "sagaoutcome": "succeeded", "sagaeffect": str(uuid4())}
+    await tell(rig, headers)
+    assert await rig.bus.parked.list() == []
+    assert await rig.bus.dead_letters.list() == []
+
+
+async def test_an_answer_that_nobody_asked_for_or_can_read_is_journalled(rig: Rig) -> None:
+    await rig.publish(OrderPlaced(order_id="A-1"))
+    (saga,) = await rig.rows(
+        "SELECT saga_id, version FROM eventbus_saga WHERE saga_type = 'place-order'"
+    )
+    for effect, kind in ((str(uuid4()), "stock.stock-reserved"), (str(uuid4()), "stock.unheard")):
+        headers = {"sagaid": saga["saga_id"], "sagaoutcome": "succeeded", "sagaeffect": effect}
+        await tell(rig, headers, kind)
+    assert await rig.status("A-1") == "completed"
+    rows = await rig.rows(
+        "SELECT detail FROM eventbus_saga_journal WHERE saga_id = $1 AND version > $2",
+        saga["saga_id"],
+        saga["version"],
+    )
+    assert [b'"ignored":"stray"' in row["detail"] for row in rows] == [True, True]
+
+
+async def tell(rig: Rig, headers: dict[str, str], kind: str = "stock.stock-reserved") -> None:
+    """A message to the saga, from anybody."""
+    message = Message(
+        id=new_id(),
+        type=kind,
+        source="/anybody",
+        topic="place-order.replies",
+        payload=StockReserved(reservation_id="R-1").model_dump_json().encode(),
+        key=headers["sagaid"],
+        headers=headers,
+    )
+    await rig.bus.transport.publish([message])
+    await rig.bus.until_idle()
