@@ -1,12 +1,9 @@
 """How an event-driven process goes on: by its methods, which yield what is to be done."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
 from typing import Any, Literal
-
-import orjson
 
 from eventbus.codec import plan_of
 from eventbus.errors import Finding, SagaMethodError
@@ -19,10 +16,11 @@ from eventbus.saga.firing import AUTHORS
 from eventbus.saga.naming import answers_of, named_by
 from eventbus.saga.sending import passed_pivot, start
 from eventbus.saga.step_flow import command_from
-from eventbus.saga.step_log import OPEN, Note, note_of, noted
+from eventbus.saga.step_log import OPEN, Note, encoded, note_of, noted
 from eventbus.storage.sagas import Phase, StepRow
 
 INITIAL = "initial"
+_OPTIONS = ("command", "undo", "timeout", "on_unknown", "pivot", "no_undo")
 OnUnexpected = Literal["record", "hold", "stuck", "fail"]
 
 
@@ -68,7 +66,7 @@ class ProcessFlow:
         self._step_timeout = step_timeout
         self._commands = {wire_name(c): c for c in messages if issubclass(c, Command)}
         self._by = {(t.what, state): t for t in transitions for state in t.when}
-        self._specs: Callable[[str, bytes | None], StepSpec] = lru_cache(1024)(self._spec)
+        self._specs: dict[tuple[Any, ...], StepSpec] = {}
 
     def _bound(self, function: Any) -> Any:
         return function.__get__(self.process, type(self.process))
@@ -202,8 +200,7 @@ class ProcessFlow:
             "no_undo": do.no_undo,
         }
         kept = {name: value for name, value in said.items() if value}
-        note = orjson.dumps({k: v for k, v in asdict(Note(do=kept)).items() if v})
-        start(draft, self._specs(do.name, note), note)
+        start(draft, self._spec_of(do.name, kept), encoded(Note(do=kept)))
 
     def _wrong_with(self, draft: Draft, do: Do[Any]) -> tuple[str, str] | None:
         """Rules of the linter that only show when the action is yielded."""
@@ -229,11 +226,17 @@ class ProcessFlow:
 
     def spec(self, row: StepRow) -> StepSpec:
         """What `Do` said when the step was begun."""
-        note = note_of(row)
-        return self._specs(row.name, orjson.dumps({"do": note.do}))
+        return self._spec_of(row.name, note_of(row).do or {})
 
-    def _spec(self, name: str, note: bytes | None) -> StepSpec:
-        do = orjson.loads(note or b"{}")["do"]
+    def _spec_of(self, name: str, do: Mapping[str, Any]) -> StepSpec:
+        """One value per way of doing a step, made once; the command is no part of it."""
+        key = (name, *(do.get(each) for each in _OPTIONS), *do.get("resend", ()))
+        spec = self._specs.get(key)
+        if spec is None:
+            spec = self._specs[key] = self._spec(name, do)
+        return spec
+
+    def _spec(self, name: str, do: Mapping[str, Any]) -> StepSpec:
         command = self._commands[do["command"]]
         attempts, first, cap = do["resend"]
         timeout, undo = do.get("timeout"), do.get("undo")

@@ -1,6 +1,7 @@
 """The step log: one row per step and phase, and what a row has to remember beside its columns."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -30,14 +31,23 @@ EMPTY = Note()
 
 def note_of(row: StepRow) -> Note:
     """What the row remembers."""
-    return EMPTY if row.error is None else Note(**orjson.loads(row.error))
+    return EMPTY if row.error is None else _decoded(row.error)
+
+
+@lru_cache(4096)  # a transition asks for the note of a row several times
+def _decoded(stored: bytes) -> Note:
+    return Note(**orjson.loads(stored))
 
 
 def noted(row: StepRow, **changes: Any) -> StepRow:
     """The row with a note that differs."""
-    note = replace(note_of(row), **changes)
-    kept = {name: value for name, value in asdict(note).items() if value}
-    return replace(row, error=orjson.dumps(kept) if kept else None)
+    return replace(row, error=encoded(replace(note_of(row), **changes)))
+
+
+def encoded(note: Note) -> bytes | None:
+    """As it is stored: what is not said is left out."""
+    kept = {name: value for name in Note.__slots__ if (value := getattr(note, name))}
+    return orjson.dumps(kept) if kept else None
 
 
 class StepLog:
@@ -46,10 +56,12 @@ class StepLog:
     def __init__(self, rows: "tuple[StepRow, ...] | list[StepRow]") -> None:
         self._rows: dict[tuple[int, Phase], StepRow] = {(row.seq, row.phase): row for row in rows}
         self._changed: dict[tuple[int, Phase], StepRow] = {}
+        self._forwards: list[StepRow] | None = None
 
     def put(self, row: StepRow) -> StepRow:
         """Add a row, or replace that of its place and phase."""
         place = (row.seq, row.phase)
+        self._forwards = None
         self._rows[place] = self._changed[place] = row
         return row
 
@@ -64,8 +76,10 @@ class StepLog:
     @property
     def forwards(self) -> list[StepRow]:
         """Forward rows in the order of starting."""
-        rows = [row for (_, phase), row in self._rows.items() if phase == "forward"]
-        return sorted(rows, key=lambda row: row.seq)
+        if self._forwards is None:
+            rows = [row for row in self._rows.values() if row.phase == "forward"]
+            self._forwards = sorted(rows, key=_place)
+        return self._forwards
 
     @property
     def rows(self) -> tuple[StepRow, ...]:
@@ -76,3 +90,7 @@ class StepLog:
     def changed(self) -> tuple[StepRow, ...]:
         """What was put, as it is now."""
         return tuple(self._changed.values())
+
+
+def _place(row: StepRow) -> int:
+    return row.seq

@@ -165,7 +165,7 @@ def _no_contradiction(world: World) -> bool:
 
 
 def _somebody_moves(world: World) -> bool:
-    if world.status in FINAL or world.status == "stuck":
+    if world.status in FINAL or world.status == "stuck" or world.facts.snapshot.saga.paused:
         return True
     return not world.quiet or bool(world.timers)
 

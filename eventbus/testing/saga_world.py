@@ -142,13 +142,16 @@ class Moves:
     def __call__(self, place: Place) -> Iterator[Move]:
         """Each with what it is called, where it leads, and the rule of the core that it breaks."""
         snapshot = self.machine.snapshots[place.at]
+        paused = snapshot.saga.paused  # what comes is stashed, and no timer fires
         for number in dict.fromkeys(place.flying):
-            yield from self._deliveries(place, number, snapshot)
+            if not (paused and isinstance(self._things[number], Answer | Arrival)):
+                yield from self._deliveries(place, number, snapshot)
         for effect, phase, fence in place.calls:
             yield from self._worked(place, effect, phase, fence, snapshot)
-        for name in sorted(snapshot.timers):
+        for name in () if paused else sorted(snapshot.timers):
             yield from self._fired(place, name, snapshot)
-        yield from self._cancelled(place)
+        if not paused:
+            yield from self._cancelled(place)
         for verb in sorted(place.budgets.verbs):
             spent = place.budgets._replace(verbs=place.budgets.verbs - {verb})
             said = VerbInput(verb, {}, "explorer", "explored")

@@ -93,6 +93,13 @@ def test_nothing_is_found_in_local_steps_calls_and_waits() -> None:
     assert {"completed", "compensated", "compensating"} <= report.statuses
 
 
+def test_nothing_is_found_where_an_operator_pauses() -> None:
+    verbs = ["pause", "resume", "cancel"]
+    report = explore(PlaceOrder, start=START, duplicates=0, cancels=0, verbs=verbs)
+    report.assert_holds()
+    assert {"completed", "compensated"} <= report.statuses
+
+
 def test_nothing_is_found_in_undos_that_wait_for_nobody() -> None:
     explore(Independent, start=START, verbs=["cancel"]).assert_holds()
 
