@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
+from eventbus.errors import ConcurrencyError
 from eventbus.postgres.fate import WITNESS
 from eventbus.postgres.recorded import COLUMNS, event_columns, recorded_of
 from eventbus.postgres.session import Session, only_read_committed
@@ -13,7 +14,6 @@ from eventbus.storage.events import (
     EVERYTHING,
     Append,
     Appended,
-    Expected,
     FeedPage,
     Filter,
     Loaded,
@@ -76,19 +76,15 @@ class PostgresEvents:
         tenant = checked(append)
         await only_read_committed(self._session, "events.append")
         row = await self._written(append, tenant)
-        if row["status"] == "closed":
-            raise closed(append.stream)
-        if row["status"] == "conflict":
-            version: int = row["version"]
-            raise conflict(
-                append, version, await self._winners(append, tenant) if conflicting else ()
-            )
-        repeated = row["status"] == "repeated"
-        if not repeated:
+        try:
+            appended = appended_of(append, row)
+        except ConcurrencyError as error:
+            if conflicting:
+                error.conflicting = await self._winners(append, tenant)
+            raise
+        if not appended.repeated:
             self._keep(append, row)
-        return Appended(
-            version=row["version"], position=Position(row["last_position"]), repeated=repeated
-        )
+        return appended
 
     async def load(self, stream: str, *, kind: str, schema_hash: bytes, tenant: str = "") -> Loaded:
         """Snapshot and tail; version 0 if there is no stream."""
@@ -190,8 +186,8 @@ class PostgresEvents:
             _APPEND.format(schema=self._session.schema),
             tenant,
             append.stream,
-            append.stream.partition("-")[0],
-            _number(append.expected),
+            category_of(append),
+            number_of(append),
             *event_columns(append.messages),
             where="events.append",
         )
@@ -233,5 +229,30 @@ async def read_bound(session: Session) -> ReadBound:
     )
 
 
-def _number(expected: Expected) -> int:
+def appended_of(append: Append, row: Any) -> Appended:
+    """What the head row decided.
+
+    Raises:
+        ConcurrencyError: EB5003.
+        StreamClosedError: EB5014.
+    """
+    if row["status"] == "closed":
+        raise closed(append.stream)
+    if row["status"] == "conflict":
+        raise conflict(append, row["version"])
+    return Appended(
+        version=row["version"],
+        position=Position(row["last_position"]),
+        repeated=row["status"] == "repeated",
+    )
+
+
+def category_of(append: Append) -> str:
+    """What stands before the first `-`."""
+    return append.stream.partition("-")[0]
+
+
+def number_of(append: Append) -> int:
+    """The expected version as the functions of the schema take it."""
+    expected = append.expected
     return expected if isinstance(expected, int) else _EXPECTED[expected]

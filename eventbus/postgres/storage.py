@@ -9,18 +9,21 @@ from typing import Any
 
 from eventbus.errors import Finding
 from eventbus.postgres import retention, sqlalchemy
+from eventbus.postgres.appends import Appends
 from eventbus.postgres.config import PostgresConfig, config_of
 from eventbus.postgres.events import read_bound
 from eventbus.postgres.examination import findings, require_primary
 from eventbus.postgres.inspection import PostgresInspection
 from eventbus.postgres.pools import Pools
 from eventbus.postgres.session import Session
-from eventbus.postgres.transaction import Entry, PostgresTransaction
+from eventbus.postgres.transaction import Entry, PostgresTransaction, refuse_nested
 from eventbus.postgres.upgrade import require_current, upgrade
 from eventbus.postgres.wakeups import Wakeups
 from eventbus.storage import StorageCapabilities, Work
 from eventbus.storage.events import Append, Appended, ReadBound
+from eventbus.storage.merging import Merging
 
+APPENDING = 2  # connections of merged appends
 LATE_HINT_SECONDS = 0.05  # an asyncpg caller commits after our block: hint again then
 
 
@@ -38,6 +41,10 @@ class PostgresStorage:
         self.config: PostgresConfig = config
         self.pools: Pools = Pools(config)
         self.wakeups: Wakeups = Wakeups(self.pools, config.schema)
+        appends = Appends(
+            self._session, self.transaction, pooled=config.pgbouncer, hint=self.wakeups.hint
+        )
+        self._merging = Merging(appends.write, lanes=APPENDING)
         self._late: set[asyncio.TimerHandle] = set()
 
     async def __aenter__(self) -> "PostgresStorage":
@@ -60,8 +67,12 @@ class PostgresStorage:
         for timer in self._late:
             timer.cancel()
         self._late.clear()
+        await self._merging.finish()
         await self.wakeups.stop()
         await self.pools.close()
+
+    def _session(self) -> Session:
+        return Session(self.pools, self.config.schema)
 
     @property
     def capabilities(self) -> StorageCapabilities:
@@ -80,7 +91,7 @@ class PostgresStorage:
 
     def transaction(self) -> AbstractAsyncContextManager[PostgresTransaction]:
         """A transaction of its own; connection and BEGIN come with the first statement."""
-        return Entry(self, Session(self.pools, self.config.schema), self.wakeups.hint)
+        return Entry(self, self._session(), self.wakeups.hint)
 
     @asynccontextmanager
     async def enlist(self, connection: object) -> AsyncIterator[PostgresTransaction]:
@@ -100,18 +111,18 @@ class PostgresStorage:
         self._hint_after_commit(session, resources)
 
     async def append(self, append: Append) -> Appended:
-        """Append in a transaction of its own, for each call; not merged with those of others.
+        """Append in a commit of its own, merged with those of other tasks that wait (S5).
 
         Raises:
             ConcurrencyError, StreamClosedError, StorageError: nothing was written.
             CommitUnknownError: perhaps it stands there; the same ids again settle it.
         """
-        async with self.transaction() as tx:
-            return await tx.events.append(append)
+        refuse_nested(self)
+        return await self._merging.append(append)
 
     async def read_bound(self) -> ReadBound:
         """How far the feed can be read at this moment; changes nothing, and begins nothing."""
-        session = Session(self.pools, self.config.schema)
+        session = self._session()
         try:
             return await read_bound(session)
         finally:

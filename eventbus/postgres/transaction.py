@@ -81,11 +81,8 @@ class Entry(AbstractAsyncContextManager[PostgresTransaction]):
         self._outer: Entry | None = None
 
     async def __aenter__(self) -> PostgresTransaction:
-        self._outer = entry = _open(_innermost.get())
-        while entry is not None:
-            if entry._storage is self._storage:
-                raise _nested()
-            entry = _open(entry._outer)
+        refuse_nested(self._storage)
+        self._outer = _open(_innermost.get())
         _innermost.set(self)
         return PostgresTransaction(self._session, self._resources)
 
@@ -100,6 +97,19 @@ class Entry(AbstractAsyncContextManager[PostgresTransaction]):
             await commit(self._session, self._hint)
         else:
             await roll_back(self._session)
+
+
+def refuse_nested(storage: object) -> None:
+    """Refuse what would wait for a transaction that this task holds.
+
+    Raises:
+        StorageError: EB5002.
+    """
+    entry = _open(_innermost.get())
+    while entry is not None:
+        if entry._storage is storage:
+            raise _nested()
+        entry = _open(entry._outer)
 
 
 def _open(entry: Entry | None) -> Entry | None:

@@ -23,6 +23,7 @@ from eventbus.storage.events import (
     RecordedMessage,
     Snapshot,
 )
+from eventbus.storage.merging import Verdict
 from eventbus.storage.verdicts import WINDOW, checked, closed, conflict, going_out
 
 RETRIES = 1000  # the versions in which an append without a version looks for its own ids
@@ -97,31 +98,31 @@ class SqliteEvents:
             StreamClosedError: EB5014, as well.
             StorageError: EB5015, the arguments.
         """
-        tenant = checked(append)
+        (verdict,) = await self.append_all([append])
+        if isinstance(verdict, ConcurrencyError) and conflicting:
+            after = append.expected if isinstance(append.expected, int) else 0
+            tenant = checked(append)
+            winners = await self.read_stream(append.stream, after=after, tenant=tenant)
+            verdict.conflicting = winners
+        if isinstance(verdict, Exception):
+            raise verdict
+        return verdict
 
-        def write(connection: sqlite3.Connection) -> Appended:
-            head = _head(connection, tenant, append.stream)
-            if head is not None and head.state:
-                raise closed(append.stream)
-            if (again := _repeated(connection, append, head)) is not None:
-                return again
-            version = 0 if head is None else head.version
-            if not _as_expected(append, version):
-                raise conflict(append, version)
-            return _record(connection, append, tenant, head)
+    async def append_all(self, appends: Sequence[Append]) -> Sequence[Verdict]:
+        """A verdict for each, in one call."""
+        tenants = [checked(append) for append in appends]
 
-        try:
-            appended = await self._session.run("events.append", write)
-        except ConcurrencyError as error:
-            if conflicting:
-                after = append.expected if isinstance(append.expected, int) else 0
-                error.conflicting = await self.read_stream(
-                    append.stream, after=after, tenant=tenant
-                )
-            raise
-        if not appended.repeated:
-            self._keep(append, appended)
-        return appended
+        def write(connection: sqlite3.Connection) -> list[Verdict]:
+            return [
+                _decided(connection, append, tenant)
+                for append, tenant in zip(appends, tenants, strict=True)
+            ]
+
+        verdicts = await self._session.run("events.append", write)
+        for append, verdict in zip(appends, verdicts, strict=True):
+            if isinstance(verdict, Appended) and not verdict.repeated:
+                self._keep(append, verdict)
+        return verdicts
 
     async def load(self, stream: str, *, kind: str, schema_hash: bytes, tenant: str = "") -> Loaded:
         """Snapshot and tail; version 0 if there is no stream."""
@@ -253,6 +254,18 @@ def head_of_feed(connection: sqlite3.Connection) -> Position:
 def _head(connection: sqlite3.Connection, tenant: str, stream: str) -> _Head | None:
     row = connection.execute(_HEAD, (tenant, stream)).fetchone()
     return None if row is None else _Head(*row)
+
+
+def _decided(connection: sqlite3.Connection, append: Append, tenant: str) -> Verdict:
+    head = _head(connection, tenant, append.stream)
+    if head is not None and head.state:
+        return closed(append.stream)
+    if (again := _repeated(connection, append, head)) is not None:
+        return again
+    version = 0 if head is None else head.version
+    if not _as_expected(append, version):
+        return conflict(append, version)
+    return _record(connection, append, tenant, head)
 
 
 def _as_expected(append: Append, version: int) -> bool:

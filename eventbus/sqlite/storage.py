@@ -21,12 +21,13 @@ from eventbus.sqlite.failures import SQLITE_FAILURES, translated
 from eventbus.sqlite.inline import InlineWorker
 from eventbus.sqlite.inspection import SqliteInspection
 from eventbus.sqlite.leases import free_all
-from eventbus.sqlite.transaction import Entry
+from eventbus.sqlite.transaction import Entry, refuse_nested
 from eventbus.sqlite.upgrade import require_current, upgrade
 from eventbus.sqlite.wakeups import Wakeups
 from eventbus.sqlite.worker import ThreadWorker, Worker, closed
 from eventbus.storage import StorageCapabilities, Transaction, Work
 from eventbus.storage.events import Append, Appended, ReadBound
+from eventbus.storage.merging import Merging, Verdict
 
 T = TypeVar("T")
 STUCK_SECONDS = 10.0
@@ -67,6 +68,7 @@ class SqliteStorage:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._entered = 0
         self._inspection = SqliteInspection(self)
+        self._merging = Merging(self._append_all, lanes=1)
 
     def _make_worker(self) -> Worker:
         role: Role = "operator" if self._inspect_only else "writer"
@@ -158,6 +160,7 @@ class SqliteStorage:
         self._entered -= 1
         if self._entered:
             return
+        await self._merging.finish()
         self._desk = None
         reader, self._reader = self._reader, None
         try:
@@ -197,14 +200,19 @@ class SqliteStorage:
         )
 
     async def append(self, append: Append) -> Appended:
-        """Append in a transaction of its own.
+        """Append in a commit of its own, grouped with those of other tasks that wait (S7).
 
         Raises:
             ConcurrencyError, StreamClosedError, StorageError: nothing was written.
             CommitUnknownError: perhaps it stands there; the same ids again settle it.
         """
+        refuse_nested(self)
+        self._at_desk()
+        return await self._merging.append(append)
+
+    async def _append_all(self, appends: Sequence[Append]) -> Sequence[Verdict]:
         async with Entry(self, self._at_desk()) as tx:
-            return await tx.events.append(append)
+            return await tx.events.append_all(appends)
 
     async def read_bound(self) -> ReadBound:
         """How far the feed can be read at this moment: to its end, there is one writer."""

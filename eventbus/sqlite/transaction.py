@@ -60,11 +60,8 @@ class Entry(AbstractAsyncContextManager[SqliteTransaction]):
         self._outer: Entry | None = None
 
     async def __aenter__(self) -> SqliteTransaction:
-        self._outer = entry = _open(_innermost.get())
-        while entry is not None:
-            if entry._storage is self._storage:
-                raise _nested()
-            entry = _open(entry._outer)
+        refuse_nested(self._storage)
+        self._outer = _open(_innermost.get())
         _innermost.set(self)
         return SqliteTransaction(self._session)
 
@@ -79,6 +76,19 @@ class Entry(AbstractAsyncContextManager[SqliteTransaction]):
             await self._session.commit()
         else:
             self._session.rollback()
+
+
+def refuse_nested(storage: object) -> None:
+    """Refuse what would wait for a transaction that this task holds.
+
+    Raises:
+        StorageError: EB5002.
+    """
+    entry = _open(_innermost.get())
+    while entry is not None:
+        if entry._storage is storage:
+            raise _nested()
+        entry = _open(entry._outer)
 
 
 def _open(entry: Entry | None) -> Entry | None:

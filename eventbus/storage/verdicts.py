@@ -1,6 +1,6 @@
 """What every store says of an append, and of the log it keeps: one rule for all of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from eventbus.errors import ConcurrencyError, StorageError, StreamClosedError
 from eventbus.message import Message
@@ -43,15 +43,28 @@ def going_out(append: Append, version: int) -> list[Message]:
         append: that was written.
         version: of the stream, now.
     """
-    first = version - len(append.messages) + 1
-    versions = {message.id: first + place for place, message in enumerate(append.messages)}
-    return [_told(each, append.stream, versions.get(each.id)) for each in append.publish]
+    before = version - len(append.messages)
+    return [
+        _told(message, {"sequence": f"{before + place:020d}"} if place else {})
+        for place, message in places(append)
+    ]
 
 
-def _told(message: Message, stream: str, version: int | None) -> Message:
-    headers = {**message.headers, "subject": stream}
-    if version is not None:
-        headers["sequence"] = f"{version:020d}"
+def places(append: Append) -> list[tuple[int, Message]]:
+    """What an append publishes, told its stream, and its place among what is recorded, from 1.
+
+    For who does not know the version yet; 0: it is not recorded itself.
+    """
+    numbers = {message.id: place for place, message in enumerate(append.messages, 1)}
+    return [
+        (numbers.get(message.id, 0), _told(message, {"subject": append.stream}))
+        for message in append.publish
+    ]
+
+
+def _told(message: Message, more: Mapping[str, str]) -> Message:
+    if not more:
+        return message
     return Message(
         id=message.id,
         type=message.type,
@@ -59,7 +72,7 @@ def _told(message: Message, stream: str, version: int | None) -> Message:
         topic=message.topic,
         payload=message.payload,
         key=message.key,
-        headers=headers,
+        headers={**message.headers, **more},
     )
 
 

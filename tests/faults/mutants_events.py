@@ -1,11 +1,14 @@
 """Mutants of the event log on SQLite: one seam each, with the test that must see it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from eventbus.sqlite import events
+from eventbus.sqlite.rows import outgoing_row
+from eventbus.storage import merging
 from eventbus.storage.events import Append, Appended
-from tests.faults.mutants_storage import Mutant, Patch, instead, text
+from tests.faults.mutants_storage import Mutant, Patch, both, instead, text
 
 
 def _always(_: Any) -> Callable[..., bool]:
@@ -84,6 +87,40 @@ def _unchecked(_: Any) -> Callable[..., str]:
     return checked
 
 
+def _published_by_losers(real: Any) -> Any:
+    async def append_all(self: Any, appends: Any) -> Any:
+        for append in appends:
+            self._session.buffer.now += [outgoing_row(each) for each in append.publish]
+        return await real(self, [replace(append, publish=()) for append in appends])
+
+    return append_all
+
+
+def _forgets_where_it_began(real: Any) -> Any:
+    def keep(self: Any, append: Any, appended: Any) -> None:
+        real(self, append, appended)
+        self._session.appended_after = None
+
+    return keep
+
+
+def _none_waits(_: Any) -> Any:
+    def take(self: merging.Merging) -> Any:
+        batch = [each for each in self._queue if not each.verdict.cancelled()]
+        self._queue.clear()
+        return batch[::-1]
+
+    return take
+
+
+def _first_verdict(real: Any) -> Any:
+    async def verdicts(self: merging.Merging, batch: Any) -> Any:
+        found = await real(self, batch)
+        return [found[0]] * len(found)
+
+    return verdicts
+
+
 _TABLE: Mapping[str, Sequence[tuple[str, Patch, str, Mapping[str, object]]]] = {
     "EventSuite": [
         (
@@ -118,7 +155,10 @@ _TABLE: Mapping[str, Sequence[tuple[str, Patch, str, Mapping[str, object]]]] = {
         ),
         (
             "arguments are not checked",
-            instead(events, "checked", _unchecked),
+            both(
+                instead(events, "checked", _unchecked),
+                instead(merging, "checked", _unchecked),
+            ),
             "test_arguments_that_no_stream_can_take_are_refused",
             {},
         ),
@@ -182,8 +222,20 @@ _TABLE: Mapping[str, Sequence[tuple[str, Patch, str, Mapping[str, object]]]] = {
             "test_what_goes_out_says_which_version_of_which_stream",
             {},
         ),
+        (
+            "outbox rows of a loser are written",
+            instead(events.SqliteEvents, "append_all", _published_by_losers),
+            "test_who_loses_gets_the_events_of_the_winner_and_may_go_on",
+            {},
+        ),
     ],
     "FeedSuite": [
+        (
+            "a transaction reads what it may yet undo",
+            instead(events.SqliteEvents, "_keep", _forgets_where_it_began),
+            "test_what_this_transaction_appended_is_not_in_it_yet",
+            {},
+        ),
         (
             "positions come again",
             instead(events, "head_of_feed", _highest_left),
@@ -218,6 +270,20 @@ _TABLE: Mapping[str, Sequence[tuple[str, Patch, str, Mapping[str, object]]]] = {
             "a page begins with the last one's end",
             text(events, "position > :after", "position >= :after", "_FEED"),
             "test_it_has_everything_once_in_the_order_of_positions",
+            {},
+        ),
+    ],
+    "MergedAppendSuite": [
+        (
+            "a stream is twice in a call, the last first",
+            instead(merging.Merging, "_take", _none_waits),
+            "test_appends_to_one_stream_go_in_the_order_in_which_they_came",
+            {},
+        ),
+        (
+            "all callers get the first verdict",
+            instead(merging.Merging, "_verdicts", _first_verdict),
+            "test_each_caller_has_its_own_verdict",
             {},
         ),
     ],

@@ -94,40 +94,40 @@ BEGIN
   server_started := pg_postmaster_start_time();
 END $$;
 
+-- The head row decides: ok, conflict, closed, or repeated if the same ids stand there already.
 -- _expected: >= 0 exact, -1 absent, -2 any, -3 present. Verdicts are rows, never exceptions: the
 -- transaction lives on. Losers are decided before any position is drawn.
-CREATE FUNCTION {schema}.append(
-  _tenant text, _name text, _category text, _expected bigint, _types text[], _ids uuid[],
-  _datas bytea[], _metas bytea[], _schemas smallint[], _correlations uuid[], _causations uuid[],
-  OUT status text, OUT version bigint, OUT last_position bigint) LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION {schema}.decide_append(
+  _tenant text, _name text, _category text, _expected bigint, _ids uuid[], _floor bigint,
+  OUT status text, OUT head bigint, OUT version bigint, OUT last_position bigint)
+  LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
-DECLARE
-  _n int := cardinality(_types); _stream bigint; _v bigint; _state smallint; _floor bigint;
-  _after bigint; _seen uuid[];
+DECLARE _n int := cardinality(_ids); _v bigint; _state smallint; _low bigint; _after bigint; _seen uuid[];
 BEGIN
   IF _expected IN (-1, 0) THEN
     INSERT INTO {schema}.streams (tenant, name, category, version, floor_pos)
-      VALUES (_tenant, _name, _category, _n, (SELECT last_value FROM {schema}.position_seq))
-      ON CONFLICT (tenant, name) DO NOTHING RETURNING stream_id, version INTO _stream, _v;
+      VALUES (_tenant, _name, _category, _n, _floor)
+      ON CONFLICT (tenant, name) DO NOTHING RETURNING stream_id, version INTO head, _v;
   ELSIF _expected = -2 THEN
     INSERT INTO {schema}.streams AS t (tenant, name, category, version, floor_pos)
-      VALUES (_tenant, _name, _category, _n, (SELECT last_value FROM {schema}.position_seq))
+      VALUES (_tenant, _name, _category, _n, _floor)
       ON CONFLICT (tenant, name) DO UPDATE SET version = t.version + _n WHERE t.state = 0
-      RETURNING t.stream_id, t.version INTO _stream, _v;
+      RETURNING t.stream_id, t.version INTO head, _v;
   ELSE
     UPDATE {schema}.streams t SET version = t.version + _n
      WHERE t.tenant = _tenant AND t.name = _name AND t.state = 0
        AND (_expected = -3 OR t.version = _expected)
-     RETURNING t.stream_id, t.version INTO _stream, _v;
+     RETURNING t.stream_id, t.version INTO head, _v;
   END IF;
-  IF _stream IS NULL THEN
-    SELECT t.stream_id, t.version, t.state INTO _stream, _v, _state
+  status := 'ok'; version := _v;
+  IF head IS NULL THEN
+    SELECT t.stream_id, t.version, t.state INTO head, _v, _state
       FROM {schema}.streams t WHERE t.tenant = _tenant AND t.name = _name;
     version := coalesce(_v, 0);
     status := CASE WHEN _state > 0 THEN 'closed' ELSE 'conflict' END;
     IF _state = 0 AND _expected >= -1 THEN  -- the same ids stand there: a retry
       SELECT array_agg(e.event_id ORDER BY e.version), max(e.position) INTO _seen, last_position
-        FROM {schema}.events e WHERE e.stream_id = _stream
+        FROM {schema}.events e WHERE e.stream_id = head
          AND e.version > greatest(_expected, 0) AND e.version <= greatest(_expected, 0) + _n;
       IF _seen = _ids THEN
         status := 'repeated'; version := greatest(_expected, 0) + _n;
@@ -135,34 +135,108 @@ BEGIN
         last_position := NULL;
       END IF;
     END IF;
-    RETURN;
-  END IF;
-  IF _expected < -1 AND _v > _n THEN  -- whoever wrote them first has ended: we hold the head
-    SELECT t.floor_pos INTO _floor FROM {schema}.streams t WHERE t.stream_id = _stream;
+  ELSIF _expected < -1 AND _v > _n THEN  -- whoever wrote them first has ended: we hold the head
+    SELECT t.floor_pos INTO _low FROM {schema}.streams t WHERE t.stream_id = head;
     SELECT e.version - 1 INTO _after FROM {schema}.events e
-     WHERE e.stream_id = _stream AND e.position > _floor AND e.version > _v - _n - 1000
+     WHERE e.stream_id = head AND e.position > _low AND e.version > _v - _n - 1000
        AND e.version <= _v - _n AND e.event_id = _ids[1]
      ORDER BY e.version DESC LIMIT 1;
-    SELECT array_agg(e.event_id ORDER BY e.version), max(e.position) INTO _seen, last_position
-      FROM {schema}.events e WHERE e.stream_id = _stream
-       AND e.version > _after AND e.version <= _after + _n;
-    IF _seen = _ids THEN
-      UPDATE {schema}.streams t SET version = t.version - _n WHERE t.stream_id = _stream;
-      status := 'repeated'; version := _after + _n;
-      RETURN;
+    IF _after IS NOT NULL THEN
+      SELECT array_agg(e.event_id ORDER BY e.version), max(e.position) INTO _seen, last_position
+        FROM {schema}.events e WHERE e.stream_id = head
+         AND e.version > _after AND e.version <= _after + _n;
+      IF _seen = _ids THEN
+        UPDATE {schema}.streams t SET version = t.version - _n WHERE t.stream_id = head;
+        status := 'repeated'; version := _after + _n;
+      ELSE
+        last_position := NULL;
+      END IF;
     END IF;
+  END IF;
+END $$;
+
+CREATE FUNCTION {schema}.append(
+  _tenant text, _name text, _category text, _expected bigint, _types text[], _ids uuid[],
+  _datas bytea[], _metas bytea[], _schemas smallint[], _correlations uuid[], _causations uuid[],
+  OUT status text, OUT version bigint, OUT last_position bigint) LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE _n int := cardinality(_types); _stream bigint;
+BEGIN
+  SELECT d.status, d.head, d.version, d.last_position
+    INTO status, _stream, version, last_position
+    FROM {schema}.decide_append(_tenant, _name, _category, _expected, _ids,
+                                (SELECT last_value FROM {schema}.position_seq)) d;
+  IF status <> 'ok' THEN
+    RETURN;
   END IF;
   PERFORM {schema}.enter_append();
   WITH ins AS (
     INSERT INTO {schema}.events (position, stream_id, version, event_id, correlation_id,
                                  causation_id, schema_version, type, tenant, stream, data, meta)
-    SELECT nextval('{schema}.position_seq'), _stream, _v - _n + u.o, u.i, u.cr, u.cs, u.s, u.t,
+    SELECT nextval('{schema}.position_seq'), _stream, version - _n + u.o, u.i, u.cr, u.cs, u.s, u.t,
            _tenant, _name, u.d, u.m
       FROM (SELECT * FROM unnest(_types, _ids, _datas, _metas, _schemas, _correlations, _causations)
             WITH ORDINALITY x(t, i, d, m, s, cr, cs, o) ORDER BY o) u
     RETURNING position)
   SELECT max(position) INTO last_position FROM ins;
-  status := 'ok'; version := _v;
+END $$;
+
+-- Appends of different streams in one commit, a verdict each; outbox rows of the winners, last.
+-- Heads are locked in the order of their names, which is the same for all callers.
+CREATE FUNCTION {schema}.append_many(
+  _tenants text[], _names text[], _categories text[], _expected bigint[], _counts int[],
+  _requests int[], _numbers int[], _types text[], _ids uuid[], _datas bytea[], _metas bytea[],
+  _schemas smallint[], _correlations uuid[], _causations uuid[],
+  _o_request int[], _o_place int[], _o_part smallint[], _o_id text[], _o_type text[], _o_source text[],
+  _o_topic text[], _o_key text[], _o_headers bytea[], _o_payload bytea[])
+  RETURNS TABLE (status text, version bigint, last_position bigint) LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+  _n int := cardinality(_names); _k int; _from int; _one record; _won boolean := false;
+  _floor bigint := (SELECT last_value FROM {schema}.position_seq);
+  _blank bigint[] := array_fill(NULL::bigint, ARRAY[_n]);
+  _status text[] := array_fill(NULL::text, ARRAY[_n]);
+  _streams bigint[] := _blank; _versions bigint[] := _blank; _lasts bigint[] := _blank;
+BEGIN
+  FOR _k, _from IN
+    SELECT o, e - n FROM (
+      SELECT o::int, n, sum(n) OVER (ORDER BY o) AS e, t, s
+        FROM unnest(_tenants, _names, _counts) WITH ORDINALITY q(t, s, n, o)) q
+     ORDER BY t COLLATE "C", s COLLATE "C"
+  LOOP
+    SELECT * INTO _one FROM {schema}.decide_append(
+      _tenants[_k], _names[_k], _categories[_k], _expected[_k],
+      _ids[_from + 1 : _from + _counts[_k]], _floor);
+    _status[_k] := _one.status; _streams[_k] := _one.head; _versions[_k] := _one.version;
+    _lasts[_k] := _one.last_position; _won := _won OR _one.status = 'ok';
+  END LOOP;
+  IF NOT _won THEN
+    RETURN QUERY SELECT _status[g], _versions[g], _lasts[g] FROM generate_series(1, _n) g;
+    RETURN;
+  END IF;
+  PERFORM {schema}.enter_append();
+  RETURN QUERY WITH ins AS (
+    INSERT INTO {schema}.events (position, stream_id, version, event_id, correlation_id,
+                                 causation_id, schema_version, type, tenant, stream, data, meta)
+    SELECT nextval('{schema}.position_seq'), _streams[e.r], _versions[e.r] - _counts[e.r] + e.n,
+           e.i, e.cr, e.cs, e.sv, e.ty, _tenants[e.r], _names[e.r], e.d, e.m
+      FROM (SELECT * FROM unnest(_requests, _numbers, _types, _ids, _datas, _metas, _schemas,
+                                 _correlations, _causations)
+              WITH ORDINALITY x(r, n, ty, i, d, m, sv, cr, cs, o)
+             WHERE _status[r] = 'ok' ORDER BY o) e
+    RETURNING stream_id, position),
+    last AS (SELECT stream_id, max(position) AS position FROM ins GROUP BY stream_id)
+  SELECT _status[g], _versions[g], coalesce(last.position, _lasts[g])
+    FROM generate_series(1, _n) g LEFT JOIN last ON last.stream_id = _streams[g] ORDER BY g;
+  INSERT INTO {schema}.outbox (part, message_id, type, source, topic, key, headers, payload)
+  SELECT pt, mi, ty, so, tp, ky, CASE WHEN c = 0 THEN hd ELSE  -- its version, as the last header
+           substr(hd, 1, length(hd) - 1) || convert_to(
+             ',"sequence":"' || lpad((_versions[r] - _counts[r] + c)::text, 20, '0') || '"}', 'UTF8')
+         END, pl
+    FROM (SELECT * FROM unnest(_o_request, _o_place, _o_part, _o_id, _o_type, _o_source, _o_topic, _o_key,
+                               _o_headers, _o_payload)
+            WITH ORDINALITY x(r, c, pt, mi, ty, so, tp, ky, hd, pl, o)
+           WHERE _status[r] = 'ok' ORDER BY o) u;
 END $$;
 
 -- The head, then the snapshot (type NULL), then the tail.

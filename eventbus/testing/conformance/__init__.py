@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from eventbus.testing.conformance.inbox import InboxSuite
     from eventbus.testing.conformance.inspection import InspectionSuite
     from eventbus.testing.conformance.leases import LeaseSuite
+    from eventbus.testing.conformance.merged import MergedAppendSuite
     from eventbus.testing.conformance.outbox import OutboxSuite
     from eventbus.testing.conformance.parking import ParkingSuite
     from eventbus.testing.conformance.projections import ProjectionSuite
@@ -33,6 +34,7 @@ __all__ = [
     "InboxSuite",
     "InspectionSuite",
     "LeaseSuite",
+    "MergedAppendSuite",
     "OutboxSuite",
     "ParkingSuite",
     "ProjectionSuite",
@@ -56,6 +58,7 @@ if not TYPE_CHECKING:  # lazy, so that pytest can rewrite the asserts of a suite
         "InboxSuite": "inbox",
         "InspectionSuite": "inspection",
         "LeaseSuite": "leases",
+        "MergedAppendSuite": "merged",
         "OutboxSuite": "outbox",
         "ParkingSuite": "parking",
         "ProjectionSuite": "projections",

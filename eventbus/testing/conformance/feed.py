@@ -148,6 +148,8 @@ class FeedSuite:
                 if page.read_to == after and last:
                     return found
                 last = writing == 0
+                if page.read_to == after:
+                    await storage.wait("events", at_most=timedelta(milliseconds=20))
                 after = page.read_to
 
         *_, found = await at_once(*(wrapped(write, number) for number in range(WRITERS)), read())
