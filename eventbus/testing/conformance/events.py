@@ -233,8 +233,8 @@ class EventSuite:
             for message in await waiting(storage)  # in any order: their keys differ
         }
         versions = (f"{2:020d}", f"{3:020d}", None)
-        sent = (each.id for each in (*messages, other))
-        assert told == {id: (name, version) for id, version in zip(sent, versions, strict=True)}
+        sent = (one.id for one in (*messages, other))
+        assert told == {each: (name, version) for each, version in zip(sent, versions, strict=True)}
         assert of(await stream(storage, name))[1:] == messages  # as they were encoded
 
     async def test_a_load_is_the_snapshot_and_what_came_after(self, storage: Storage) -> None:
