@@ -9,7 +9,6 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import PydanticUndefined
 
 from eventbus.errors import WiringError
 from eventbus.event import TypedMessage
@@ -68,7 +67,7 @@ def _fields(cls: type[BaseModel]) -> dict[str, Any]:
     return {
         field.alias or name: _value(field.annotation)
         for name, field in cls.model_fields.items()
-        if field.default is PydanticUndefined and field.default_factory is None
+        if field.is_required()
     }
 
 
