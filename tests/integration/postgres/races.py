@@ -32,9 +32,11 @@ async def waiting(storage: PostgresStorage, *, for_what: str = "transactionid") 
             pass
 
 
-async def done_or_waiting(task: "asyncio.Task[Any]", storage: PostgresStorage) -> None:
+async def done_or_waiting(
+    task: "asyncio.Task[Any]", storage: PostgresStorage, *, for_what: str = "transactionid"
+) -> None:
     """Until it is done, or waits for a lock."""
-    lock = asyncio.create_task(waiting(storage), name="lock:1")
+    lock = asyncio.create_task(waiting(storage, for_what=for_what), name="lock:1")
     await asyncio.wait([task, lock], return_when=asyncio.FIRST_COMPLETED)
     lock.cancel()
     await asyncio.wait([lock])
