@@ -220,9 +220,7 @@ class SagaRaces:
 
         async def claim() -> Sequence[Call]:
             async with other.transaction() as tx:
-                return await tx.sagas.claim_calls(
-                    [(record.saga, 1)], owner="b", ttl=SOON, limit=5
-                )
+                return await tx.sagas.claim_calls([(record.saga, 1)], owner="b", ttl=SOON, limit=5)
 
         async with one.transaction() as tx:
             asked = [(record.saga, 1)]
