@@ -1,14 +1,12 @@
 """Every hot statement goes by its index, with 100,000 rows, whether statistics are there or not."""
 
-import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 import pytest
 
 from eventbus.postgres import PostgresStorage, inbox, leases, outbox, parking
-from eventbus.postgres.pools import Role
 from tests.conformance.postgres import database, entered
+from tests.integration.postgres.plans import Plan, wrong_plans
 
 ROWS = 100_000
 PARTS = f"ARRAY{list(range(64))}::smallint[]"
@@ -18,7 +16,6 @@ SOME = (
 IDS = "ARRAY[gen_random_uuid()], ARRAY[current_date]"
 READ = {"limit": 500, "per_part": 200}
 
-Plan = tuple[str, Mapping[str, int], str, str, Role, set[str]]
 PLANS: Mapping[str, Plan] = {
     "outbox.read": (
         *(outbox._READ, READ, "smallint[], bigint", f"{PARTS}, 7", "control"),
@@ -122,32 +119,7 @@ async def test_hot_statements_go_by_their_indexes(filled: PostgresStorage) -> No
         )
     large = {"outbox", "outbox_scheduled", "parked", "parked_keys", "attempts"}
     large |= {row["name"].removeprefix(f"{schema}.") for row in days}
-    wrong = {}
-    for name, (statement, limits, types, values, role, wanted) in PLANS.items():
-        sql = statement.format(schema=schema, **limits)
-        async with filled.pools.connecting(role) as connection:
-            await connection.execute("SET plan_cache_mode = force_generic_plan")
-            await connection.execute(f"PREPARE asked ({types}) AS {sql}")
-            text = await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE asked ({values})")
-            await connection.execute("DEALLOCATE asked; RESET plan_cache_mode")
-        nodes = list(_nodes(json.loads(text)[0]["Plan"]))
-        indexes = {node["Index Name"] for node in nodes if "Index Name" in node}
-        scanned = {node["Relation Name"] for node in nodes if node["Node Type"] == "Seq Scan"}
-        missing = {one for one in wanted if not any(_like(one, index) for index in indexes)}
-        if missing or scanned & large:  # days without a row may be read as they like
-            wrong[name] = (f"scanned {scanned}, without {missing}", text)
-    assert wrong == {}
-
-
-def _like(wanted: str, index: str) -> bool:
-    return index.startswith(wanted[:-1]) if wanted.endswith("*") else index == wanted
-
-
-def _nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    yield plan
-    below: Sequence[Mapping[str, Any]] = plan.get("Plans", ())
-    for one in below:
-        yield from _nodes(one)
+    assert await wrong_plans(filled, PLANS, large) == {}
 
 
 FILL = f"""
