@@ -8,8 +8,10 @@ from typing import Any
 
 from eventbus.errors import WiringError
 from eventbus.event import Event, Reply, TypedMessage, Undone
-from eventbus.saga.definition import Definition, Route
-from eventbus.saga.steps import Saga, definition_of
+from eventbus.saga.definition import Definition, Route, definition_of
+from eventbus.saga.lint import refuse
+from eventbus.saga.process import Process
+from eventbus.saga.steps import Saga
 from eventbus.storage.sagas import SagaRecord
 
 REPLIES = ".replies"
@@ -79,7 +81,8 @@ class Family:
 
 def is_saga(thing: object) -> bool:
     """Whether a thing that was handed over is a saga class."""
-    return isinstance(thing, type) and issubclass(thing, Saga) and thing is not Saga
+    front_ends = (Saga, Process)
+    return isinstance(thing, type) and issubclass(thing, front_ends) and thing not in front_ends
 
 
 def sagas_in(things: Iterable[object]) -> Sequence[type[Any]]:
@@ -99,12 +102,13 @@ def families(classes: Iterable[type[Any]]) -> dict[str, Family]:
     """By name.
 
     Raises:
-        WiringError: EB7060, two classes are the same version of one saga; or what the definition
-            says.
+        WiringError: EB1230, a class cannot be read; EB1232, it has errors; EB7060, two classes are
+            the same version of one saga.
     """
     found: dict[str, dict[int, Definition]] = {}
     for cls in classes:
         definition = definition_of(cls)
+        refuse(definition)
         versions = found.setdefault(definition.saga, {})
         other = versions.setdefault(definition.version, definition)
         if other is not definition:
