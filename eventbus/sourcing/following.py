@@ -26,6 +26,7 @@ log: logging.Logger = logging.getLogger("eventbus.sourcing")
 PAGE = 2000  # events
 REST_SECONDS = 0.25
 TROUBLED_SECONDS = 2.0
+_REFUSED = frozenset({"EB5202", "EB6003"})
 PARKED_SECONDS = 0.5  # between two looks for what is due
 
 
@@ -65,6 +66,7 @@ class Following:
         self._coming: tuple[Position, asyncio.Task[FeedPage]] | None = None
         self._server: datetime | None = None
         self._runs = False
+        self._refused = False  # until an operator, or other code, puts it right
         self._busy = False
         self._look_at = 0.0  # when to look for parked sequences that are due
 
@@ -100,8 +102,10 @@ class Following:
         """Whether everything recorded is written, and nothing parked is due."""
         if not self._runs:
             return True
-        if self._busy or self._version is None:
-            return self.trouble is not None and not self._busy
+        if self._refused:
+            return True
+        if self._busy or self._version is None or not self._holdings.sure:
+            return False
         shards = self._holdings.shards
         if self._holdings.paused or not shards:
             return True
@@ -139,10 +143,11 @@ class Following:
         except StorageError as error:
             await self._begin_anew()
             self.trouble = None if isinstance(error, CommitUnknownError) else error.what
+            self._refused = error.code in _REFUSED
             log.warning("projection %s waits: %s", self.definition.name, error)
             return 0
         else:
-            self.trouble = None
+            self.trouble, self._refused = None, False
             return moved
         finally:
             self._busy = False

@@ -24,6 +24,7 @@ class Holdings:
     def __init__(self, storage: Storage, definition: Definition) -> None:
         self.shards: list[Shard] = []
         self.paused: bool = False
+        self.sure: bool = False  # of what is held: nothing was refused since
         self._storage = storage
         self._definition = definition
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
@@ -55,18 +56,20 @@ class Holdings:
                 leases = leases[:share]
             elif len(leases) < share:
                 leases += await self._taken(tx, version, leases, share - len(leases))
+            self._leases = [*{one.name: one for one in (*self._leases, *leases)}.values()]
+            # from here on they may be ours, whatever becomes of the commit: renewing will tell
             known = {shard.lease.name: shard for shard in self.shards}
             shards = [
                 known.get(lease.name) or await loaded(tx, self._definition, version, lease)
                 for lease in leases
             ]
-        self.shards, self._leases, self.paused = shards, leases, paused
+        self.shards, self._leases, self.paused, self.sure = shards, leases, paused, True
         self._renew_at = now + (RENEW_SECONDS if leases else LOOK_SECONDS)
         return True
 
     def doubt(self) -> None:
         """Something was refused: the leases are renewed, and what they guard is read anew."""
-        self.shards = []
+        self.shards, self.sure = [], False
         self._renew_at = 0.0
 
     async def give_back(self) -> None:

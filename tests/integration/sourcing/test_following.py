@@ -24,7 +24,7 @@ def lasting(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"{server}?schema={unique('log')}"
 
 
-async def _bus(url: str, *projections: object) -> EventBus:
+async def bus_of(url: str, *projections: object) -> EventBus:
     bus = EventBus("memory://", storage=url, handlers=projections)
     await bus.upgrade()
     return bus
@@ -32,7 +32,7 @@ async def _bus(url: str, *projections: object) -> EventBus:
 
 async def test_what_is_recorded_is_in_the_read_model(url: str) -> None:
     revenue = Sum()
-    async with await _bus(url, revenue.projection()) as bus:
+    async with await bus_of(url, revenue.projection()) as bus:
         position = await sell(bus, ("UK", 5), ("FR", 7), ("UK", 1))
         await bus.projections.wait(revenue.name, position)
         assert await revenue.rows(bus) == {"UK": (2, 6), "FR": (1, 7)}
@@ -44,7 +44,7 @@ async def test_what_is_recorded_is_in_the_read_model(url: str) -> None:
 
 async def test_a_row_is_deleted_and_begins_anew(url: str) -> None:
     revenue = Sum()
-    async with await _bus(url, revenue.projection()) as bus:
+    async with await bus_of(url, revenue.projection()) as bus:
         await sell(bus, ("UK", 5))
         gone = Withdrawn(order_id="UK-0", country="UK")
         await bus.events.append(stream_of("UK"), [gone], expected="any", publish=False)
@@ -57,19 +57,19 @@ async def test_a_row_is_deleted_and_begins_anew(url: str) -> None:
 
 async def test_it_goes_on_where_it_stood(lasting: str) -> None:
     revenue = Sum()
-    async with await _bus(lasting, revenue.projection()) as bus:
+    async with await bus_of(lasting, revenue.projection()) as bus:
         await sell(bus, ("UK", 5))
         await bus.until_idle()
-    async with (await _bus(lasting)).client() as bus:
+    async with (await bus_of(lasting)).client() as bus:
         await bus.events.append(stream_of("UK"), [_placed("UK", 2)], expected="any", publish=False)
-    async with await _bus(lasting, revenue.projection()) as bus:
+    async with await bus_of(lasting, revenue.projection()) as bus:
         await bus.until_idle()
         assert await revenue.rows(bus) == {"UK": (2, 7)}
 
 
 async def test_thousands_of_events_are_summed(url: str) -> None:
     revenue = Sum(shards=3)
-    async with await _bus(url, revenue.projection()) as bus:
+    async with await bus_of(url, revenue.projection()) as bus:
         sums = await sell_many(bus, 3000)
         await bus.until_idle()
         assert await revenue.rows(bus) == sums
@@ -80,7 +80,7 @@ async def test_thousands_of_events_are_summed(url: str) -> None:
 async def test_a_failing_event_parks_its_row_and_the_others_go_on(url: str) -> None:
     revenue = Sum()
     revenue.refused = {13}
-    async with await _bus(url, revenue.projection()) as bus:
+    async with await bus_of(url, revenue.projection()) as bus:
         last = await sell(bus, ("UK", 1), ("UK", 13), ("FR", 2), ("UK", 3), ("FR", 4))
         await bus.until_idle()
         await sell(bus, ("UK", 5))
@@ -112,7 +112,7 @@ async def test_a_failing_event_parks_its_row_and_the_others_go_on(url: str) -> N
 async def test_what_keeps_failing_is_a_dead_letter_and_is_redriven_in_order(url: str) -> None:
     revenue = Sum()
     revenue.refused = {13}
-    async with await _bus(url, revenue.projection()) as bus:
+    async with await bus_of(url, revenue.projection()) as bus:
         await sell(bus, ("UK", 13), ("UK", 3))
         await bus.until_idle()
         (head, _) = await bus.parked.list()
@@ -129,7 +129,7 @@ async def test_what_keeps_failing_is_a_dead_letter_and_is_redriven_in_order(url:
 async def test_a_parked_event_that_fails_again_is_tried_later(url: str) -> None:
     revenue = Sum()
     revenue.refused = {13, 14}
-    async with await _bus(url, revenue.projection()) as bus:
+    async with await bus_of(url, revenue.projection()) as bus:
         await sell(bus, ("UK", 13), ("UK", 3), ("UK", 14))
         await bus.until_idle()
         revenue.refused = {14}
@@ -142,12 +142,45 @@ async def test_a_parked_event_that_fails_again_is_tried_later(url: str) -> None:
         assert await revenue.rows(bus) == {"UK": (2, 16)}
 
 
+async def test_who_takes_over_knows_which_rows_are_held_back(lasting: str) -> None:
+    revenue = Sum()
+    revenue.refused = {13}
+    async with await bus_of(lasting, revenue.projection()) as bus:
+        await sell(bus, ("UK", 13))
+        await bus.until_idle()
+    revenue.refused = set()
+    async with await bus_of(lasting, revenue.projection()) as bus:
+        await sell(bus, ("UK", 3), ("FR", 1))
+        await bus.until_idle()
+        assert await revenue.rows(bus) == {"FR": (1, 1)}
+
+
+async def test_two_workers_share_the_shards_and_each_event_counts_once(lasting: str) -> None:
+    if lasting.startswith("sqlite"):
+        pytest.skip("capability shared: one process owns the file")
+    revenue = Sum(shards=4)
+    first, second = (
+        await bus_of(lasting, revenue.projection()),
+        await bus_of(lasting, revenue.projection()),
+    )
+    async with first, second:
+        sums = await sell_many(first, 2000)
+        await until(lambda: _rows_are(revenue, first, sums))
+        more = await sell_many(second, 500)
+        wanted = {
+            country: (sums.get(country, (0, 0))[0] + orders, sums.get(country, (0, 0))[1] + cents)
+            for country, (orders, cents) in more.items()
+        }
+        await until(lambda: _rows_are(revenue, second, sums | wanted))
+        assert (await first.projections.status(revenue.name)).parked == 0
+
+
 async def test_an_event_that_cannot_be_decoded_parks_its_stream(url: str) -> None:
     class Older(Event, type="shop.order-placed"):
         order_id: str
 
     revenue = Sum()
-    bus = await _bus(url, revenue.projection())
+    bus = await bus_of(url, revenue.projection())
     async with bus.client():
         async with bus.transaction() as tx:
             await tx.append(stream_of("UK"), [_placed("UK", 1)], expected="any", publish=False)
@@ -165,7 +198,7 @@ async def test_an_event_that_cannot_be_decoded_parks_its_stream(url: str) -> Non
 
 async def test_a_value_that_fits_no_column_parks_its_row(url: str) -> None:
     revenue = Sum()
-    async with await _bus(url, revenue.projection()) as bus:
+    async with await bus_of(url, revenue.projection()) as bus:
         await sell(bus, ("UK", 2**62), ("UK", 2**62), ("FR", 1))
         await bus.until_idle()
         assert await revenue.rows(bus) == {"UK": (1, 2**62), "FR": (1, 1)}
@@ -176,7 +209,7 @@ async def test_a_value_that_fits_no_column_parks_its_row(url: str) -> None:
 async def test_a_parked_event_whose_stream_was_cut_is_a_failure_too(url: str) -> None:
     revenue = Sum()
     revenue.refused = {13}
-    async with await _bus(url, revenue.projection()) as bus:
+    async with await bus_of(url, revenue.projection()) as bus:
         await sell(bus, ("UK", 13))
         await bus.until_idle()
         assert bus.storage is not None
@@ -190,7 +223,7 @@ async def test_a_parked_event_whose_stream_was_cut_is_a_failure_too(url: str) ->
 
 async def test_the_general_form_writes_in_the_transaction_of_its_checkpoint(url: str) -> None:
     journal = Journal()
-    bus = await _bus(url, journal)
+    bus = await bus_of(url, journal)
     async with bus.client():
         await journal.create(bus)
     async with bus:
@@ -207,7 +240,7 @@ async def test_the_general_form_writes_in_the_transaction_of_its_checkpoint(url:
 async def test_effects_begin_with_the_first_version_and_not_in_the_past(lasting: str) -> None:
     journal, broker = Journal(), MemoryBroker()
     journal.announces = Withdrawn
-    async with (await _bus(lasting, journal)).client() as bus:
+    async with (await bus_of(lasting, journal)).client() as bus:
         await journal.create(bus)
         await sell(bus, ("UK", 1), ("UK", 2))
     bus = EventBus(MemoryTransport(broker), storage=lasting, handlers=[journal])
@@ -222,7 +255,7 @@ async def test_effects_begin_with_the_first_version_and_not_in_the_past(lasting:
 
 async def test_waiting_for_what_is_not_there_says_why(url: str) -> None:
     revenue = Sum()
-    bus = await _bus(url, revenue.projection())
+    bus = await bus_of(url, revenue.projection())
     async with bus.client():
         position = await sell(bus, ("UK", 5))
         with pytest.raises(ProjectionError) as caught:
@@ -233,7 +266,7 @@ async def test_waiting_for_what_is_not_there_says_why(url: str) -> None:
 
 async def test_a_misspelt_projection_is_told(url: str) -> None:
     revenue = Sum()
-    async with await _bus(url, revenue.projection()) as bus:
+    async with await bus_of(url, revenue.projection()) as bus:
         with pytest.raises(ProjectionError) as caught:
             await bus.projections.status(revenue.name[:-1] + "x")
         assert caught.value.code == "EB6007"
@@ -242,7 +275,7 @@ async def test_a_misspelt_projection_is_told(url: str) -> None:
 
 async def test_a_paused_projection_stands_still_until_it_is_resumed(lasting: str) -> None:
     revenue = Sum()
-    bus = await _bus(lasting, revenue.projection())
+    bus = await bus_of(lasting, revenue.projection())
     async with bus.client():
         await bus.projections.pause(revenue.name, actor="test")
     async with bus:
@@ -256,11 +289,11 @@ async def test_a_paused_projection_stands_still_until_it_is_resumed(lasting: str
 
 async def test_another_key_function_on_old_rows_is_refused(lasting: str) -> None:
     revenue = Sum()
-    async with await _bus(lasting, revenue.projection()) as bus:
+    async with await bus_of(lasting, revenue.projection()) as bus:
         await sell(bus, ("UK", 5))
         await bus.until_idle()
     revenue.version = 2
-    async with await _bus(lasting, revenue.projection()) as bus:
+    async with await bus_of(lasting, revenue.projection()) as bus:
         await sell(bus, ("UK", 5))
         await until(lambda: _is_troubled(bus, revenue))
         assert await revenue.rows(bus) == {"UK": (1, 5)}
@@ -268,7 +301,7 @@ async def test_another_key_function_on_old_rows_is_refused(lasting: str) -> None
 
 async def test_a_table_of_somebody_else_is_left_alone(lasting: str) -> None:
     revenue = Sum()
-    bus = await _bus(lasting, revenue.projection())
+    bus = await bus_of(lasting, revenue.projection())
     async with bus.client():
         async with bus.transaction() as tx:
             await tx.sql.execute(f"CREATE TABLE {revenue.name} (mine text)")
@@ -281,7 +314,7 @@ async def test_a_table_of_somebody_else_is_left_alone(lasting: str) -> None:
 
 async def test_what_runs_live_is_folded_when_it_is_read(url: str) -> None:
     revenue = Sum(runs="live")
-    async with await _bus(url, revenue.projection()) as bus:
+    async with await bus_of(url, revenue.projection()) as bus:
         await sell(bus, ("UK", 5), ("FR", 7), ("UK", 1))
         row = await bus.projections.get(revenue.name, "UK")
         assert row is not None

@@ -1,0 +1,210 @@
+"""Mutants of read models: of their tables on SQLite, and of what follows and rebuilds."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eventbus.sourcing import batch, following, holdings, shard, view
+from eventbus.sourcing.projector import Projector
+from eventbus.sqlite import checkpoints, projections
+from eventbus.storage.events import Position
+from eventbus.testing.faults import Conflict
+from tests.faults import test_projecting
+from tests.faults.mutants_storage import Mutant, Patch, both, instead, text
+from tests.integration.sourcing import test_following, test_rebuilding
+from tests.integration.sourcing.read_models import Sum, sell_many
+
+
+def _any_position(_: Any) -> Callable[..., Position]:
+    def one_position(name: str, standing: Any, prefixes: Any) -> Position:
+        return Position(max(standing.values(), default=0))
+
+    return one_position
+
+
+def _first_stays(real: Callable[..., str]) -> Callable[..., str]:
+    def upsert(table: Any) -> str:
+        return real(table).partition(" DO ")[0] + " DO NOTHING"
+
+    return upsert
+
+
+_TABLE: list[tuple[str, Patch, str, dict[str, object]]] = [
+    (
+        "a retired version saves its checkpoint",
+        text(checkpoints, " AND state < 2", "", "_SAVE"),
+        "test_a_retired_version_saves_no_checkpoint",
+        {},
+    ),
+    (
+        "a switch does not compare positions",
+        instead(projections, "one_position", _any_position),
+        "test_a_switch_between_two_positions_is_refused",
+        {"at": (5, 4)},
+    ),
+    (
+        "effects begin anew after a switch",
+        text(projections, "publishes_after = ?", "publishes_after = 0 * ?", "_PUBLISHES"),
+        "test_a_switch_lets_the_new_version_serve_and_back",
+        {},
+    ),
+    (
+        "a row that stands is not replaced",
+        instead(projections, "_upsert", _first_stays),
+        "test_rows_are_written_read_by_key_replaced_and_deleted",
+        {},
+    ),
+    (
+        "a table of somebody else is not seen",
+        text(projections, "name = ?", "name = ? || '.'", "_IS_THERE"),
+        "test_a_table_that_stands_there_is_refused_and_left_alone",
+        {},
+    ),
+    (
+        "how far the scan goes is not kept",
+        text(projections, "built_to = ?", "built_to = 0 * ?", "_BUILT"),
+        "test_how_far_the_scan_goes_is_kept",
+        {},
+    ),
+    (
+        "progress does not move",
+        text(projections, "done = excluded.done, ", "", "_PROGRESS"),
+        "test_progress_is_what_was_said_last",
+        {},
+    ),
+    (
+        "streams that were cut are not counted",
+        text(projections, "kept_from > 1", "kept_from > 100", "_CUT"),
+        "test_streams_that_lost_events_are_counted",
+        {},
+    ),
+]
+
+MUTANTS = [
+    Mutant(name, patch, "ProjectionSuite", test, given) for name, patch, test, given in _TABLE
+]
+
+Check = Callable[[Path], Awaitable[object]]
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A wrong machine, and the test that must see it."""
+
+    name: str
+    patch: Patch
+    check: Check
+
+
+def _apart(page: Any) -> Any:
+    """The checkpoint in a transaction of its own, before the rows."""
+
+    async def mutated(
+        self: batch.Batches, storage: Any, one: shard.Shard, events: Any, read_to: Position
+    ) -> None:
+        async with storage.transaction() as tx:
+            await tx.checkpoints.save(one.name, read_to, after=one.position, lease=one.lease)
+        before, one.position = one.position, read_to
+        new = [each for each in events if each.recorded.position > before]
+        async with storage.transaction() as tx:
+            parked = await self.write(tx, one, new, held=one.held)
+            await tx.parking.park(parked, group=one.group)
+
+    return mutated
+
+
+def _skipped(write: Any) -> Any:
+    """What failed is forgotten."""
+
+    async def mutated(self: batch.Batches, *args: Any, **more: Any) -> list[Any]:
+        await write(self, *args, **more)
+        return []
+
+    return mutated
+
+
+def _forgetful(loaded: Any) -> Any:
+    """What is held back is not read with the lease."""
+
+    async def mutated(*args: Any) -> shard.Shard:
+        one: shard.Shard = await loaded(*args)
+        one.held = set()
+        return one
+
+    return mutated
+
+
+def _always(_: Any) -> Any:
+    async def is_active(*_: Any) -> bool:
+        return True
+
+    return is_active
+
+
+def _loud(real: Any) -> Any:
+    async def publish(self: view.BatchView, what: Any) -> None:
+        self.replaying = False
+        await real(self, what)
+
+    return publish
+
+
+def _careless(_: Any) -> Any:
+    async def held(*_: Any) -> set[str]:
+        return set()
+
+    return held
+
+
+def _file(path: Path) -> str:
+    return f"sqlite:///{path}/bus.db"
+
+
+async def _conflict(_: Path) -> None:
+    for nth in range(1, 4):
+        await test_projecting.survived("projection:projections.write", nth, Conflict())
+
+
+async def _rolled_back(_: Path) -> None:
+    revenue = Sum()
+    async with await test_following.bus_of("sqlite://", revenue.projection()) as bus:
+        await sell_many(bus, 100)
+        await bus.until_idle()
+        await test_rebuilding.test_after_a_rollback_nothing_new_is_needed_to_catch_up(bus, revenue)
+
+
+WRONG = [
+    Wrong("the checkpoint is saved apart", instead(batch.Batches, "page", _apart), _conflict),
+    Wrong(
+        "what failed is skipped",
+        instead(batch.Batches, "write", _skipped),
+        lambda _: test_following.test_a_failing_event_parks_its_row_and_the_others_go_on(
+            "sqlite://"
+        ),
+    ),
+    Wrong(
+        "who takes over forgets what is held back",
+        instead(holdings, "loaded", _forgetful),
+        lambda path: test_following.test_who_takes_over_knows_which_rows_are_held_back(_file(path)),
+    ),
+    Wrong(
+        "a worker never asks whether its version serves",
+        both(instead(holdings, "is_active", _always), instead(following, "is_active", _always)),
+        _rolled_back,
+    ),
+    Wrong(
+        "effects of the past happen again",
+        instead(view.BatchView, "publish", _loud),
+        lambda path: test_following.test_effects_begin_with_the_first_version_and_not_in_the_past(
+            _file(path)
+        ),
+    ),
+    Wrong(
+        "waiting does not look at what is parked",
+        instead(Projector, "_held", _careless),
+        lambda _: test_following.test_a_failing_event_parks_its_row_and_the_others_go_on(
+            "sqlite://"
+        ),
+    ),
+]

@@ -1,0 +1,181 @@
+"""A projection on one SQLite file, killed at a chosen call; the next process goes on.
+
+`python -m tests.faults.projecting DIRECTORY follow|rebuild FIRST STEP` sweeps: for each point a
+process is forked that dies there by SIGKILL, another one that finishes and judges: the rows are
+those of the events, and a replay from zero gives the same. One JSON line per point. Point 2n is
+before, 2n+1 after the n-th call of the storage's contract by the projector.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from eventbus import Event, EventBus
+from eventbus.sourcing import FoldingProjection, ReadModel, following, projects
+from eventbus.sourcing.rebuild import Options
+from eventbus.sqlite import SqliteStorage
+from eventbus.testing.faults import FaultPlan, FaultyStorage, Kill
+
+POISON = 13
+ORDERS = [("UK", 1), ("FR", 2), ("UK", POISON), ("DE", 3), ("UK", 4), ("FR", 5), ("DE", 6)]
+EXPECTED = {"UK": (3, 18), "FR": (2, 7), "DE": (2, 9)}
+LATE = ("FR", 50)
+
+_poisonous = True
+
+
+class Sold(Event, type="shop.sold", key="order"):
+    order: str
+    country: str
+    cents: int
+
+
+class Sales(ReadModel, table="sales", key="country"):
+    country: str
+    orders: int = 0
+    cents: int = 0
+
+
+class SalesByCountry(FoldingProjection[Sales], name="sales"):
+    @projects(Sold, key=lambda event: event.country)
+    def sold(self, row: Sales, event: Sold) -> Sales:
+        if _poisonous and event.cents == POISON:
+            raise ValueError("poison")
+        return row.model_copy(update={"orders": row.orders + 1, "cents": row.cents + event.cents})
+
+
+def bus_on(path: Path, plan: FaultPlan | None = None) -> EventBus:
+    """A bus whose storage meets a plan."""
+    storage = SqliteStorage(str(path))
+    given = storage if plan is None else FaultyStorage(storage, plan)
+    return EventBus("memory://", storage=given, handlers=[SalesByCountry])
+
+
+async def sell(bus: EventBus, *orders: tuple[str, int]) -> None:
+    """Each in a stream of its own, and not published."""
+    for number, (country, cents) in enumerate(orders):
+        event = Sold(order=str(number), country=country, cents=cents)
+        await bus.events.append(f"sold-{country}", [event], expected="any", publish=False)
+
+
+async def fill(path: Path, *, followed: bool) -> None:
+    """The log; and, followed, the read model at its end."""
+    global _poisonous  # noqa: PLW0603 - the code that is mended
+    _poisonous = not followed
+    bus = bus_on(path)
+    async with bus if followed else bus.client():
+        await sell(bus, *ORDERS)
+        if followed:
+            await bus.until_idle()
+    _poisonous = True
+
+
+def planned(point: int) -> FaultPlan:
+    """A kill at a point."""
+    number, after = divmod(point, 2)
+    plan = FaultPlan().add("projection:*", number + 1, Kill(after=bool(after)))
+    plan.on_kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
+    return plan
+
+
+async def follow(path: Path, point: int) -> None:
+    """Follow to the end, unless killed."""
+    following.PAGE = 2  # several pages
+    async with bus_on(path, planned(point)) as bus:
+        await bus.until_idle()
+        await sell(bus, LATE)
+        await bus.until_idle()
+
+
+async def rebuild(path: Path, point: int) -> None:
+    """Rebuild with the mended code, unless killed."""
+    global _poisonous  # noqa: PLW0603 - the code that is mended
+    _poisonous = False
+    bus = bus_on(path, planned(point))
+    async with bus.client():
+        work = bus.projections.rebuild("sales", options=Options(parts=2, page=2))
+        await asyncio.create_task(work, name="projection:rebuild")
+
+
+async def judge(path: Path) -> dict[str, Any]:
+    """Finish with the mended code; what is wrong then."""
+    global _poisonous  # noqa: PLW0603 - the code that is mended
+    _poisonous = False
+    async with bus_on(path) as bus:
+        await bus.until_idle()
+        await bus.parked.change("release", actor="test")
+        await bus.until_idle()
+        rows = await table(bus)
+        late = rows.get("FR") == (3, 57)
+        expected = EXPECTED | ({"FR": (3, 57)} if late else {})
+        rebuilt = await bus.projections.rebuild("sales", options=Options(require_equal=True))
+        wrong = [] if rows == expected else [f"{rows} instead of {expected}"]
+        if rebuilt.difference.differ or await table(bus) != rows:
+            wrong.append("a replay from zero gives other rows")
+        parked = await bus.parked.list()
+        wrong += [f"{row['key']} still waits" for row in parked]
+        return {"wrong": wrong, "late": late}
+
+
+async def table(bus: EventBus) -> dict[str, tuple[int, int]]:
+    """The rows."""
+    assert bus.storage is not None
+    async with bus.storage.transaction() as tx:
+        found = await tx.sql.fetch("SELECT * FROM sales")
+    return {row["country"]: (row["orders"], row["cents"]) for row in found}
+
+
+def forked(work: Callable[[], Awaitable[Any]], out: Path | None = None) -> int:
+    """Run it in a process of its own; how that ended."""
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        return status
+    try:
+        result = asyncio.run(_awaited(work))
+        if out is not None:
+            out.write_text(json.dumps(result), encoding="utf-8")
+    except BaseException as error:
+        if out is not None:
+            out.write_text(json.dumps({"wrong": [repr(error)], "late": False}), encoding="utf-8")
+        os._exit(1)
+    os._exit(0)
+
+
+async def _awaited(work: Callable[[], Awaitable[Any]]) -> Any:
+    async with asyncio.timeout(30):
+        return await work()
+
+
+def main(directory: Path, mode: str, first: int, step: int) -> None:
+    """Every `step`-th point from `first` on, to the end of the scenario."""
+    directory.mkdir(parents=True, exist_ok=True)
+    template = directory / "template.db"
+    status = forked(lambda: fill(template, followed=mode == "rebuild"))
+    assert status == 0, status
+    acts = {"follow": follow, "rebuild": rebuild}
+    point, killed = first, True
+    while killed:
+        path = directory / f"{point}.db"
+        for name in ("", "-wal"):
+            if (there := directory / f"template.db{name}").exists():
+                shutil.copy(there, f"{path}{name}")
+        status = forked(partial(acts[mode], path, point))
+        killed = os.WIFSIGNALED(status)
+        out = directory / f"{point}.json"
+        forked(partial(judge, path), out)
+        verdict = json.loads(out.read_text(encoding="utf-8"))
+        ended = {"point": point, "killed": killed, "failed": not killed and status != 0}
+        print(json.dumps(ended | verdict), flush=True)
+        point += step
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

@@ -1,0 +1,81 @@
+"""A projection killed anywhere, and met by any fault, has the rows of a replay from zero (K3).
+
+`EVENTBUS_SWEEP=all` takes every point; otherwise every `STRIDE`-th.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eventbus import EventBus
+from eventbus.sourcing import following
+from eventbus.sourcing.rebuild import Options
+from eventbus.sqlite import SqliteStorage
+from eventbus.testing.faults import Conflict, Fault, FaultPlan, FaultyStorage, LoseLease, LoseReply
+from tests.integration.sourcing.read_models import Sum, sell
+
+ALL = os.environ.get("EVENTBUS_SWEEP") == "all"
+STRIDE = 1 if ALL else 7
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="capability: processes are forked"),
+    pytest.mark.timeout(1800 if ALL else 300),
+]
+
+
+@pytest.mark.parametrize(("mode", "least"), [("follow", 60), ("rebuild", 60)])
+def test_a_process_killed_at_any_call_leaves_what_a_replay_gives(
+    tmp_path: Path, mode: str, least: int
+) -> None:
+    command = [sys.executable, "-m", "tests.faults.projecting", str(tmp_path), mode]
+    ran = subprocess.run([*command, "0", str(STRIDE)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    points = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [point for point in points if point["wrong"] or point["failed"]] == []
+    assert len(points) >= least / STRIDE
+    assert sum(not point["killed"] for point in points) == 1  # it went on to the end
+
+
+@pytest.mark.parametrize(
+    ("call", "fault"),
+    [
+        ("projection:*", Conflict()),
+        ("projection:commit", LoseReply()),
+        ("projection:checkpoints.save", LoseLease()),
+        ("projection:leases.renew", LoseLease()),
+    ],
+    ids=["conflict", "lost reply", "lost lease", "lost lease at renewal"],
+)
+async def test_a_fault_at_any_call_loses_and_doubles_nothing(
+    call: str, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "TROUBLED_SECONDS", 0.001)
+    monkeypatch.setattr(following, "PAGE", 2)
+    nth, hit = 1, True
+    while hit:
+        hit = await survived(call, nth, fault)
+        nth += 1
+    assert nth > 1 or call.endswith("renew")
+
+
+async def survived(call: str, nth: int, fault: Fault) -> bool:
+    """Whether the fault happened; the rows are right then."""
+    revenue = Sum()
+    revenue.refused = {13}
+    plan = FaultPlan().add(call, nth, fault)
+    storage = FaultyStorage(SqliteStorage(), plan)
+    async with EventBus("memory://", storage=storage, handlers=[revenue.projection()]) as bus:
+        await sell(bus, ("UK", 1), ("FR", 2), ("UK", 13), ("FR", 3), ("UK", 4), ("DE", 5))
+        await bus.until_idle()
+        revenue.refused = set()
+        await bus.parked.change("release", actor="test")
+        await bus.until_idle()
+        hit = bool(plan.hits)
+        plan.heal()
+        assert await revenue.rows(bus) == {"UK": (3, 18), "FR": (2, 5), "DE": (1, 5)}, (nth, fault)
+        await bus.projections.rebuild(revenue.name, options=Options(require_equal=True))
+    return hit
