@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from difflib import ndiff
 from importlib import import_module
@@ -222,16 +222,18 @@ class Harness:
             self._plan.heal()
         with contextlib.suppress(TimeoutError):  # leaving says what is still on its way
             await self.bus.until_idle()
-        return list(await self._failed())
+        return await failed(self.bus)
 
-    async def _failed(self) -> Iterator[str]:
-        rows = [*await self.bus.parked.list(), *await self.bus.dead_letters.list()]
-        return (
-            f"  {row['group']}: {row['type']} {row['key'] or ''} "
-            f"{row['reason']} after {row['attempts']} attempts: {row['error_type']}: {row['error']}"
-            for row in rows
-            if row["reason"] is not None
-        )
+
+async def failed(bus: EventBus) -> list[str]:
+    """What handlers of an entered bus failed and nobody put right, a line each."""
+    rows = [*await bus.parked.list(), *await bus.dead_letters.list()]
+    return [
+        f"  {row['group']}: {row['type']} {row['key'] or ''} "
+        f"{row['reason']} after {row['attempts']} attempts: {row['error_type']}: {row['error']}"
+        for row in rows
+        if row["reason"] is not None
+    ]
 
 
 class RecordedContext(HandlerContext):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 pytest_plugins: list[str] = ["eventbus.testing.services.fixtures"]
 _MARK = "eventbus"
+_LIVE = (
+    ("transport", ("kafka", "rabbit"), "kafka,rabbit"),
+    ("storage", ("postgres", "sqlite"), "postgres"),
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,17 +37,58 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="seed of the fixture faults: a failed test prints the one it had",
     )
+    for what, known, usual in _LIVE:
+        group.addoption(
+            f"--eventbus-{what}",
+            metavar=f"{what.upper()},…",
+            default=usual,
+            help=f"where live_bus runs: {','.join(known)}; each pair is a test; {usual}",
+        )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker; make the asynchronous fixture in the way of the plugin that runs it."""
+    """Declare the marker; make the asynchronous fixtures in the way of the plugin that runs them.
+
+    Raises:
+        pytest.UsageError: live_bus cannot run where an option says.
+    """
     config.addinivalue_line(
         "markers",
         f'{_MARK}(failures="collect"): failed handlers are part of this test of `bus`',
     )
     asynchronous = ModuleType("eventbus_asynchronous")  # a holder of fixtures must be a module
     asynchronous.bus = _decorator(config)(name="bus")(_bus)  # type: ignore[attr-defined]  # made here
+    asynchronous.live_bus = _decorator(config)(name="live_bus")(_live_bus)  # type: ignore[attr-defined]  # made here
     config.pluginmanager.register(asynchronous, "eventbus-asynchronous")
+
+    for what, known, _ in _LIVE:
+        for name in _chosen(config, what):
+            if name not in known:
+                there = ", ".join(known)
+                raise pytest.UsageError(f"--eventbus-{what}={name}: there is {there}")
+
+
+def _chosen(config: pytest.Config, what: str) -> list[str]:
+    return str(config.getoption(f"--eventbus-{what}")).split(",")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test of live_bus for each pair of transport and storage."""
+    if _PAIR not in metafunc.fixturenames:
+        return
+    pairs = [
+        pytest.param(
+            (transport, storage),
+            id=f"{transport}-{storage}",
+            marks=[getattr(pytest.mark, name) for name in (transport, storage) if name != "sqlite"],
+        )
+        for transport in _chosen(metafunc.config, "transport")
+        for storage in _chosen(metafunc.config, "storage")
+    ]
+    metafunc.parametrize(_PAIR, pairs, indirect=True)
+
+
+_PAIR = "eventbus_live"
 
 
 def _decorator(config: pytest.Config) -> Callable[..., Any]:
@@ -140,6 +185,36 @@ async def _bus(
     async with harness.bus as bus:
         yield bus
         failures = await harness.failures()
+    _fail_for(request, failures)
+
+
+@pytest.fixture
+def eventbus_live(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Transport and storage of `live_bus` in this test."""
+    transport, storage = request.param
+    return str(transport), str(storage)
+
+
+async def _live_bus(
+    request: pytest.FixtureRequest, eventbus_app: EventBus, eventbus_live: tuple[str, str]
+) -> AsyncIterator[EventBus]:
+    """`eventbus_app` on real services, entered; failed handlers fail the test."""
+    from eventbus.testing.live import kafka_for_tests, live
+
+    transport, storage = eventbus_live
+    url, prefix = str(request.getfixturevalue(f"{transport}_url")), ""
+    if transport == "kafka":  # all tests share its topics
+        url, prefix = kafka_for_tests(url), str(request.getfixturevalue("kafka_prefix"))
+    at = str(request.getfixturevalue(f"{storage}_url"))
+    failures: list[str] = []
+    async with live(
+        eventbus_app, transport=url, storage=at, prefix=prefix, failures=failures
+    ) as it:
+        yield it
+    _fail_for(request, failures)
+
+
+def _fail_for(request: pytest.FixtureRequest, failures: Sequence[str]) -> None:
     marker = request.node.get_closest_marker(_MARK)
     wanted = marker is not None and marker.kwargs.get("failures") == "collect"
     if failures and not wanted:

@@ -118,3 +118,43 @@ def test_importing_the_plugin_imports_the_standard_library_and_pytest_only(
     assert roots - sys.stdlib_module_names == {"eventbus"}
     ours = {name for name in ran.stdout.split() if name.startswith("eventbus")}
     assert ours == {"eventbus", "eventbus.testing", "eventbus.testing.plugin"}
+
+
+LIVE = """
+async def test_it(live_bus): ...
+"""
+
+
+def test_a_live_bus_is_a_test_for_each_pair_of_the_options(project: pytest.Pytester) -> None:
+    project.makepyfile(LIVE)
+    both = run(project, "--asyncio-mode=auto", "--collect-only", "-q")
+    both.stdout.fnmatch_lines(["*test_it?kafka-postgres?", "*test_it?rabbit-postgres?"])
+    one = run(
+        project,
+        *("--asyncio-mode=auto", "--collect-only", "-q"),
+        *("--eventbus-transport=rabbit", "--eventbus-storage=sqlite"),
+    )
+    one.stdout.fnmatch_lines(["*test_it?rabbit-sqlite?", "*1 test collected*"])
+    none = run(project, "--asyncio-mode=auto", "--collect-only", "-q", "-m", "not kafka")
+    none.stdout.fnmatch_lines(["*1/2 tests collected*"])
+
+
+def test_a_live_bus_of_the_project_wins_and_is_one_test(project: pytest.Pytester) -> None:
+    project.makepyfile("""
+import pytest
+
+@pytest.fixture
+def live_bus():
+    return "mine"
+
+async def test_it(live_bus):
+    assert live_bus == "mine"
+""")
+    run(project, "--asyncio-mode=auto").assert_outcomes(passed=1)
+
+
+def test_a_transport_that_nobody_knows_is_wrong_usage(project: pytest.Pytester) -> None:
+    project.makepyfile(LIVE)
+    result = run(project, "--eventbus-transport=nats")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--eventbus-transport=nats: there is kafka, rabbit*"])
