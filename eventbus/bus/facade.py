@@ -519,8 +519,8 @@ class EventBus:
         finally:
             try:
                 self._drained = await running.stop(grace)
-                await self._afterwards.end()
             finally:
+                await self._afterwards.end()
                 self._stack = self._running = None
                 await stack.aclose()
 
