@@ -25,6 +25,7 @@ from eventbus.bus.report import (
     scheme_of,
 )
 from eventbus.bus.running import Parts, Running
+from eventbus.bus.saga_desk import Sagas
 from eventbus.bus.sagas import engines, register, register_messages, saga_groups
 from eventbus.bus.tuning import AS_WRITTEN, Tuning
 from eventbus.codec import Encoder
@@ -409,6 +410,16 @@ class EventBus:
             self._inspection(),
             encode=lambda event: self._publishing.message(event, None, None, NO_HEADERS, None),
         )
+
+    @property
+    def sagas(self) -> Sagas:
+        """Sagas: start, look, put right.
+
+        Raises:
+            NoTransactionError: EB4105, the bus has no storage.
+        """
+        storage = cast("Inspected", self._needs_storage("sagas"))
+        return Sagas(self._engines, storage, self._publishing)
 
     @property
     def parked(self) -> Place:

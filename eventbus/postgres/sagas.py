@@ -9,6 +9,7 @@ from eventbus.postgres import (
     saga_calls,
     saga_effects,
     saga_instances,
+    saga_reading,
     saga_save,
     saga_stash,
     saga_sweep,
@@ -19,15 +20,20 @@ from eventbus.postgres.session import Session
 from eventbus.storage.parking import Parked
 from eventbus.storage.saga_verdicts import expired
 from eventbus.storage.sagas import (
+    ArmedTimer,
     Call,
     Correlation,
     DefinitionRow,
     EffectEnd,
     EffectRow,
     EffectStart,
+    InFlight,
+    Journalled,
     SagaChange,
+    SagaQuery,
     SagaRecord,
     SagaStart,
+    SagaSummary,
     Stashed,
 )
 
@@ -125,3 +131,21 @@ class PostgresSagas:
         for group in sorted(groups):
             await PostgresParking(self._session).park(groups[group], group=group)
         return forgotten + len(late)
+
+    async def look(self, query: SagaQuery, *, limit: int) -> Sequence[SagaSummary]:
+        """Those longest in their status first."""
+        return await saga_reading.look(self._session, query, limit=limit)
+
+    async def timers(
+        self, *, ids: Collection[UUID] = (), due: bool = False, limit: int
+    ) -> Sequence[ArmedTimer]:
+        """What is armed, the next one first."""
+        return await saga_reading.timers(self._session, ids, due=due, limit=limit)
+
+    async def journal(self, saga_id: UUID) -> Sequence[Journalled]:
+        """All transitions of a saga, in order."""
+        return await saga_reading.journal(self._session, saga_id)
+
+    async def in_flight(self) -> Sequence[InFlight]:
+        """Open sagas by type, version, step and status."""
+        return await saga_reading.in_flight(self._session)

@@ -78,6 +78,20 @@ class Engine:
             await tx.sagas.stash(work.waiting)
         return failures, tuple(work.started)
 
+    async def start(self, message: Message, tx: Transaction) -> UUID:
+        """The saga of a starting event, new or not, with no inbox around it.
+
+        Raises:
+            Exception: why its first transition cannot be made; roll back.
+        """
+        failures, started = await self.handle([message], tx)
+        _raise_first(failures)
+        if started:
+            return started[0]
+        each = read(message, self.family, self.tools)
+        found = await tx.sagas.find([key for _, key in each.keys])
+        return next(iter(found.values()))
+
     async def gave_up(self, call: Invocation, tx: Transaction) -> None:
         """A message is a dead letter: its sagas are stuck until somebody looks."""
         message = call.context.message

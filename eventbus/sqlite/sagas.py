@@ -10,6 +10,7 @@ from eventbus.sqlite import (
     saga_calls,
     saga_effects,
     saga_instances,
+    saga_reading,
     saga_stash,
     saga_sweep,
     saga_timers,
@@ -19,15 +20,20 @@ from eventbus.sqlite.session import Session
 from eventbus.storage import saga_verdicts
 from eventbus.storage.parking import Parked
 from eventbus.storage.sagas import (
+    ArmedTimer,
     Call,
     Correlation,
     DefinitionRow,
     EffectEnd,
     EffectRow,
     EffectStart,
+    InFlight,
+    Journalled,
     SagaChange,
+    SagaQuery,
     SagaRecord,
     SagaStart,
+    SagaSummary,
     Stashed,
 )
 
@@ -167,3 +173,28 @@ class SqliteSagas:
         for group, parked in groups.items():
             await SqliteParking(self._session).park(parked, group=group)
         return forgotten + len(expired)
+
+    async def look(self, query: SagaQuery, *, limit: int) -> Sequence[SagaSummary]:
+        """Those longest in their status first."""
+        return await self._session.run(
+            "sagas.look", lambda connection: saga_reading.look(connection, query, limit=limit)
+        )
+
+    async def timers(
+        self, *, ids: Collection[UUID] = (), due: bool = False, limit: int
+    ) -> Sequence[ArmedTimer]:
+        """What is armed, the next one first."""
+        return await self._session.run(
+            "sagas.timers",
+            lambda connection: saga_reading.timers(connection, ids, due=due, limit=limit),
+        )
+
+    async def journal(self, saga_id: UUID) -> Sequence[Journalled]:
+        """All transitions of a saga, in order."""
+        return await self._session.run(
+            "sagas.journal", lambda connection: saga_reading.journal(connection, saga_id)
+        )
+
+    async def in_flight(self) -> Sequence[InFlight]:
+        """Open sagas by type, version, step and status."""
+        return await self._session.run("sagas.in_flight", saga_reading.in_flight)

@@ -223,6 +223,69 @@ class EffectEnd:
     fence: int = 0  # in the WHERE
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SagaQuery:
+    """Which sagas an operator looks at; empty or None: all."""
+
+    ids: Collection[UUID] = ()
+    saga: str | None = None
+    key: str | None = None
+    status: Status | None = None
+    step: str | None = None  # the one it is at
+    older_than: timedelta | None = None  # in its status for longer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SagaSummary:
+    """A saga as a list shows it; nothing of its state."""
+
+    saga_id: UUID
+    saga: str
+    key: str
+    definition: int
+    digest: bytes
+    status: Status
+    paused: bool
+    intent: str | None
+    state_name: str | None
+    step: str | None  # the last one that is under way, unknown or failed
+    error: bytes | None
+    version: int
+    age: timedelta
+    in_status: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmedTimer:
+    """A timer that has not fired."""
+
+    saga_id: UUID
+    saga: str
+    key: str
+    name: str
+    due_in: timedelta | None  # negative: it is due; None: its saga is paused
+
+
+@dataclass(frozen=True, slots=True)
+class Journalled:
+    """A transition as it was written."""
+
+    at: datetime
+    entry: JournalEntry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InFlight:
+    """How many open sagas of a version are at a step."""
+
+    saga: str
+    definition: int
+    digest: bytes
+    step: str | None
+    status: Status
+    count: int
+
+
 class Sagas(Protocol):
     """Locks in one order: keys, then sagas by id, then everything else."""
 
@@ -317,4 +380,24 @@ class Sagas(Protocol):
         Expired inputs become dead letters of their saga's group. Effects stay `EFFECTS_ARE_KEPT`,
         or longer if `older_than` is longer.
         """
+        ...
+
+    # What operators look at: nothing is locked.
+
+    async def look(self, query: SagaQuery, *, limit: int) -> Sequence[SagaSummary]:
+        """Those longest in their status first."""
+        ...
+
+    async def timers(
+        self, *, ids: Collection[UUID] = (), due: bool = False, limit: int
+    ) -> Sequence[ArmedTimer]:
+        """What is armed, the next one first; `due`: what should have fired by now."""
+        ...
+
+    async def journal(self, saga_id: UUID) -> Sequence[Journalled]:
+        """All transitions of a saga, in order."""
+        ...
+
+    async def in_flight(self) -> Sequence[InFlight]:
+        """Open sagas by type, version, step and status."""
         ...

@@ -16,9 +16,8 @@ from tests.unit.saga.shop import (
 )
 
 TABLES = (
-    "CREATE TABLE applied (step text, order_id text)",
-    "CREATE TABLE undone (step text, order_id text)",
-    "CREATE TABLE orders (order_id text PRIMARY KEY)",
+    "applied (step text, order_id text, number bigint)",
+    "undone (step text, order_id text, number bigint)",
 )
 QUICK = RetryPolicy(in_place=0, parked=())
 
@@ -27,6 +26,7 @@ QUICK = RetryPolicy(in_place=0, parked=())
 class Told:
     """What participants do with an order."""
 
+    prefix: str = ""  # of the tables
     declined: set[str] = field(default_factory=set[str])
     no_release: set[str] = field(default_factory=set[str])
     not_shipped: set[str] = field(default_factory=set[str])
@@ -37,7 +37,9 @@ told = Told()
 
 async def _write(ctx: Context, table: str, step: str, order_id: str) -> None:
     await ctx.sql.execute(
-        f"INSERT INTO {table} (step, order_id) VALUES ($1, $2)",
+        f"INSERT INTO {told.prefix}_{table} (step, order_id, number)"
+        f" SELECT CAST($1 AS text), CAST($2 AS text), count(*) FROM {told.prefix}_{table}"
+        " WHERE order_id = $2",
         step,
         order_id,
     )
