@@ -374,6 +374,7 @@ class EventBus:
             groups=self._groups,
             types=self._registry,
             findings=await self._findings(),
+            sagas=[d for each in self._families.values() for d in each.definitions.values()],
         )
 
     @property

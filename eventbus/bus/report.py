@@ -8,6 +8,7 @@ from eventbus.codec import Registry
 from eventbus.errors import Finding, UnsafeConfigurationError
 from eventbus.pubsub.guarantees import Setting, findings_of
 from eventbus.pubsub.routes import Routes
+from eventbus.saga.definition import Definition as SagaDefinition
 from eventbus.saga.family import Family
 from eventbus.sourcing.definition import Definition
 from eventbus.storage import Storage
@@ -34,6 +35,7 @@ class Description:
     groups: Mapping[str, Routes]
     types: Registry
     findings: Sequence[Finding]
+    sagas: Sequence[SagaDefinition] = ()  # every version that was handed over
 
 
 async def findings_about(
