@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from benchmarks import flat, in_memory, kafka, on_sqlite, postgres, rabbit, startup
+from benchmarks import events, flat, in_memory, kafka, on_sqlite, postgres, rabbit, startup
 from benchmarks.measure import CPUS, flush_ms
 from benchmarks.rounds import Bar, Case, Figures, run_bar, summaries
 
@@ -26,6 +26,7 @@ BARS = {
     "FLAT": flat.bar,
     "START": startup.bar,
     **postgres.BARS,
+    **events.BARS,
     "N2": rabbit.publishing,
     "N3": rabbit.consuming,
     "N4": rabbit.end_to_end,
@@ -33,7 +34,7 @@ BARS = {
     "N5B": kafka.publishing,
 }
 SHOWN = (
-    *("rate", "cpu_us", "ms", "above_ms"),
+    *("rate", "cpu_us", "ms", "above_ms", "of_raw"),
     *("rss_10_mib", "rss_50_mib", "rss_100_mib", "growth", "blocks_growth"),
 )
 

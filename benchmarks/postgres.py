@@ -71,14 +71,14 @@ def outbox_bar() -> Bar:
         what="read and settle rows of the outbox",
         ratio_of="rate",
         cases=[
-            _case(
+            case(
                 "PGOUTBOX",
                 "batches of 500",
                 30_000,
                 _relayed(500),
                 Goal(figure="rate", at_least=50_000),
             ),
-            _case("PGOUTBOX", "batches of 2,000", 30_000, _relayed(2000)),
+            case("PGOUTBOX", "batches of 2,000", 30_000, _relayed(2000)),
         ],
     )
 
@@ -90,8 +90,8 @@ def handler_bar() -> Bar:
         what="a consumer's batch in one transaction",
         ratio_of="ms",
         cases=[
-            _case("PGHANDLER", "receive 100 ids", 50, _received),
-            _case("PGHANDLER", "receive 50, each with savepoint and insert", 30, _handled),
+            case("PGHANDLER", "receive 100 ids", 50, _received),
+            case("PGHANDLER", "receive 50, each with savepoint and insert", 30, _handled),
         ],
     )
 
@@ -104,10 +104,10 @@ def business_bar() -> Bar:
         what="a business row, and an event with it; above_ms is relative to without it",
         ratio_of="rate",
         cases=[
-            _case("PGBUSINESS", "asyncpg by hand", 400, _by_hand),
-            _case("PGBUSINESS", "eventbus, no event", 400, _ours(events=0)),
-            _case("PGBUSINESS", "eventbus, one event", 400, _ours(events=1)),
-            _case("PGBUSINESS", "one event beside none, in turns", 300, _in_turns, goal),
+            case("PGBUSINESS", "asyncpg by hand", 400, _by_hand),
+            case("PGBUSINESS", "eventbus, no event", 400, _ours(events=0)),
+            case("PGBUSINESS", "eventbus, one event", 400, _ours(events=1)),
+            case("PGBUSINESS", "one event beside none, in turns", 300, _in_turns, goal),
         ],
     )
 
@@ -119,8 +119,8 @@ def waiting_bar() -> Bar:
         what="reading 500 rows while so many wait",
         ratio_of="ms",
         cases=[
-            _case("PGWAITING", "10,000 wait", 10_000, _read_of_many),
-            _case("PGWAITING", "1,000,000 wait", 1_000_000, _read_of_many),
+            case("PGWAITING", "10,000 wait", 10_000, _read_of_many),
+            case("PGWAITING", "1,000,000 wait", 1_000_000, _read_of_many),
         ],
     )
 
@@ -146,7 +146,7 @@ def message(number: int) -> Message:
     )
 
 
-def _case(bar: str, name: str, n: int, work: Work, goal: Goal | None = None) -> Case:
+def case(bar: str, name: str, n: int, work: Work, goal: Goal | None = None) -> Case:
     def run(n: int) -> Figures:
         with running("postgres") as server:
             url = create_database(server.url)
@@ -182,7 +182,7 @@ async def _world(url: str) -> AsyncIterator[World]:
 
 
 @asynccontextmanager
-async def _timed(world: World) -> AsyncIterator[None]:
+async def timed(world: World) -> AsyncIterator[None]:
     before = await world.backends()
     with world.clock:
         yield
@@ -194,7 +194,7 @@ def _relayed(batch: int) -> Work:
         leases = await world.leases()
         await world.fill(n)
         settled = 0
-        async with _timed(world):
+        async with timed(world):
             while settled < n:
                 async with world.storage.transaction() as tx:
                     rows = await tx.outbox.read(leases, limit=batch)
@@ -207,7 +207,7 @@ def _relayed(batch: int) -> Work:
 async def _received(world: World, n: int) -> Figures:
     times = []
     batches = [[message(start + i) for i in range(100)] for start in range(n)]
-    async with _timed(world):
+    async with timed(world):
         for batch in batches:
             async with world.storage.transaction() as tx:
                 await tx.sql.fetch("SELECT 1")  # BEGIN is not what is measured
@@ -220,7 +220,7 @@ async def _received(world: World, n: int) -> Figures:
 async def _handled(world: World, n: int) -> Figures:
     times = []
     batches = [[message(start * 50 + i) for i in range(50)] for start in range(n)]
-    async with _timed(world):
+    async with timed(world):
         for batch in batches:
             began = time.perf_counter()
             async with world.storage.transaction() as tx:
@@ -234,7 +234,7 @@ async def _handled(world: World, n: int) -> Figures:
 
 async def _by_hand(world: World, n: int) -> None:
     names = [new_id() for _ in range(n)]
-    async with _timed(world):
+    async with timed(world):
         for name in names:
             async with world.admin.transaction():
                 await world.admin.execute(BILL, name, 4200)
@@ -243,7 +243,7 @@ async def _by_hand(world: World, n: int) -> None:
 def _ours(*, events: int) -> Work:
     async def work(world: World, n: int) -> None:
         messages = [message(number) for number in range(n)]
-        async with _timed(world):
+        async with timed(world):
             for one in messages:
                 await _business(world, one, events)
 
@@ -253,7 +253,7 @@ def _ours(*, events: int) -> Work:
 async def _in_turns(world: World, n: int) -> Figures:
     """Both in one run, one after the other: what disturbs one disturbs the other."""
     spent = ([0.0] * n, [0.0] * n)
-    async with _timed(world):
+    async with timed(world):
         for number in range(n):
             for events in (0, 1):
                 one = message(number)
@@ -281,7 +281,7 @@ async def _read_of_many(world: World, n: int) -> Figures:
     )
     await world.admin.execute("VACUUM ANALYZE eventbus.outbox", timeout=300)
     times = []
-    async with _timed(world):
+    async with timed(world):
         for _ in range(50):
             began = time.perf_counter()
             async with world.storage.transaction() as tx:

@@ -16,7 +16,7 @@ from eventbus.postgres.transaction import PostgresTransaction
 from eventbus.storage import Work
 from eventbus.storage.events import Append, EventStore
 from eventbus.storage.merging import Verdict
-from eventbus.storage.verdicts import checked, places
+from eventbus.storage.verdicts import places
 
 _ONE = f"SELECT * FROM {{schema}}.append({', '.join(f'${n}' for n in range(1, 12))})"
 _MANY = f"SELECT * FROM {{schema}}.append_many({', '.join(f'${n}' for n in range(1, 25))})"
@@ -153,7 +153,7 @@ def _verdict(append: Append, row: Any) -> Verdict:
 
 
 def _head(append: Append) -> tuple[Any, ...]:
-    return checked(append), append.stream, category_of(append), number_of(append)
+    return append.messages[0].tenant, append.stream, category_of(append), number_of(append)
 
 
 def _one(append: Append) -> tuple[Any, ...]:

@@ -28,7 +28,7 @@ _EXPECTED = {"absent": -1, "any": -2, "present": -3}
 _STATES = {"archived": 1, "tombstoned": 2}
 _ARGUMENTS = ", ".join(f"${number}" for number in range(1, 12))
 _APPEND = f"SELECT a.*, {WITNESS} FROM {{schema}}.append({_ARGUMENTS}) a"
-_LOAD = "SELECT * FROM {schema}.load($1, $2, $3, $4)"
+_LOAD = f"SELECT {COLUMNS} FROM {{schema}}.load($1, $2, $3, $4)"
 _COLUMNS = ", ".join(f"e.{column}" for column in COLUMNS.split(", "))
 _STREAM = f"""
 SELECT {_COLUMNS} FROM {{schema}}.streams s JOIN {{schema}}.events e USING (stream_id)
