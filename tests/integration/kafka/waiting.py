@@ -4,13 +4,11 @@ import asyncio
 from collections.abc import Callable
 
 
-async def until(told: Callable[[], bool], seconds: float = 20.0) -> float:
-    """How long it took until that was true."""
+async def until(told: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Return as soon as that is true."""
     loop = asyncio.get_running_loop()
-    began = loop.time()
     async with asyncio.timeout(seconds):
         while not told():
             turn = loop.create_future()
             loop.call_later(0.01, turn.set_result, None)
             await turn
-    return loop.time() - began
