@@ -40,7 +40,12 @@ _IS_THERE = "SELECT to_regclass($1) IS NOT NULL AS there"
 _DROP = """
 DELETE FROM {schema}.projections WHERE name = $1 AND version = $2 AND status <> 'active'
 RETURNING table_schema, table_name"""
-_FORGET = "DELETE FROM {schema}.checkpoints WHERE starts_with(name, $1)"
+_OF_A_VERSION = (  # its checkpoints, the marks of its scan, what is parked in it
+    ("DELETE FROM {schema}.checkpoints WHERE starts_with(name, $1)", ""),
+    ("DELETE FROM {schema}.checkpoints WHERE starts_with(name, $1)", "scan/"),
+    ("DELETE FROM {schema}.parked WHERE starts_with(group_name, $1)", "projection:"),
+    ("DELETE FROM {schema}.parked_keys WHERE starts_with(group_name, $1)", "projection:"),
+)
 _FORGET_PROGRESS = "DELETE FROM {schema}.progress WHERE name = $1"
 _BUILT = "UPDATE {schema}.projections SET built_to = $3 WHERE name = $1 AND version = $2"
 _INDEXES = """
@@ -134,7 +139,8 @@ class PostgresProjections:
             if row["table_name"] is not None:
                 table = qualified(row["table_schema"], f"{row['table_name']}__v{version}")
                 await self._session.execute(f"DROP TABLE IF EXISTS {table}", where=where)
-            await self._fetch(_FORGET, f"{name}@{version}/", where=where)
+            for statement, prefix in _OF_A_VERSION:
+                await self._fetch(statement, f"{prefix}{name}@{version}/", where=where)
             await self._fetch(_FORGET_PROGRESS, name, where=where)
 
     async def built(self, name: str, version: int, *, to: Position) -> None:

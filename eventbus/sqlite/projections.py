@@ -36,6 +36,18 @@ INSERT INTO eventbus_projections ({_VERSION}, table_name, created_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, eventbus_now()) ON CONFLICT (name, version) DO NOTHING"""
 _IS_THERE = "SELECT 1 FROM sqlite_schema WHERE name = ? COLLATE NOCASE"
 _TABLE_OF = "SELECT table_name FROM eventbus_projections WHERE name = ? AND version = ?"
+_OF_A_VERSION = (  # its checkpoints, the marks of its scan, what is parked in it
+    ("DELETE FROM eventbus_checkpoints WHERE substr(name, 1, length(?1)) = ?1", ""),
+    ("DELETE FROM eventbus_checkpoints WHERE substr(name, 1, length(?1)) = ?1", "scan/"),
+    (
+        "DELETE FROM eventbus_parked WHERE substr(group_name, 1, length(?1)) = ?1",
+        "projection:",
+    ),
+    (
+        "DELETE FROM eventbus_parked_keys WHERE substr(group_name, 1, length(?1)) = ?1",
+        "projection:",
+    ),
+)
 _BUILT = "UPDATE eventbus_projections SET built_to = ? WHERE name = ? AND version = ?"
 _INDEXES = "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = ? AND sql > ''"
 _INDEX = re.compile(r'(?is)^(create\s+(?:unique\s+)?index)\s.*?\son\s+("[^"]+"|\[[^\]]+\]|\w+)')
@@ -120,10 +132,8 @@ class SqliteProjections:
                 return
             if row[0] is not None:
                 connection.execute(f'DROP TABLE IF EXISTS "{row[0]}__v{version}"')
-            connection.execute(
-                "DELETE FROM eventbus_checkpoints WHERE substr(name, 1, length(?1)) = ?1",
-                (f"{name}@{version}/",),
-            )
+            for statement, prefix in _OF_A_VERSION:
+                connection.execute(statement, (f"{prefix}{name}@{version}/",))
             connection.execute("DELETE FROM eventbus_progress WHERE name = ?", (name,))
 
         await self._session.run("projections.drop", drop, slow=True)

@@ -101,7 +101,7 @@ class Projections(Protocol):
         ...
 
     async def drop(self, name: str, version: int) -> None:
-        """Forget a version that is not active: row, table, checkpoints, marks, progress."""
+        """Forget a version that is not active: row, table, checkpoints, marks, parked, progress."""
         ...
 
     async def built(self, name: str, version: int, *, to: Position) -> None:

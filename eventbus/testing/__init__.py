@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from eventbus.testing.explorer import World, explore, invariant, replay
     from eventbus.testing.faults import FaultPlan, FaultyStorage, FaultyTransport
     from eventbus.testing.harness import Clock, Harness, Published, context_for
-    from eventbus.testing.projections import Projected, projected
+    from eventbus.testing.projections import Projected, assert_rebuild_equals_live, projected
     from eventbus.testing.scenario import scenario
     from eventbus.testing.specification import given
 
@@ -20,6 +20,7 @@ __all__ = [
     "Projected",
     "Published",
     "World",
+    "assert_rebuild_equals_live",
     "context_for",
     "explore",
     "given",
@@ -39,6 +40,7 @@ _HOMES = {
     "FaultyStorage": "faults",
     "FaultyTransport": "faults",
     "Projected": "projections",
+    "assert_rebuild_equals_live": "projections",
     "given": "specification",
     "projected": "projections",
 }

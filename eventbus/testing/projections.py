@@ -2,11 +2,13 @@
 
 from typing import Any, Generic, Self, TypeVar
 
+from eventbus.bus import EventBus
 from eventbus.event import Event
 from eventbus.sourcing.definition import Definition
 from eventbus.sourcing.folding import by_key, fold
 from eventbus.sourcing.projection import FoldingProjection, declared
 from eventbus.sourcing.read_model import Key, ReadModel
+from eventbus.sourcing.rebuild import Options
 
 V = TypeVar("V", bound=ReadModel)
 
@@ -92,3 +94,27 @@ def projected(projection: type[FoldingProjection[V]] | FoldingProjection[V]) -> 
 
 def _listed(rows: list[Any]) -> str:
     return "\n".join(f"  {row!r}" for row in rows) or "  nothing"
+
+
+async def assert_rebuild_equals_live(bus: EventBus, name: str) -> int:
+    """A replay of the whole log gives the rows that serve; how many they are.
+
+    The bus is entered and its projection has run. Nothing is switched, and the shadow goes again.
+
+    Raises:
+        AssertionError: rows differ, are missing or too many; it names keys and columns.
+        ProjectionError: the log cannot be replayed at all.
+    """
+    rebuilt = await bus.projections.rebuild(name, options=Options(switch=False))
+    assert bus.storage is not None  # noqa: S101 - there are projections
+    async with bus.storage.transaction() as tx:
+        await tx.projections.drop(name, rebuilt.new)
+    found = rebuilt.difference
+    if found.differ or found.new or found.gone or rebuilt.parked:
+        listed = [f"  {one['kind']}  {one['key']}  {one['columns']}" for one in found.examples]
+        lines = "\n".join(listed)
+        raise AssertionError(
+            f"a replay gives other rows: {found.differ} differ, {found.new} are new,"
+            f" {found.gone} are gone, {rebuilt.parked} sequences failed\n{lines}"
+        )
+    return found.equal

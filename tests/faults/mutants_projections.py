@@ -74,6 +74,18 @@ _TABLE: list[tuple[str, Patch, str, dict[str, object]]] = [
         {},
     ),
     (
+        "what was parked in a dropped version stays",
+        instead(projections, "_OF_A_VERSION", lambda real: real[:2]),
+        "test_of_a_dropped_version_no_mark_and_nothing_parked_is_left",
+        {},
+    ),
+    (
+        "marks of a dropped version stay",
+        instead(projections, "_OF_A_VERSION", lambda real: (real[0], *real[2:])),
+        "test_of_a_dropped_version_no_mark_and_nothing_parked_is_left",
+        {},
+    ),
+    (
         "streams that were cut are not counted",
         text(projections, "kept_from > 1", "kept_from > 100", "_CUT"),
         "test_streams_that_lost_events_are_counted",

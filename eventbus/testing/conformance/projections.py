@@ -14,7 +14,14 @@ from eventbus.errors import LeaseLostError, StorageError
 from eventbus.storage import Storage
 from eventbus.storage.events import Append, Position
 from eventbus.storage.projections import ProjectionVersion, Status, Table, shadow_of
-from eventbus.testing.conformance.samples import at_once, some_messages, take, unique
+from eventbus.testing.conformance.samples import (
+    at_once,
+    failed,
+    some_message,
+    some_messages,
+    take,
+    unique,
+)
 
 PRINT = b"types, keys, columns"
 MANY = 2_000
@@ -323,6 +330,24 @@ class ProjectionSuite:
         async with storage.transaction() as tx:
             assert list(await tx.checkpoints.positions(f"{old.name}@")) == [f"{old.name}@1/0"]
             assert await tx.projections.create(_version(old, 2, "building"), new)
+
+    async def test_of_a_dropped_version_no_mark_and_nothing_parked_is_left(
+        self, storage: Storage
+    ) -> None:
+        old, _ = await _beside(storage, at=(5, 5))
+        group, mark = f"projection:{old.name}@2/0", f"scan/{old.name}@2/0/1"
+        waiting = failed(some_message(key="a"))
+        async with storage.transaction() as tx:
+            await tx.parking.park([waiting], group=group)
+            await tx.parking.park([failed(some_message(key="a"))], group=group.replace("@2", "@1"))
+            await tx.checkpoints.load(mark, fingerprint=PRINT, start=Position(5))
+        async with storage.transaction() as tx:
+            await tx.projections.drop(old.name, 2)
+        async with storage.transaction() as tx:
+            assert await tx.parking.keys(group=group, limit=10) == frozenset()
+            assert len(await tx.parking.keys(group=group.replace("@2", "@1"), limit=10)) == 1
+            assert (await tx.parking.crowd(group=group, above=10)).messages == 0
+            assert dict(await tx.checkpoints.positions(mark)) == {}
 
     async def test_how_far_the_scan_goes_is_kept(self, storage: Storage) -> None:
         old, _ = await _beside(storage)

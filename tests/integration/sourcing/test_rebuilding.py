@@ -11,6 +11,7 @@ from eventbus import Event, EventBus
 from eventbus.errors import ProjectionError
 from eventbus.sourcing.rebuild import Beat, Options
 from eventbus.storage.projections import Difference
+from eventbus.testing import assert_rebuild_equals_live
 from tests.integration.sourcing.read_models import (
     Journal,
     Sum,
@@ -257,7 +258,8 @@ async def test_a_shadow_of_other_code_is_dropped(busy: EventBus, revenue: Sum, u
         await tx.projections.create(other, shadow)
     rebuilt = await busy.projections.rebuild(revenue.name)
     assert rebuilt.switched
-    assert rebuilt.difference.differ == 0
+    assert (rebuilt.difference.differ, rebuilt.difference.gone) == (0, 0)
+    assert rebuilt.rows > 0
 
 
 async def test_an_event_that_fails_in_the_new_code_keeps_it_from_serving(
@@ -333,6 +335,18 @@ async def test_a_shadow_that_begins_elsewhere_is_made_anew(busy: EventBus, reven
     rebuilt = await busy.projections.rebuild(revenue.name)
     assert (rebuilt.difference.gone, rebuilt.difference.differ) == (0, 0)
     assert await revenue.rows(busy) == before | {"XX": (1, 1)}
+
+
+async def test_the_kit_asserts_that_a_replay_gives_what_serves(
+    busy: EventBus, revenue: Sum
+) -> None:
+    rows = await revenue.rows(busy)
+    assert await assert_rebuild_equals_live(busy, revenue.name) == len(rows)
+    async with busy.transaction() as tx:
+        await tx.sql.execute(f"UPDATE {revenue.name} SET cents = 1 WHERE country = 'UK'")
+    with pytest.raises(AssertionError, match="1 differ"):
+        await assert_rebuild_equals_live(busy, revenue.name)
+    assert await _statuses(busy, revenue.name) == {1: "active"}
 
 
 async def test_readers_never_see_a_table_that_is_not_there(busy: EventBus, revenue: Sum) -> None:
