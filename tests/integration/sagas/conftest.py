@@ -34,13 +34,21 @@ def server() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture
+def sagas() -> list[type]:
+    """The classes on the bus; a module may have others."""
+    return [PlaceOrder, Mixed]
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
-async def rig(request: pytest.FixtureRequest, clock: Clock) -> AsyncIterator[Rig]:
+async def rig(
+    request: pytest.FixtureRequest, clock: Clock, sagas: list[type]
+) -> AsyncIterator[Rig]:
     schema = unique("saga")
     storage: Storage | str = SqliteStorage(now=clock)
     if request.param == "postgres":
         storage = f"{request.getfixturevalue('server')}?schema={schema}"
-    handlers = [PlaceOrder, Mixed, *PARTICIPANTS]
+    handlers = [*sagas, *PARTICIPANTS]
     bus = EventBus(MemoryTransport(MemoryBroker()), storage=storage, handlers=handlers)
     await bus.upgrade()
     async with bus:

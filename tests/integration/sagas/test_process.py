@@ -1,12 +1,9 @@
 """A process on a bus: the same core under the other front end; what the linter refuses."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from eventbus import EventBus
 from eventbus.errors import WiringError
-from eventbus.memory import MemoryBroker, MemoryTransport
 from eventbus.saga import (
     Actions,
     Complete,
@@ -20,9 +17,8 @@ from eventbus.saga import (
     starts_on,
     step,
 )
-from eventbus.sqlite import SqliteStorage
-from tests.integration.sagas.rig import Clock, Rig
-from tests.integration.sagas.shop import PARTICIPANTS, TABLES, Told
+from tests.integration.sagas.rig import Rig
+from tests.integration.sagas.shop import Told
 from tests.unit.saga.shop import (
     MINUTE,
     OrderCancelled,
@@ -61,17 +57,8 @@ class Reminders(Process[OrderState], name="reminders"):
 
 
 @pytest.fixture
-async def rig(clock: Clock) -> AsyncIterator[Rig]:
-    bus = EventBus(
-        MemoryTransport(MemoryBroker()),
-        storage=SqliteStorage(now=clock),
-        handlers=[OrderProcess, Reminders, *PARTICIPANTS],
-    )
-    async with bus:
-        async with bus.transaction() as tx:
-            for table in TABLES:
-                await tx.sql.execute(table)
-        yield Rig(bus, clock)
+def sagas() -> list[type]:
+    return [OrderProcess, Reminders]
 
 
 async def test_a_process_whose_steps_succeed_is_completed(rig: Rig) -> None:
@@ -107,11 +94,9 @@ async def test_a_process_asks_about_its_pivot_and_goes_on(rig: Rig, participants
 async def test_a_timer_and_a_key_that_the_process_named_find_it(rig: Rig) -> None:
     await rig.publish(OrderPlaced(order_id="A-4"))
     await rig.pass_time(61)
-    (row,) = await rig.rows(
-        "SELECT state_name, data FROM eventbus_saga WHERE saga_type = 'reminders'"
-    )
-    assert row["state_name"] == "reminded"
-    assert b'"seen":["reminded"]' in bytes(row["data"])
+    shown = (await rig.show("A-4", "reminders")).saga
+    assert shown.state_name == "reminded"
+    assert b'"seen":["reminded"]' in shown.data
     await rig.publish(PaymentSeen(payment_id="P-A-4"))
     assert await rig.status("A-4", "reminders") == "completed"
 
