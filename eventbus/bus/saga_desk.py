@@ -12,6 +12,7 @@ from eventbus.message import NO_HEADERS
 from eventbus.pubsub.unit_of_work import Publishing, refuse_if_held
 from eventbus.saga.decision import Decision
 from eventbus.saga.engine import Engine
+from eventbus.saga.family import Family
 from eventbus.saga.input import Verb
 from eventbus.saga.instance import Plan, Stuck
 from eventbus.saga.transition import Transition, all_or_none, write
@@ -59,6 +60,11 @@ class Sagas:
         self._engines = engines
         self._storage = storage
         self._publishing = publishing
+
+    @property
+    def families(self) -> Mapping[str, Family]:
+        """The sagas of the bus by name, with all their versions."""
+        return {name: engine.family for name, engine in self._engines.items()}
 
     async def start(self, event: Event, *, headers: Mapping[str, str] = NO_HEADERS) -> UUID:
         """Start a saga by its event, without a broker; the id, also of one that runs already.

@@ -22,7 +22,7 @@ COMMANDS = {
     "dead-letter": ("dead_letter:dead_letter", "What was given up: list, edit, redrive, discard."),
     "event": ("event:event", "The log: tail, trace, read, search, export, replay."),
     "projection": ("projection:projection", "Read models: list, status, rebuild, rollback, pause."),
-    "saga": ("saga:saga", "Sagas: lint, explore, diagram."),
+    "saga": ("saga:saga", "Sagas: worker, list, show, retry, compensate, lint, explore."),
     "verify": ("verify:verify", "Audit a live system: outbox, inbox, parking, read-only."),
     "db": ("db:db", "The schema of the storage: upgrade, status, check."),
     "schema": ("schema:schema", "Types that travel: list, show, snapshot, check, upcast."),

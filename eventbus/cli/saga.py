@@ -4,6 +4,9 @@ import click
 
 from eventbus.cli.main import Commands
 from eventbus.cli.saga_class import diagram, explore, lint
+from eventbus.cli.saga_looking import in_flight, list_, show, timers
+from eventbus.cli.saga_verbs import cancel, compensate, pause, resolve, resume, retry, skip
+from eventbus.cli.saga_worker import check, worker
 
 
 @click.group(cls=Commands)
@@ -11,5 +14,22 @@ def saga() -> None:
     """Sagas: one business flow over several services, that ends done or undone."""
 
 
-for command in (lint, explore, diagram):
+for command in (
+    worker,
+    list_,
+    show,
+    timers,
+    retry,
+    skip,
+    resolve,
+    cancel,
+    compensate,
+    pause,
+    resume,
+    in_flight,
+    check,
+    lint,
+    explore,
+    diagram,
+):
     saga.add_command(command)

@@ -1,0 +1,184 @@
+"""saga list, show, timers, in-flight, check and the verbs: schemas and exit codes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from .conftest import Run
+
+JSON = ("-o", "json")
+FILE = ("--storage", "sqlite:///sagas.db")
+APP = ("--app", "saga_app:bus", "--yes")
+CODE = """
+import asyncio
+from datetime import timedelta
+
+from pydantic import BaseModel
+
+from eventbus import Command, Event, EventBus, Reply
+from eventbus.saga import Saga, Undone, starts_on, step
+
+
+class Placed(Event, type="shop.placed", key="order"):
+    order: str
+
+
+class Reserved(Reply, type="stock.reserved"):
+    place: str
+
+
+class Reserve(Command[Reserved], type="stock.reserve", key="order"):
+    order: str
+
+
+class Release(Command[Undone], type="stock.release", key="order"):
+    order: str
+
+
+class State(BaseModel):
+    order: str
+
+
+class Order(Saga[State], name="order", step_timeout=timedelta(minutes=1)):
+    @starts_on(Placed)
+    def begin(self, event: Placed) -> State:
+        return State(order=event.order)
+
+    @step
+    def reserve(self, s: State) -> Reserve:
+        return Reserve(order=s.order)
+
+    @reserve.undo
+    def release(self, s: State, reply: Reserved | None) -> Release:
+        return Release(order=s.order)
+
+
+bus = EventBus("memory://", storage="sqlite:///sagas.db", service="shop", handlers=[Order])
+
+
+async def fill() -> None:
+    async with bus.client():
+        for order in ("A-1", "A-2"):
+            await bus.sagas.start(Placed(order=order))
+
+
+if __name__ == "__main__":
+    asyncio.run(fill())
+"""
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What two sagas left that wait for their first answers."""
+    folder = tmp_path_factory.mktemp("sagas")
+    (folder / "saga_app.py").write_text(CODE, encoding="utf-8")
+    subprocess.run([sys.executable, "saga_app.py"], check=True, cwd=folder, timeout=60)
+    return (folder / "sagas.db").read_bytes()
+
+
+@pytest.fixture(autouse=True)
+def sagas(project: Path, left: bytes) -> Path:
+    (project / "saga_app.py").write_text(CODE, encoding="utf-8")
+    (project / "sagas.db").write_bytes(left)
+    return project
+
+
+def ids(run: Run, *filters: str) -> list[str]:
+    rows = run("saga", "list", *filters, *FILE, *JSON).fits("sagas").result
+    return [row["id"] for row in rows]
+
+
+def test_a_list_shows_what_the_filters_pick_without_code(run: Run) -> None:
+    rows = run("saga", "list", *FILE, *JSON).fits("sagas").result
+    assert [(row["key"], row["status"], row["step"]) for row in rows] == [
+        ("A-1", "running", "reserve"),
+        ("A-2", "running", "reserve"),
+    ]
+    assert ids(run, "--status", "stuck") == []
+    assert ids(run, "--older-than", "1h") == []
+    assert len(ids(run, "--type", "order", "--step", "reserve", "--limit", "1")) == 1
+
+
+def test_one_saga_is_shown_with_steps_timers_and_journal(run: Run) -> None:
+    first = ids(run)[0]
+    told = run("saga", "show", first, *FILE, *JSON).fits("saga-show").result
+    assert [(row["name"], row["status"]) for row in told["steps"]] == [("reserve", "dispatched")]
+    assert [row["timer"] for row in told["timers"]] == ["step:0"]
+    assert [row["input"] for row in told["journal"]] == ["started"]
+    assert "reserve  dispatched" in run("saga", "show", first, *FILE).out
+    missing = run("saga", "show", str(uuid4()), *FILE)
+    assert (missing.code, missing.err[:6]) == (5, "EB7067")
+
+
+def test_timers_are_listed_those_that_are_due_apart(run: Run) -> None:
+    rows = run("saga", "timers", *FILE, *JSON).fits("saga-timers").result
+    assert [row["key"] for row in rows] == ["A-1", "A-2"]
+    assert run("saga", "timers", "--due", *FILE, *JSON).result == []
+
+
+def test_a_verb_changes_what_is_named_and_the_journal_has_who_and_why(run: Run) -> None:
+    first = ids(run)[0]
+    told = run("saga", "pause", first, "--reason", "to look", *APP, *JSON)
+    assert told.fits("saga-change").result["changed"] == [{"id": first, "status": "running"}]
+    last = run("saga", "show", first, *FILE, *JSON).result["journal"][-1]
+    assert (last["id"], last["reason"]) == ("pause", "to look")
+    assert last["actor"]
+    assert run("saga", "resume", first, *APP).code == 0
+
+
+def test_what_is_refused_for_one_saga_is_an_error_and_for_many_a_line(run: Run) -> None:
+    first, second = ids(run)
+    refused = run("saga", "skip", first, "--reason", "no", *APP)
+    assert (refused.code, refused.err[:6]) == (5, "EB7068")
+    run("saga", "pause", first, *APP)
+    told = run("saga", "pause", "--type", "order", *APP, *JSON)
+    assert told.code == 4
+    assert [row["id"] for row in told.fits("saga-change").result["changed"]] == [second]
+    assert [row["why"] for row in told.result["refused"]] == ["it is paused"]
+
+
+def test_a_dry_run_says_the_status_and_changes_nothing(run: Run) -> None:
+    first = ids(run)[0]
+    told = run("saga", "compensate", first, "--app", "saga_app:bus", "--dry-run", *JSON)
+    assert told.fits("saga-change").result["changed"] == [{"id": first, "status": "compensating"}]
+    assert ids(run, "--status", "compensating") == []
+    assert run("saga", "compensate", "--type", "order", *APP).code == 0
+    assert len(ids(run, "--status", "compensating")) == 2
+
+
+def test_a_change_of_everything_and_one_without_a_yes_are_refused(run: Run) -> None:
+    assert run("saga", "cancel", *APP).err[:6] == "EB8003"
+    assert run("saga", "resolve", "--step", "reserve", "--as", "done", *APP).err[:6] == "EB8003"
+    assert run("saga", "resolve", ids(run)[0], "--as", "done", *APP).err[:6] == "EB8001"
+    unsure = run("saga", "cancel", ids(run)[0], "--app", "saga_app:bus")
+    assert (unsure.code, unsure.err.splitlines()[-4][:6]) == (5, "EB8002")
+
+
+def test_a_build_that_would_strand_open_sagas_is_found(run: Run, sagas: Path) -> None:
+    told = run("saga", "in-flight", *FILE, *JSON).fits("saga-in-flight")
+    assert told.result[0]["count"] == 2
+    file = sagas / "open.json"
+    file.write_text(told.out, encoding="utf-8")
+    same = run("saga", "check", "--in-flight", str(file), *APP, *JSON)
+    assert (same.code, same.fits("saga-check").result["ok"]) == (0, True)
+    rows = told.result
+    for change, why in (
+        ({"saga": "gone"}, "no such saga"),
+        ({"digest": "00"}, "without a new version"),
+        ({"version": 7}, "no @migrates"),
+    ):
+        file.write_text(json.dumps([{**rows[0], **change}]), encoding="utf-8")
+        found = run("saga", "check", "--in-flight", str(file), *APP, *JSON)
+        assert found.code == 1
+        assert why in found.fits("saga-check").result["stranded"][0]["why"]
+    file.write_text("[1]", encoding="utf-8")
+    assert run("saga", "check", "--in-flight", str(file), *APP).err[:6] == "EB8001"
+
+
+def test_a_worker_of_a_saga_that_is_not_there_is_refused(run: Run) -> None:
+    told = run("saga", "worker", "saga_app:bus", "--type", "orders")
+    assert (told.code, told.err.splitlines()[-4][:6]) == (2, "EB1006")
