@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, NewType, Protocol, cast
+from typing import Literal, NewType, Protocol
 
 from eventbus.message import Message
 
@@ -67,7 +67,7 @@ class RecordedMessage:
     _set_position,
     _set_recorded_at,
     _set_schema_version,
-) = (cast("Any", vars(RecordedMessage)[name]).__set__ for name in RecordedMessage.__slots__)
+) = (vars(RecordedMessage)[name].__set__ for name in RecordedMessage.__slots__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
