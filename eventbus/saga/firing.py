@@ -24,7 +24,7 @@ def fired(draft: Draft, name: str) -> None:
         place = int(rest) if rest.isdecimal() else -1
         row = draft.log.get(place, "undo" if kind == "undo" else "forward")
         rule = {"step": _step, "resolve": _question, "undo": _undo}.get(kind)
-        if row is None or rule is None:
+        if row is None or rule is None or row.kind == "local":  # a local step has no timer
             draft.ignore("stray")
         else:
             rule(draft, row)
