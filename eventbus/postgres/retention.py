@@ -20,6 +20,7 @@ _MONTHS = """
 SELECT {schema}.ensure_journal_month(
          (statement_timestamp() AT TIME ZONE 'UTC' + n * interval '1 month')::date)
   FROM generate_series(0, 2) n"""
+_EVENTS = "SELECT {schema}.ensure_events_ahead()"
 _OLD_DAYS = """
 SELECT c.relname AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
  WHERE i.inhparent = '{schema}.inbox'::regclass AND c.relname ~ '^inbox_[0-9]{{8}}$'
@@ -93,9 +94,10 @@ def _rows(tag: str) -> int:
 
 
 async def _ahead(connection: Connection, schema: str) -> None:
-    """A partition missing is slow, not wrong: rows of that day or month stand in the default."""
+    """A partition missing is slow, not wrong: its rows stand in the default one."""
     await _unless_busy(connection, _DAYS.format(schema=schema), AHEAD)
     await _unless_busy(connection, _MONTHS.format(schema=schema))
+    await _unless_busy(connection, _EVENTS.format(schema=schema))
 
 
 async def _dropped(

@@ -59,6 +59,7 @@ CREATE INDEX events_type ON {schema}.events (type, position);
 CREATE TABLE {schema}.events_0 PARTITION OF {schema}.events
   FOR VALUES FROM (MINVALUE) TO (50000000);
 CREATE UNIQUE INDEX events_0_stream ON {schema}.events_0 (stream_id, version);
+-- Rows for which no partition was made ahead; as long as one stands here, none can be made.
 CREATE TABLE {schema}.events_other PARTITION OF {schema}.events DEFAULT;  -- nothing is refused
 CREATE UNIQUE INDEX events_other_stream ON {schema}.events_other (stream_id, version);
 
@@ -66,6 +67,31 @@ CREATE TABLE {schema}.snapshots (
   stream_id bigint, kind text COLLATE "C", schema_hash bytea NOT NULL, version bigint NOT NULL,
   position bigint NOT NULL, codec smallint NOT NULL DEFAULT 0, data bytea NOT NULL,
   at timestamptz NOT NULL DEFAULT statement_timestamp(), PRIMARY KEY (stream_id, kind));
+
+-- The next partition, once less than 10,000,000 positions are left; built apart, so that appends
+-- wait for nothing but the moment in which it is attached.
+CREATE FUNCTION {schema}.ensure_events_ahead() RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+DECLARE _next bigint; _name text; _width bigint := 50000000;
+BEGIN
+  PERFORM pg_advisory_xact_lock({schema}.lock_key(4, 0));
+  SELECT 1 + max(substr(c.relname, 8)::bigint) INTO _next
+    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+   WHERE i.inhparent = '{schema}.events'::regclass AND c.relname ~ '^events_[0-9]+$';
+  IF (SELECT last_value FROM {schema}.position_seq) < _next * _width - 10000000
+     OR EXISTS (SELECT 1 FROM {schema}.events_other) THEN
+    RETURN false;
+  END IF;
+  _name := 'events_' || _next;
+  EXECUTE format('CREATE TABLE {schema}.%I (LIKE {schema}.events INCLUDING DEFAULTS INCLUDING INDEXES,'
+                 ' CHECK (position >= %s AND position < %s))'
+                 ' WITH (autovacuum_freeze_min_age = 0, autovacuum_vacuum_insert_scale_factor = 0.05)',
+                 _name, _next * _width, (_next + 1) * _width);
+  EXECUTE format('CREATE UNIQUE INDEX %I ON {schema}.%I (stream_id, version)', _name || '_stream', _name);
+  EXECUTE format('ALTER TABLE {schema}.events ATTACH PARTITION {schema}.%I FOR VALUES FROM (%s) TO (%s)',
+                 _name, _next * _width, (_next + 1) * _width);
+  EXECUTE format('ALTER TABLE {schema}.%I DROP CONSTRAINT %I', _name, _name || '_position_check');
+  RETURN true;
+END $$;
 
 -- Before the first position of a transaction is drawn, once per transaction: the key is a lower
 -- bound of all its positions. A savepoint that is rolled back takes lock and setting with it.

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 
 import asyncpg
 import pytest
@@ -185,6 +186,42 @@ async def test_positions_beyond_the_first_partition_are_taken(
     assert numbers([one.message for one in await stream(storage, "order-1")]) == [0, 1]
     with pytest.raises(ConcurrencyError):
         await storage.append(some_append("order-1", [some_message(1)], 1))
+
+
+async def test_the_next_partition_is_made_ahead_and_takes_what_comes(
+    storage: PostgresStorage, admin: "asyncpg.Connection[asyncpg.Record]", schema: str
+) -> None:
+    async def partitions() -> list[str]:
+        rows = await admin.fetch(
+            "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
+            f" WHERE i.inhparent = '{schema}.events'::regclass ORDER BY 1"
+        )
+        return [row["relname"] for row in rows]
+
+    async def prune() -> None:
+        await storage.prune(inbox=timedelta(days=7), limit=10)
+
+    await admin.execute(f"SELECT setval('{schema}.position_seq', 39999998)")
+    await prune()
+    assert await partitions() == ["events_0", "events_other"]
+    await storage.append(some_append("order-1", some_messages(2)))
+    await prune()
+    await prune()
+    assert await partitions() == ["events_0", "events_1", "events_other"]
+    await admin.execute(f"SELECT setval('{schema}.position_seq', 49999998)")
+    await storage.append(some_append("order-1", some_messages(3), 2))
+    counts = await admin.fetch(
+        f"SELECT tableoid::regclass::text AS part, count(*) AS n FROM {schema}.events GROUP BY 1"
+    )
+    assert {row["part"].rpartition(".")[2]: row["n"] for row in counts} == {
+        "events_0": 3,
+        "events_1": 2,
+    }
+    assert [each.version for each in await stream(storage, "order-1")] == [1, 2, 3, 4, 5]
+    with pytest.raises(asyncpg.UniqueViolationError, match="events_1_stream"):
+        await admin.execute(
+            f"UPDATE {schema}.events SET version = 4 WHERE stream = 'order-1' AND version = 5"
+        )
 
 
 async def test_a_commit_of_events_is_heard_in_another_process(
