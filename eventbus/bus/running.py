@@ -9,7 +9,7 @@ from random import Random
 
 from eventbus.bus.afterwards import Afterwards
 from eventbus.bus.report import Health
-from eventbus.bus.sagas import SagaServices, saga_services
+from eventbus.bus.sagas import SagaServices, housekeeping, saga_services
 from eventbus.bus.tuning import Tuning
 from eventbus.codec import Registry
 from eventbus.errors import ConfigurationError
@@ -189,6 +189,8 @@ class Running:
             self._sagas = saga_services(parts.engines, parts.storage)
             for name, each in self._sagas.items():
                 services |= {f"timers:{name}": each.timers, f"calls:{name}": each.calls}
+            if self._sagas or parts.fence is not None:
+                services["archive:0"] = housekeeping(parts.storage)
         return services
 
     def _follow(self) -> Mapping[str, Following]:

@@ -23,6 +23,7 @@ from eventbus.saga.family import Family
 from eventbus.saga.incoming import Unreadable
 from eventbus.saga.outgoing import KeysAdded, Tools
 from eventbus.saga.timers import Timers
+from eventbus.service import Service
 from eventbus.storage import Storage, Transaction
 
 AT_ONCE = 32  # messages in one transaction
@@ -120,6 +121,13 @@ def saga_services(made: Mapping[str, Engine], storage: Storage) -> dict[str, Sag
         name: SagaServices(Timers(engine, storage), CallWorker(engine, storage))
         for name, engine in made.items()
     }
+
+
+def housekeeping(storage: Storage) -> Service:
+    """What forgets: beside sagas, and beside participants."""
+    from eventbus.saga.archive import Archive
+
+    return Archive(storage)
 
 
 async def register(families: Mapping[str, Family], storage: Storage) -> None:

@@ -1,0 +1,51 @@
+"""Forgets what ended long ago: sagas, inputs that nobody came for, effects; one owner by lease."""
+
+import asyncio
+import logging
+from datetime import timedelta
+from uuid import uuid4
+
+from eventbus.errors import StorageError
+from eventbus.service import pause
+from eventbus.storage import Storage
+
+log: logging.Logger = logging.getLogger("eventbus.saga")
+
+FINISHED = timedelta(days=30)  # late answers need the row; a late start would begin a second saga
+BATCH = 1000
+EVERY_SECONDS = 60.0  # an input that expired becomes a dead letter by then
+LEASE = "archive"
+
+
+class Archive:
+    """The housekeeping of sagas, and of participants."""
+
+    def __init__(self, storage: Storage, *, finished: timedelta = FINISHED) -> None:
+        self._storage = storage
+        self._finished = finished
+        self._owner = uuid4().hex
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Sweep now and then until stopping."""
+        while not await pause(stopping, EVERY_SECONDS):
+            try:
+                await self.once(stopping)
+            except StorageError as error:
+                log.warning("the archive of sagas waits for the database: %s", error)
+
+    async def once(self, stopping: asyncio.Event) -> int:
+        """All that is old, in small transactions; how much went. Nothing if another one does it."""
+        ttl = timedelta(seconds=EVERY_SECONDS)
+        async with self._storage.transaction() as tx:
+            lease = await tx.leases.acquire([LEASE], owner=self._owner, ttl=ttl, limit=1)
+        swept = 0
+        while lease and not stopping.is_set():
+            async with self._storage.transaction() as tx:
+                gone = await tx.sagas.sweep(older_than=self._finished, limit=BATCH)
+                lease = await tx.leases.renew(lease, ttl=ttl)
+            swept += gone
+            if gone == 0:
+                break
+        async with self._storage.transaction() as tx:
+            await tx.leases.release(lease)
+        return swept
