@@ -27,7 +27,7 @@ async def test_every_order_is_completed_or_compensated_and_each_effect_happens_o
     storage: PostgresStorage, declining: Told
 ) -> None:
     broker = MemoryBroker()
-    schema = storage.config.schema
+    told.prefix = schema = storage.config.schema
 
     def worker() -> EventBus:
         return EventBus(
@@ -39,7 +39,7 @@ async def test_every_order_is_completed_or_compensated_and_each_effect_happens_o
     async with worker() as one, worker() as other:
         async with one.transaction() as tx:
             for table in TABLES:
-                await tx.sql.execute(table)
+                await tx.sql.execute(f"CREATE TABLE {schema}_{table}")
         for number in range(ORDERS):
             bus = (one, other)[number % 2]
             await bus.publish(OrderPlaced(order_id=f"A-{number}", sku="x", cents=100))
@@ -48,10 +48,8 @@ async def test_every_order_is_completed_or_compensated_and_each_effect_happens_o
         await one.until_idle()
         async with one.transaction() as tx:
             sagas = await tx.sql.fetch(f"SELECT business_key, status FROM {schema}.saga")
-            applied = await tx.sql.fetch("SELECT order_id, step FROM applied")
-            undone = await tx.sql.fetch("SELECT order_id, step FROM undone")
-            for table in ("applied", "undone", "orders"):
-                await tx.sql.execute(f"DROP TABLE {table}")
+            applied = await tx.sql.fetch(f"SELECT order_id, step FROM {schema}_applied")
+            undone = await tx.sql.fetch(f"SELECT order_id, step FROM {schema}_undone")
     declined = {f"A-{number}" for number in range(0, ORDERS, 3)}
     assert {row["business_key"]: row["status"] for row in sagas} == {
         f"A-{number}": "compensated" if f"A-{number}" in declined else "completed"
