@@ -1,6 +1,5 @@
 """Recording answers: the first definite outcome of an effect stands."""
 
-from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -10,7 +9,7 @@ from eventbus.saga.definition import PATIENT, StepSpec, effect_of
 from eventbus.saga.draft import FINAL, Draft, phase_timer
 from eventbus.saga.input import CallDone, LocalDone, Outcome, Replied
 from eventbus.saga.sending import HOURLY, passed_pivot
-from eventbus.saga.step_log import DEFINITE, REFUSED, note_of, noted
+from eventbus.saga.step_log import DEFINITE, REFUSED, changed, note_of, noted
 from eventbus.storage.sagas import StepRow, StepStatus
 
 _KINDS = {Replied: "command", LocalDone: "local", CallDone: "call"}
@@ -104,7 +103,7 @@ def _record(draft: Draft, row: StepRow, input: Replied | LocalDone | CallDone) -
     draft.disarm(phase_timer("forward", row.seq))
     if note_of(row).asked:
         draft.disarm(phase_timer("resolve", row.seq))
-    row = _with_reply(replace(row, status=_STATUSES[input.outcome]), input.reply)
+    row = _with_reply(changed(row, status=_STATUSES[input.outcome]), input.reply)
     if isinstance(input, CallDone) and input.why:
         row = noted(row, why=input.why)
     if isinstance(input, LocalDone) and input.data is not None:
@@ -118,7 +117,7 @@ def _nobody_knows(draft: Draft, row: StepRow) -> None:
     """The participant gave up without an outcome; a question that is under way goes on."""
     if row.status == "dispatched":
         draft.disarm(phase_timer("forward", row.seq))
-        draft.log.put(replace(row, status="unknown"))
+        draft.log.put(changed(row, status="unknown"))
     else:
         draft.ignore("duplicate")
 
@@ -144,7 +143,7 @@ def _call_gave_up(draft: Draft, row: StepRow, why: str) -> None:
         draft.arm(phase_timer("forward", row.seq), PATIENT.wait(row.attempt))
         draft.log.put(row)
     else:
-        draft.log.put(replace(row, status="unknown"))
+        draft.log.put(changed(row, status="unknown"))
 
 
 def _wait(draft: Draft, tried: int) -> timedelta:
@@ -162,7 +161,7 @@ def _undone(draft: Draft, row: StepRow, input: Replied | LocalDone | CallDone) -
     match input.outcome:
         case "succeeded" | "undone":
             draft.disarm(phase_timer("undo", row.seq))
-            row = _with_reply(replace(row, status="succeeded"), input.reply)
+            row = _with_reply(changed(row, status="succeeded"), input.reply)
             if isinstance(input, LocalDone) and input.data is not None:
                 draft.replace_data(input.data)
             draft.log.put(row)
@@ -170,7 +169,7 @@ def _undone(draft: Draft, row: StepRow, input: Replied | LocalDone | CallDone) -
             _undo_again(draft, row, input)
         case _:
             draft.arm(phase_timer("undo", row.seq), HOURLY)
-            draft.log.put(noted(replace(row, status="failed"), why=_refusal(input.reply)))
+            draft.log.put(noted(changed(row, status="failed"), why=_refusal(input.reply)))
 
 
 def _undo_again(draft: Draft, row: StepRow, input: Replied | LocalDone | CallDone) -> None:
@@ -179,7 +178,7 @@ def _undo_again(draft: Draft, row: StepRow, input: Replied | LocalDone | CallDon
         draft.ignore("unknown")
     elif row.status == "failed" or row.attempt >= PATIENT.attempts:
         draft.arm(phase_timer("undo", row.seq), HOURLY)
-        draft.log.put(replace(row, status="failed"))
+        draft.log.put(changed(row, status="failed"))
     else:
         draft.arm(phase_timer("undo", row.seq), PATIENT.wait(row.attempt))
         draft.log.put(row)
@@ -193,4 +192,4 @@ def _with_reply(row: StepRow, reply: Reply | None) -> StepRow:
     if reply is None or type(reply) is Undone:
         return row
     plan = plan_of(type(reply))
-    return replace(row, reply_type=plan.wire.type, reply=plan.write(reply))
+    return changed(row, reply_type=plan.wire.type, reply=plan.write(reply))

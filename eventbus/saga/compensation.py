@@ -1,12 +1,10 @@
 """Turning back: the plan, frozen when it begins, and its undos one by one."""
 
-from dataclasses import replace
-
 from eventbus.saga.definition import effect_of
 from eventbus.saga.draft import DEADLINE, Draft, illegal, phase_timer
 from eventbus.saga.instance import Plan, Undoing
 from eventbus.saga.sending import ask, passed_pivot, undo
-from eventbus.saga.step_log import OPEN, REFUSED, note_of, noted
+from eventbus.saga.step_log import OPEN, REFUSED, changed, note_of, noted
 from eventbus.storage.sagas import StepRow, StepStatus
 
 
@@ -55,7 +53,7 @@ def _close(draft: Draft, row: StepRow) -> None:
     """What is still open becomes unknown; a wait has no effect anywhere."""
     if row.status == "dispatched":
         status: StepStatus = "cancelled" if row.kind == "wait" else "unknown"
-        draft.log.put(replace(row, status=status))
+        draft.log.put(changed(row, status=status))
         draft.disarm(phase_timer("forward", row.seq))
     elif row.status == "unknown" and note_of(row).asked:
         draft.disarm(phase_timer("resolve", row.seq))
@@ -106,7 +104,7 @@ def _begin_undo(draft: Draft, done: StepRow) -> bool:
         status="dispatched",
     )
     if done.kind == "call" and done.status in REFUSED:
-        draft.log.put(noted(replace(row, status="skipped"), why="the call had no effect"))
+        draft.log.put(noted(changed(row, status="skipped"), why="the call had no effect"))
         return True
     undo(draft, row)
     return False

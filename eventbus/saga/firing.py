@@ -1,11 +1,9 @@
 """Timers: what a step, a question, an undo or the deadline does when its time has come."""
 
-from dataclasses import replace
-
 from eventbus.saga.definition import PATIENT
 from eventbus.saga.draft import DEADLINE, FINAL, Draft, phase_timer
 from eventbus.saga.sending import HOURLY, ask, forward, passed_pivot, undo
-from eventbus.saga.step_log import note_of, noted
+from eventbus.saga.step_log import changed, note_of, noted
 from eventbus.storage.sagas import StepRow
 
 AUTHORS = "timer:"  # before the names that authors give
@@ -57,17 +55,17 @@ def _step(draft: Draft, row: StepRow) -> None:
         draft.ignore("late")
     elif row.kind == "wait":
         if spec.delay is None:
-            status = noted(replace(row, status="rejected"), why="it did not come in time")
+            status = noted(changed(row, status="rejected"), why="it did not come in time")
             draft.log.put(status)
         else:
-            row = draft.log.put(replace(row, status="succeeded"))
+            row = draft.log.put(changed(row, status="succeeded"))
             draft.definition.flow.waited(draft, row, None)
     elif passed_pivot(draft):
         _try_on(draft, row)
     elif row.attempt < spec.resend.attempts:
         forward(draft, row)
     else:
-        draft.log.put(replace(row, status="unknown"))
+        draft.log.put(changed(row, status="unknown"))
 
 
 def _try_on(draft: Draft, row: StepRow) -> None:
@@ -75,7 +73,7 @@ def _try_on(draft: Draft, row: StepRow) -> None:
     if row.attempt < PATIENT.attempts:
         forward(draft, row)
     else:
-        draft.log.put(replace(row, status="failed"))
+        draft.log.put(changed(row, status="failed"))
         draft.arm(phase_timer("forward", row.seq), HOURLY)
 
 
@@ -106,5 +104,5 @@ def _undo(draft: Draft, row: StepRow) -> None:
     elif row.attempt < PATIENT.attempts:
         undo(draft, row)
     else:
-        draft.log.put(replace(row, status="failed"))
+        draft.log.put(changed(row, status="failed"))
         draft.arm(phase_timer("undo", row.seq), HOURLY)

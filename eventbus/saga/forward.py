@@ -1,11 +1,9 @@
 """Going on: what follows from the step log while the saga runs, before and after its pivot."""
 
-from dataclasses import replace
-
 from eventbus.saga import compensation
 from eventbus.saga.draft import Draft, phase_timer
 from eventbus.saga.sending import HOURLY, ask, passed_pivot
-from eventbus.saga.step_log import REFUSED, note_of
+from eventbus.saga.step_log import REFUSED, changed, note_of
 from eventbus.storage.sagas import StepRow
 
 
@@ -49,7 +47,7 @@ def _after_the_pivot(draft: Draft) -> bool:
     """Only forward: a step that cannot be done needs a person."""
     for row in draft.log.forwards:
         if row.status == "unknown":
-            row = draft.log.put(replace(row, status="failed"))  # noqa: PLW2901 - the row as it is now
+            row = draft.log.put(changed(row, status="failed"))  # noqa: PLW2901 - the row as it is now
             draft.arm(phase_timer("forward", row.seq), HOURLY)
         if row.status == "failed" or (row.status in REFUSED and not note_of(row).taken):
             draft.stick("attempts", _cannot(row), row)

@@ -1,7 +1,5 @@
 """What operators do: pure, allowed or refused, and journalled with who and why."""
 
-from dataclasses import replace
-
 import orjson
 from pydantic import ValidationError
 
@@ -11,7 +9,7 @@ from eventbus.saga import compensation
 from eventbus.saga.draft import FINAL, Draft, phase_timer
 from eventbus.saga.input import Verb
 from eventbus.saga.sending import ask, forward, passed_pivot, undo, wait
-from eventbus.saga.step_log import note_of, noted
+from eventbus.saga.step_log import changed, note_of, noted
 from eventbus.storage.sagas import StepRow, StepStatus
 
 
@@ -105,12 +103,12 @@ def _again(draft: Draft, row: StepRow) -> None:
     if row.kind == "wait":
         wait(draft, row)
     elif row.phase == "undo":
-        undo(draft, replace(row, status="dispatched", attempt=0))
+        undo(draft, changed(row, status="dispatched", attempt=0))
     elif note_of(row).asked:
         ask(draft, noted(row, asked=0))
     else:
         draft.disarm(phase_timer("forward", row.seq))
-        forward(draft, replace(row, status="dispatched", attempt=0))
+        forward(draft, changed(row, status="dispatched", attempt=0))
 
 
 def _stuck_row(draft: Draft) -> StepRow | None:
@@ -170,10 +168,10 @@ def _settle(draft: Draft, row: StepRow, status: StepStatus, verb: Verb) -> None:
         return
     for phase in ("resolve", row.phase):
         draft.disarm(phase_timer(phase, row.seq))
-    row = noted(replace(row, status=status), why=verb.reason or None)
+    row = noted(changed(row, status=status), why=verb.reason or None)
     if reply is not None:
         plan = plan_of(type(reply))
-        row = replace(row, reply_type=plan.wire.type, reply=plan.write(reply))
+        row = changed(row, reply_type=plan.wire.type, reply=plan.write(reply))
     row = draft.log.put(row)
     if draft.error is not None and (row.seq, row.phase) == (draft.error.seq, draft.error.phase):
         draft.unstick()
@@ -194,4 +192,4 @@ def _undo_after_all(draft: Draft, row: StepRow, verb: Verb) -> None:
     """The effect stands: its undo is sent again, with the reply if that is known now."""
     if draft.error is not None and (row.seq, row.phase) == (draft.error.seq, draft.error.phase):
         draft.unstick()
-    undo(draft, noted(replace(row, status="dispatched", attempt=0), why=verb.reason or None))
+    undo(draft, noted(changed(row, status="dispatched", attempt=0), why=verb.reason or None))

@@ -1,6 +1,5 @@
 """Bringing an open saga to a newer version of its class: its state, the names in its log."""
 
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +9,7 @@ from eventbus.errors import SagaError
 from eventbus.saga.definition import Definition, Migration
 from eventbus.saga.draft import Draft, method_failed
 from eventbus.saga.instance import Instance, Steps
-from eventbus.saga.step_log import StepLog
+from eventbus.saga.step_log import StepLog, changed
 
 
 def migrated(definition: Definition, saga: Instance, steps: Steps, now: datetime) -> Draft:
@@ -46,7 +45,7 @@ def _changed(draft: Draft, migration: Migration, data: dict[str, Any]) -> dict[s
 def _rename(draft: Draft, names: Any) -> None:
     for row in draft.log.rows:
         if row.name in names:
-            draft.log.put(replace(row, name=names[row.name]))
+            draft.log.put(changed(row, name=names[row.name]))
     if draft.state_name is not None:
         draft.state_name = names.get(draft.state_name, draft.state_name)
 

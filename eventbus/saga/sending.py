@@ -1,6 +1,5 @@
 """How work goes out: a command, a local run, a call, each with its row and its timer."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 import orjson
@@ -10,7 +9,7 @@ from eventbus.event import Reply
 from eventbus.saga.decision import LocalRun, Send
 from eventbus.saga.definition import PATIENT, StepSpec, effect_of
 from eventbus.saga.draft import Draft, phase_timer
-from eventbus.saga.step_log import note_of, noted
+from eventbus.saga.step_log import changed, note_of, noted
 from eventbus.storage.sagas import CallRequest, StepRow
 
 HOURLY = timedelta(hours=1)  # what is stuck and may still be answered
@@ -38,7 +37,7 @@ def start(draft: Draft, spec: StepSpec, row_note: bytes | None = None) -> None:
 
 def wait(draft: Draft, row: StepRow) -> None:
     """Wait, for the first time or anew; an event that came too early is offered again."""
-    draft.log.put(replace(row, status="dispatched"))
+    draft.log.put(changed(row, status="dispatched"))
     draft.drain = True
     spec = draft.definition.flow.spec(row)
     limit = spec.delay or spec.timeout
@@ -62,7 +61,7 @@ def skip(draft: Draft, spec: StepSpec) -> None:
 def forward(draft: Draft, row: StepRow) -> None:
     """Send a forward step, for the first time or again."""
     flow = draft.definition.flow
-    row = replace(row, attempt=row.attempt + 1)
+    row = changed(row, attempt=row.attempt + 1)
     match row.kind:
         case "command":
             row = noted(row, since=note_of(row).since or draft.now.isoformat())
@@ -95,7 +94,7 @@ def ask(draft: Draft, row: StepRow) -> None:
     """
     note = note_of(row)
     draft.disarm(phase_timer("forward", row.seq))
-    row = noted(replace(row, status="unknown"), asked=note.asked + 1)
+    row = noted(changed(row, status="unknown"), asked=note.asked + 1)
     if row.kind == "call":
         if not note.working:
             row = noted(row, working=True)
@@ -119,7 +118,7 @@ def undo(draft: Draft, row: StepRow) -> None:
     """Send the undo of a step, first or again, with the reply as far as it is known."""
     done = draft.log.forward(row.seq)
     reply = known_reply(draft, done)
-    row = replace(row, attempt=row.attempt + 1)
+    row = changed(row, attempt=row.attempt + 1)
     match row.kind:
         case "command":
             draft.commands.append(

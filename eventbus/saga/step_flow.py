@@ -1,7 +1,7 @@
 """How a saga of declared steps goes on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
@@ -10,7 +10,7 @@ from eventbus.event import Command, Event, Reply
 from eventbus.saga.definition import Definition, StepSpec
 from eventbus.saga.draft import Draft, phase_timer, wrong_answer
 from eventbus.saga.sending import passed_pivot, skip, start
-from eventbus.saga.step_log import OPEN
+from eventbus.saga.step_log import OPEN, changed
 from eventbus.storage.sagas import Phase, StepRow
 
 ByEvent = dict[type[Event], Any]
@@ -90,7 +90,7 @@ class StepFlow:
         for row in draft.log.forwards:
             if row.status == "dispatched" and self.spec(row).event is type(event):
                 draft.disarm(phase_timer("forward", row.seq))
-                self.waited(draft, draft.log.put(replace(row, status="succeeded")), event)
+                self.waited(draft, draft.log.put(changed(row, status="succeeded")), event)
                 return
         if type(event) in self._methods.cancels:
             self._cancel(draft, event)

@@ -41,7 +41,21 @@ def _decoded(stored: bytes) -> Note:
 
 def noted(row: StepRow, **changes: Any) -> StepRow:
     """The row with a note that differs."""
-    return replace(row, error=encoded(replace(note_of(row), **changes)))
+    return changed(row, error=encoded(replace(note_of(row), **changes)))
+
+
+def changed(row: StepRow, **changes: Any) -> StepRow:
+    """The row with other values: `dataclasses.replace` takes twice as long (measured)."""
+    other = object.__new__(StepRow)
+    for name, read, write in _SLOTS:
+        write(other, changes[name] if name in changes else read(row))
+    return other
+
+
+_SLOTS = [
+    (name, slot.__get__, slot.__set__)
+    for name, slot in ((name, vars(StepRow)[name]) for name in StepRow.__dataclass_fields__)
+]
 
 
 def encoded(note: Note) -> bytes | None:

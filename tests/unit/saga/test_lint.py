@@ -291,3 +291,23 @@ def short(self: object, s: OrderState) -> None: ...
 )
 def test_an_undo_is_read_for_what_it_takes(function: Any, accepts: bool) -> None:
     assert accepts_none(function, 1) is accepts
+
+
+def test_a_message_deeper_in_the_state_is_found_once() -> None:
+    class Inner(BaseModel):
+        last: StockReserved | None = None
+        again: "list[Storing]" = []
+
+    class Outer(BaseModel):
+        order_id: str
+        inner: Inner = Inner()
+        other: Inner = Inner()
+
+    def begin(self: object, event: OrderPlaced) -> Outer:
+        return Outer(order_id=event.order_id)
+
+    findings = lint(saga(Outer, begin=starts_on(OrderPlaced)(begin)))
+    assert [each.what for each in findings] == [
+        "Outer.inner.last stores the message class StockReserved",
+        "Outer.inner.again.last stores the message class StockReserved",
+    ]

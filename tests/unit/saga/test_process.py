@@ -1,7 +1,7 @@
 """The process front end: states, actions, inputs that a state does not take, what is refused."""
 
 from datetime import timedelta
-from types import new_class
+from types import FunctionType, new_class
 from typing import Any
 
 import pytest
@@ -548,3 +548,44 @@ def test_a_step_of_the_other_front_end_is_not_read() -> None:
     definition = definition_of(marked_process(begin=begin, bell=bell, one=one))
     assert definition.steps == ()
     assert CardDeclined not in definition.messages
+
+
+def test_a_process_may_begin_without_doing_anything() -> None:
+    play = Play(marked_process(begin=begin, bell=bell))
+    assert (play.saga.status, play.saga.state_name, play.steps) == ("running", "initial", ())
+
+
+def test_what_is_held_stays_held_while_other_states_come() -> None:
+    a, b, c = State(), State(), State()
+
+    def placed(self: object, s: OrderState, event: OrderPlaced) -> Actions:
+        yield Do("reserve", ReserveStock(order_id=s.order_id), no_undo="x")
+        yield Do("charge", ChargeCard(order_id=s.order_id), no_undo="x")
+        yield Do("mail", SendMail(order_id=s.order_id), no_undo="x")
+
+    def nothing(self: object, s: OrderState, reply: Any) -> Actions:
+        s.seen.append(type(reply).__name__)
+        yield from ()
+
+    def copy(mark: Any) -> Any:
+        method = FunctionType(nothing.__code__, globals(), "nothing")
+        return mark(method)
+
+    body = {
+        "a": a,
+        "b": b,
+        "c": c,
+        "begin": begin,
+        "placed": on(OrderPlaced, when=initial, to=a)(placed),
+        "charged": copy(on(CardCharged, when=a, to=b)),
+        "mailed": copy(on(MailSent, when=b, to=c)),
+        "reserved": copy(on(StockReserved, when=c)),
+    }
+    options = {"name": "steps", "step_timeout": MINUTE, "on_unexpected": "hold"}
+    cls = new_class("Steps", (Process[OrderState],), options, lambda place: place.update(body))
+    play = Play(cls)
+    play.reply("reserve")
+    play.reply("charge")
+    assert play.state.seen == ["CardCharged"]
+    play.reply("mail")
+    assert play.state.seen == ["CardCharged", "MailSent", "StockReserved"]
