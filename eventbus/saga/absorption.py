@@ -44,8 +44,12 @@ def _question(draft: Draft, input: Replied | LocalDone | CallDone) -> None:
         if asked == input.effect_id and input.outcome == "rejected" and row.status == "unknown":
             if draft.status not in {"resolving", "stuck"}:
                 break
+            what = f"the participant forgot step {row.name!r}"
+            if draft.error is not None and (draft.error.seq, draft.error.what) == (row.seq, what):
+                draft.ignore("duplicate")
+                return
             draft.arm(phase_timer("resolve", row.seq), HOURLY)
-            draft.stick("unknown", f"the participant forgot step {row.name!r}", row)
+            draft.stick("unknown", what, row)
             return
     draft.ignore("stray")
 
@@ -168,8 +172,17 @@ def _undone(draft: Draft, row: StepRow, input: Replied | LocalDone | CallDone) -
         case "unknown":
             _undo_again(draft, row, input)
         case _:
-            draft.arm(phase_timer("undo", row.seq), HOURLY)
-            draft.log.put(noted(changed(row, status="failed"), why=_refusal(input.reply)))
+            _undo_refused(draft, row, input)
+
+
+def _undo_refused(draft: Draft, row: StepRow, input: Replied | LocalDone | CallDone) -> None:
+    """A person is told, and it is tried on, once an hour; the same refusal again says nothing."""
+    known = row.status == "failed" and note_of(row).why is not None
+    if known and not isinstance(input, CallDone):
+        draft.ignore("duplicate")
+    else:
+        draft.arm(phase_timer("undo", row.seq), HOURLY)
+        draft.log.put(noted(changed(row, status="failed"), why=_refusal(input.reply)))
 
 
 def _undo_again(draft: Draft, row: StepRow, input: Replied | LocalDone | CallDone) -> None:

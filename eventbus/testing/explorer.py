@@ -66,6 +66,7 @@ def explore(
     cancels: int = 1,
     losses: int = 0,
     call_crashes: int = 0,
+    undo_rejections: int = 0,
     verbs: Iterable[str] = (),
     events: Iterable[Event] = (),
     examples: Iterable[TypedMessage] = (),
@@ -88,6 +89,7 @@ def explore(
             events besides the start.
         losses: how many messages may be lost for ever.
         call_crashes: how many calls may be taken over from a worker that died.
+        undo_rejections: how many undos may be refused at first; the saga is stuck until it retries.
         verbs: what an operator may do once, at any moment.
         events: what may arrive besides; of waits an example is made.
         examples: replies and events to use where the types of fields are not enough.
@@ -99,7 +101,9 @@ def explore(
         what was seen, and the shortest way to the first thing that does not hold.
     """
     budgets = Budgets(
-        duplicates, timeouts, rejections, cancels, losses, call_crashes, frozenset(verbs)
+        *(duplicates, timeouts, rejections, cancels, losses, call_crashes),
+        verbs=frozenset(verbs),
+        undo_rejections=undo_rejections,
     )
     search = _Search(saga, start, budgets, [*events], [*examples], invariants, fence)
     return search.run(max_states)
@@ -134,7 +138,7 @@ def replay(
     Raises:
         AssertionError: a move cannot be made, or something does not hold on the way.
     """
-    plenty = Budgets(99, 99, 99, 99, 99, 99, frozenset(verbs))
+    plenty = Budgets(99, 99, 99, 99, 99, 99, frozenset(verbs), 99)
     search = _Search(saga, start, plenty, [*events], [*examples], invariants, fence)
     return search.follow([*moves])
 

@@ -57,6 +57,7 @@ class Budgets(NamedTuple):
     losses: int
     call_crashes: int
     verbs: frozenset[str]
+    undo_rejections: int = 0
 
 
 class Place(NamedTuple):
@@ -201,6 +202,10 @@ class Moves:
         after, outcome = how(effect)
         undo = command.phase == "undo"
         yield name, self._answered(place, after, Answer(effect.id, outcome, undo)), None
+        if undo and place.budgets.undo_rejections:
+            less = place.budgets._replace(undo_rejections=place.budgets.undo_rejections - 1)
+            moved = self._answered(place, effect, Answer(effect.id, "rejected", undo=True))
+            yield f"{name} is rejected", moved._replace(budgets=less), None
         if command.phase == "forward" and effect.state == "none" and place.budgets.rejections:
             less = place.budgets._replace(rejections=place.budgets.rejections - 1)
             refused = effect._replace(state="rejected")

@@ -125,7 +125,10 @@ def test_a_rejected_undo_is_stuck_at_once() -> None:
     assert decision.error is not None
     assert "CardDeclined" in decision.error.what
     assert play.timers["undo:0"] == HOUR
-    assert play.undo("reserve", "cancelled").status == "stuck"
+    assert play.undo("reserve", "cancelled").ignored == "duplicate"
+    assert sent(play.fire("undo:0")) == [("undo", ReleaseStock)]
+    assert play.undo("reserve", "rejected").ignored == "duplicate"
+    assert play.timers["undo:0"] == HOUR
 
 
 def test_an_undo_about_which_nobody_knows_is_sent_again_by_its_timer() -> None:

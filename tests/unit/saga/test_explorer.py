@@ -100,6 +100,13 @@ def test_nothing_is_found_where_an_operator_pauses() -> None:
     assert {"completed", "compensated"} <= report.statuses
 
 
+@pytest.mark.parametrize("saga", [PlaceOrder, Independent])
+def test_nothing_is_found_where_undos_are_refused_at_first(saga: type[Any]) -> None:
+    report = explore(saga, start=START, duplicates=0, undo_rejections=2, verbs=["retry"])
+    report.assert_holds()
+    assert {"stuck", "compensated"} <= report.statuses
+
+
 def test_nothing_is_found_in_undos_that_wait_for_nobody() -> None:
     explore(Independent, start=START, verbs=["cancel"]).assert_holds()
 

@@ -97,7 +97,7 @@ def test_a_participant_that_forgot_the_effect_needs_a_person() -> None:
     assert decision.status == "stuck"
     assert play.timers["resolve:2"] == HOUR
     again = play.feed(Replied(play.resolve_id("ship"), "rejected"))
-    assert again.status == "stuck"
+    assert (again.status, again.ignored) == ("stuck", "duplicate")
     play.verb("resolve", step="ship", **{"as": "done"})
     assert play.saga.status == "completed"
     assert play.feed(Replied(play.resolve_id("ship"), "rejected")).ignored == "stray"
