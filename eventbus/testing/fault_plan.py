@@ -168,7 +168,9 @@ POINTS: Mapping[str, tuple[str, bool]] = {
 }
 """Crash points: the call, with the role of its task, and whether the process dies after it."""
 
-_ROLES = frozenset({"relay", "consumer", "redelivery", "retention", "projection", "timers", "bus"})
+_ROLES = frozenset(
+    {"relay", "consumer", "redelivery", "retention", "projection", "timers", "calls", "bus"}
+)
 
 
 def role_of(task: "asyncio.Task[Any] | None") -> str:
