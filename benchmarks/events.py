@@ -113,7 +113,20 @@ def read_bar() -> Bar:
     )
 
 
-BARS = {"N7": one_bar, "N8": merged_bar, "N9": batch_bar, "N10": read_bar}
+def load_bar() -> Bar:
+    """Bulk load."""
+    return Bar(
+        name="LOAD",
+        what="bulk load of streams of ten events",
+        ratio_of="rate",
+        cases=[
+            case("LOAD", "asyncpg, COPY of 20,000", 100_000, _copied),
+            case("LOAD", "eventbus, load_events", 100_000, _loaded),
+        ],
+    )
+
+
+BARS = {"LOAD": load_bar, "N7": one_bar, "N8": merged_bar, "N9": batch_bar, "N10": read_bar}
 
 
 def _row(number: int) -> tuple[Any, ...]:
@@ -186,6 +199,30 @@ async def _unnested(world: World, n: int) -> None:
         for start in range(0, n, 1000):
             s, v, i, t, name, d, m = zip(*rows[start : start + 1000], strict=True)
             await world.admin.execute(_INSERT, s, v, i, t, name, d, m)
+
+
+async def _copied(world: World, n: int) -> None:
+    rows = [(number + 2, *_row(number)) for number in range(n)]
+    names = ("position", "stream_id", "version", "event_id", "type", "stream", "data", "meta")
+    records = [(*row, 1, "") for row in rows]
+    async with timed(world):
+        for start in range(0, n, 20_000):
+            await world.admin.copy_records_to_table(
+                "events",
+                schema_name="eventbus",
+                columns=(*names, "schema_version", "tenant"),
+                records=records[start : start + 20_000],
+            )
+
+
+async def _loaded(world: World, n: int) -> None:
+    appends = [
+        _append(f"order-{start}", [message(start + number) for number in range(10)])
+        for start in range(0, n, 10)
+    ]
+    async with timed(world):
+        for start in range(0, len(appends), 2000):
+            await world.storage.load_events(appends[start : start + 2000])
 
 
 async def _batches(world: World, n: int) -> None:

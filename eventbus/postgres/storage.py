@@ -14,6 +14,7 @@ from eventbus.postgres.config import PostgresConfig, config_of
 from eventbus.postgres.events import read_bound
 from eventbus.postgres.examination import findings, require_primary
 from eventbus.postgres.inspection import PostgresInspection
+from eventbus.postgres.loading import load
 from eventbus.postgres.pools import Pools
 from eventbus.postgres.session import Session
 from eventbus.postgres.transaction import Entry, PostgresTransaction, refuse_nested
@@ -119,6 +120,16 @@ class PostgresStorage:
         """
         refuse_nested(self)
         return await self._merging.append(append)
+
+    async def load_events(self, appends: Sequence[Append], *, skip: bool = False) -> int:
+        """Bulk load by COPY.
+
+        Raises:
+            ConcurrencyError: EB5003, a stream exists; nothing was written.
+            StorageError: EB5015, the arguments, or a stream is there twice.
+        """
+        async with self.transaction() as tx:
+            return await load(tx.session, appends, skip=skip)
 
     async def read_bound(self) -> ReadBound:
         """How far the feed can be read at this moment; changes nothing, and begins nothing."""

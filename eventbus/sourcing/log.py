@@ -1,7 +1,7 @@
 """bus.events: the log in code, and behind `eventbus event`."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +27,7 @@ from eventbus.storage.events import (
 
 START: Position = Position(0)
 PAGE = 1000  # events
+LOAD = 20_000  # events of a commit of a bulk load
 
 Encode = Callable[[Event, Mapping[str, str]], Message]
 
@@ -100,6 +101,50 @@ class EventLog:
                 publish=messages if publish else (),
             )
         )
+
+    async def load(
+        self,
+        streams: Iterable[tuple[str, Sequence[Event]]],
+        *,
+        skip: bool = False,
+        headers: Mapping[str, str] = NO_HEADERS,
+        tell: Callable[[int], None] = lambda _: None,
+    ) -> int:
+        """Bulk load: streams that do not exist yet, each whole; nothing is published.
+
+        A commit every 20,000 events or so. After a failure what was told stays; the same call with
+        `skip` goes on.
+
+        Args:
+            streams: a name and its events, each name once; may be a generator.
+            skip: leave out streams that exist; else they are refused.
+            headers: further CloudEvents attributes, `tenant` among them.
+            tell: is told after each commit how many events were loaded so far.
+
+        Returns:
+            How many events were loaded.
+
+        Raises:
+            ConcurrencyError: EB5003, a stream exists; nothing of its commit is kept.
+            StorageError: EB5015, a stream without a name or events, or twice in a commit.
+            UnitOfWorkError: EB4104, this task holds a unit of work.
+            CodecError: an event cannot be encoded.
+        """
+        self._guard("events.load")
+        assert self._encode is not None  # noqa: S101 - only readers are built without
+        loaded, waiting, size = 0, list[Append](), 0
+        for stream, events in streams:
+            messages = [self._encode(event, headers) for event in events]
+            waiting.append(Append(stream=stream, messages=messages, expected="absent"))
+            size += len(messages)
+            if size >= LOAD:
+                loaded += await self._storage.load_events(waiting, skip=skip)
+                tell(loaded)
+                waiting, size = [], 0
+        if waiting:
+            loaded += await self._storage.load_events(waiting, skip=skip)
+            tell(loaded)
+        return loaded
 
     async def read(
         self,

@@ -5,6 +5,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
@@ -28,6 +29,7 @@ from eventbus.sqlite.worker import ThreadWorker, Worker, closed
 from eventbus.storage import StorageCapabilities, Transaction, Work
 from eventbus.storage.events import Append, Appended, ReadBound
 from eventbus.storage.merging import Merging, Verdict
+from eventbus.storage.verdicts import streams_of
 
 T = TypeVar("T")
 STUCK_SECONDS = 10.0
@@ -213,6 +215,28 @@ class SqliteStorage:
     async def _append_all(self, appends: Sequence[Append]) -> Sequence[Verdict]:
         async with Entry(self, self._at_desk()) as tx:
             return await tx.events.append_all(appends)
+
+    async def load_events(self, appends: Sequence[Append], *, skip: bool = False) -> int:
+        """Bulk load, in one transaction.
+
+        Raises:
+            ConcurrencyError: EB5003, a stream exists; nothing was written.
+            StorageError: EB5015, the arguments, or a stream is there twice.
+        """
+        ordered = [
+            replace(append, expected="absent", publish=())
+            for append in streams_of(appends).values()
+        ]
+        async with Entry(self, self._at_desk()) as tx:
+            verdicts = await tx.events.append_all(ordered)
+            refused = [each for each in verdicts if isinstance(each, Exception)]
+            if refused and not skip:
+                raise refused[0]
+        return sum(
+            len(append.messages)
+            for append, verdict in zip(ordered, verdicts, strict=True)
+            if isinstance(verdict, Appended) and not verdict.repeated
+        )
 
     async def read_bound(self) -> ReadBound:
         """How far the feed can be read at this moment: to its end, there is one writer."""

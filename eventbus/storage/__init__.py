@@ -103,6 +103,22 @@ class Storage(AbstractAsyncContextManager["Storage"], Protocol):
         """
         ...
 
+    async def load_events(self, appends: Sequence[Append], *, skip: bool = False) -> int:
+        """Bulk load: streams that do not exist yet, whole, in one commit; how many events it were.
+
+        What the appends expect and publish is not looked at. It holds the feed's bound down while
+        it runs: 10,000 to 50,000 events a call are quick, and short enough.
+
+        Args:
+            appends: a stream each.
+            skip: leave out streams that exist; else they are refused.
+
+        Raises:
+            ConcurrencyError: EB5003, a stream exists; nothing was written.
+            StorageError: EB5015, the arguments, or a stream is there twice.
+        """
+        ...
+
     async def read_bound(self) -> ReadBound:
         """How far the feed can be read at this moment; nothing at or below it appears later."""
         ...

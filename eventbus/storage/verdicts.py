@@ -33,6 +33,21 @@ def checked(append: Append) -> str:
     return tenant
 
 
+def streams_of(appends: Sequence[Append]) -> dict[tuple[str, str], Append]:
+    """What is to be loaded, by tenant and stream, in this order, which is the same for all.
+
+    Raises:
+        StorageError: EB5015, the arguments, or a stream is there twice.
+    """
+    streams: dict[tuple[str, str], Append] = {}
+    for append in appends:
+        stream = (checked(append), append.stream)
+        if stream in streams:
+            raise _refused(append, "a bulk load has a stream once, whole")
+        streams[stream] = append
+    return dict(sorted(streams.items()))
+
+
 def going_out(append: Append, version: int) -> list[Message]:
     """What an append publishes, told its stream and its version there.
 

@@ -386,6 +386,11 @@ class FaultyStorage(AbstractAsyncContextManager["FaultyStorage"]):
         act = _plainly(partial(self.inner.append, append))
         return await self._plan.through("append", act, partial(_commit_unknown, ids))
 
+    async def load_events(self, appends: Sequence[Append], *, skip: bool = False) -> int:
+        """Through the plan."""
+        act = _plainly(partial(self.inner.load_events, appends, skip=skip))
+        return await self._plan.through("load_events", act, _timed_out)
+
     async def read_bound(self) -> ReadBound:
         """Through the plan."""
         return await self._plan.through("read_bound", _plainly(self.inner.read_bound), _timed_out)

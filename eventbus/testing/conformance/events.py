@@ -290,6 +290,39 @@ class EventSuite:
         assert (await load(storage, name)).snapshot == snapshot(events, 2)
         assert (await storage.append(to(name, [some_message(9)], 4))).version == 5
 
+    async def test_streams_are_loaded_whole(self, storage: Storage) -> None:
+        names = [unique("order") for _ in range(5)]
+        appends = [
+            to(name, some_messages(number), "any", publish=some_messages(1))
+            for number, name in enumerate(names, 1)
+        ]
+        start = (await storage.read_bound()).head
+        assert await storage.load_events(appends) == 15
+        for append in appends:
+            events = await stream(storage, append.stream)
+            assert of(events) == list(append.messages)
+            assert [each.version for each in events] == list(range(1, len(events) + 1))
+        async with storage.transaction() as tx:
+            page = await tx.events.read_all(after=start, limit=100)
+        assert len(page.events) == 15
+        assert (page.read_to, await waiting(storage)) == (page.bound, [])
+        assert (await storage.append(to(names[0], [some_message(9)], 1))).version == 2
+
+    async def test_a_load_with_a_stream_that_exists_is_refused_or_goes_on_without_it(
+        self, storage: Storage
+    ) -> None:
+        known, new = await placed(storage, 3), unique("order")
+        appends = [to(new, some_messages(2)), to(known, some_messages(2))]
+        with pytest.raises(ConcurrencyError, match="EB5003") as caught:
+            await storage.load_events(appends)
+        assert caught.value.version == 3
+        assert list(await stream(storage, new)) == []
+        assert await storage.load_events(appends, skip=True) == 2
+        assert await storage.load_events(appends, skip=True) == 0
+        assert len(await stream(storage, known)) == 3
+        with pytest.raises(StorageError, match="EB5015"):
+            await storage.load_events([to(new, some_messages(1)), to(new, some_messages(1))])
+
     async def test_what_was_cut_is_deleted_in_time(self, storage: Storage) -> None:
         while await storage.prune(inbox=timedelta(days=7), limit=1000):
             pass  # what other tests left

@@ -1,7 +1,7 @@
 """bus.events: append, read, follow, trace; on both storages."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -332,3 +332,34 @@ async def test_a_tail_goes_on_after_an_error(caplog: pytest.LogCaptureFixture) -
             await bus.events.append("order-A-1", lines("a"), expected=0)
             assert product_of((await coming).event) == "a"
     assert "the log cannot be followed for a while" in caplog.text
+
+
+async def test_streams_are_loaded_in_bulk_and_a_broken_load_goes_on(
+    bus: EventBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "LOAD", 4)
+    told: list[int] = []
+
+    def streams(amount: int, *, broken: bool) -> Iterator[tuple[str, Sequence[Event]]]:
+        for number in range(amount):
+            if broken and number == 5:
+                raise LookupError
+            yield (
+                f"order-{number}",
+                [OrderPlaced(order_id=f"{number}", cents=1)] + [OrderShipped(order_id=f"{number}")],
+            )
+
+    with pytest.raises(LookupError):
+        await bus.events.load(streams(8, broken=True), tell=told.append)
+    with pytest.raises(ConcurrencyError, match="EB5003"):
+        await bus.events.load(streams(8, broken=False))
+    assert await bus.events.load(streams(8, broken=False), skip=True) == 8
+    assert told == [4, 8]
+    page = await bus.events.read_all()
+    assert [(each.recorded.stream, each.recorded.version) for each in page.events] == [
+        (f"order-{number}", version) for number in range(8) for version in (1, 2)
+    ]
+    assert isinstance(page.events[0].event, OrderPlaced)
+    async with bus.transaction():
+        with pytest.raises(UnitOfWorkError, match="EB4104"):
+            await bus.events.load([])
