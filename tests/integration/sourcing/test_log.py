@@ -346,7 +346,7 @@ async def test_streams_are_loaded_in_bulk_and_a_broken_load_goes_on(
                 raise LookupError
             yield (
                 f"order-{number}",
-                [OrderPlaced(order_id=f"{number}", cents=1)] + [OrderShipped(order_id=f"{number}")],
+                [OrderPlaced(order_id=f"{number}", cents=1), OrderShipped(order_id=f"{number}")],
             )
 
     with pytest.raises(LookupError):
