@@ -330,7 +330,10 @@ def selected(services: Mapping[str, Service], only: Collection[str] | None) -> d
 
 
 def _with_sagas(services: Mapping[str, Service], only: Collection[str]) -> Sequence[str]:
-    """A saga is its consumer, its timers and its calls: `saga` all of them, `saga:place-order`."""
+    """A saga is its consumer, its timers and its calls: `saga` all of them, `saga:place-order`.
+
+    What forgets them comes along.
+    """
     sagas = [name.partition(":")[2] for name in services if name.startswith("timers:")]
     wishes: list[str] = []
     for wish in only:
@@ -338,6 +341,8 @@ def _with_sagas(services: Mapping[str, Service], only: Collection[str]) -> Seque
         found = [each for each in sagas if name in {"", each}]
         if role != "saga" or not found:
             wishes.append(wish)
+        elif "archive:0" in services:
+            wishes.append("archive")
         for each in found if role == "saga" else ():
             wishes += [f"consumer:{each}", f"timers:{each}", f"calls:{each}"]
     return wishes

@@ -169,7 +169,10 @@ POINTS: Mapping[str, tuple[str, bool]] = {
 """Crash points: the call, with the role of its task, and whether the process dies after it."""
 
 _ROLES = frozenset(
-    {"relay", "consumer", "redelivery", "retention", "projection", "timers", "calls", "bus"}
+    {
+        *("relay", "consumer", "redelivery", "retention", "projection", "bus"),
+        *("timers", "calls", "archive"),
+    }
 )
 
 

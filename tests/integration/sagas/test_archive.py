@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from eventbus import Context, EventBus, handles
+from eventbus.bus.running import selected
 from eventbus.saga.archive import LEASE, Archive
 from eventbus.sqlite import SqliteStorage
 from eventbus.storage.sagas import Correlation, EffectStart
@@ -110,6 +111,13 @@ async def test_it_runs_beside_sagas_and_beside_participants_only(rig: Rig) -> No
         assert names().count("archive:0") == 1
         async with EventBus("memory://", storage="sqlite://", handlers=[charge]):
             assert names().count("archive:0") == 2
+
+
+async def test_a_worker_of_sagas_alone_forgets_them_too(storage: SqliteStorage) -> None:
+    roles = ("consumer:flow", "timers:flow", "calls:flow", "archive:0", "relay:0")
+    services = dict.fromkeys(roles, Archive(storage))
+    for only in ("saga", "saga:flow"):
+        assert set(selected(services, [only])) == {*roles} - {"relay:0"}
 
 
 def names() -> list[str]:
