@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 ENGINE_SECONDS = 2
 PULL_SECONDS = 60.0
 READY_SECONDS = 60.0
+REMOVE_SECONDS = (
+    180  # without a layered file system an engine deletes every file (measured: over 30 s)
+)
 
 
 def start(service: Service, *, say: Say) -> Running | Absent:
@@ -48,7 +51,7 @@ def remove(container_id: str) -> None:
     """End a container and its volumes; nothing if it is gone."""
     from docker.errors import NotFound  # type: ignore[import-untyped]  # it has no types
 
-    engine = _engine(seconds=30)
+    engine = _engine(seconds=REMOVE_SECONDS)
     if isinstance(engine, Absent):
         return  # no engine runs, so no container of it does
     try:
