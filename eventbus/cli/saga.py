@@ -14,7 +14,7 @@ def saga() -> None:
     """Sagas: one business flow over several services, that ends done or undone."""
 
 
-for command in (
+_COMMANDS: tuple[click.Command, ...] = (
     worker,
     list_,
     show,
@@ -31,5 +31,6 @@ for command in (
     lint,
     explore,
     diagram,
-):
-    saga.add_command(command)
+)
+for _command in _COMMANDS:
+    saga.add_command(_command)
