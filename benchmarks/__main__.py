@@ -16,7 +16,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from benchmarks import events, flat, in_memory, kafka, on_sqlite, postgres, rabbit, startup
+from benchmarks import (
+    events,
+    flat,
+    in_memory,
+    kafka,
+    on_sqlite,
+    postgres,
+    projections,
+    rabbit,
+    startup,
+)
 from benchmarks.measure import CPUS, flush_ms
 from benchmarks.rounds import Bar, Case, Figures, run_bar, summaries
 
@@ -26,6 +36,7 @@ BARS = {
     "FLAT": flat.bar,
     "START": startup.bar,
     **postgres.BARS,
+    **projections.BARS,
     **events.BARS,
     "N2": rabbit.publishing,
     "N3": rabbit.consuming,

@@ -164,13 +164,15 @@ class Batches:
         model = self.definition.rows
         if not rows.steps or table is None or model is None:
             return {}
-        states = {
-            model.key_of(row): row
-            for row in map(model.read, await tx.projections.states(table, rows.steps))
-        }
-        folded = fold(model, states, rows.steps)
+        known = shard.rows
+        unknown = [key for key in rows.steps if key not in known]
+        if unknown:
+            for row in map(model.read, await tx.projections.states(table, unknown)):
+                known[model.key_of(row)] = row
+        folded = fold(model, known, rows.steps)
         if folded.rows or folded.gone:
             await tx.projections.write(table, list(folded.rows.values()), gone=folded.gone)
+        shard.remember(folded.models, folded.gone)
         return {key: (one.step, one.error) for key, one in folded.stumbles.items()}
 
     def _step(self, recorded: Recorded, key: str, number: int, place: int) -> Step | None:

@@ -33,6 +33,7 @@ class Folded:
     """What is to be written."""
 
     rows: dict[Key, dict[str, Any]] = field(default_factory=dict[Key, dict[str, Any]])
+    models: dict[Key, ReadModel] = field(default_factory=dict[Key, ReadModel])  # the same rows
     gone: list[Key] = field(default_factory=list[Key])
     stumbles: dict[Key, Stumble] = field(default_factory=dict[Key, Stumble])
 
@@ -66,7 +67,7 @@ def fold(
         except Exception:
             _step_by_step(rows, key, before, queue, folded)
         else:
-            _keep(folded, key, written, existed=before is not None)
+            _keep(folded, key, row, written, existed=before is not None)
     return folded
 
 
@@ -94,12 +95,19 @@ def _step_by_step(
             break
         row, written, changed = after, written_after, True
     if changed:
-        _keep(folded, key, written, existed=before is not None)
+        _keep(folded, key, row, written, existed=before is not None)
 
 
-def _keep(folded: Folded, key: Key, written: dict[str, Any] | None, *, existed: bool) -> None:
-    if written is not None:
-        folded.rows[key] = written
+def _keep(
+    folded: Folded,
+    key: Key,
+    row: ReadModel | None,
+    written: dict[str, Any] | None,
+    *,
+    existed: bool,
+) -> None:
+    if row is not None and written is not None:
+        folded.rows[key], folded.models[key] = written, row
     elif existed:
         folded.gone.append(key)
 

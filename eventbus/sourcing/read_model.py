@@ -44,6 +44,7 @@ class Rows:
             name: _writer(annotation) for name, annotation in self.table.columns.items()
         }
         self._key = [(name, *kind_of(self.table.columns[name])) for name in self.table.key]
+        self._is_text = [kind for _, kind, _ in self._key] == ["str"]
 
     def key(self, value: object) -> Key:
         """What a key function answered, as the key of a row.
@@ -51,6 +52,8 @@ class Rows:
         Raises:
             ValueError, TypeError: it does not fit the columns of the key.
         """
+        if type(value) is str and self._is_text:  # nearly all of them
+            return (_fitting_text(value),)
         key: Key = (value,)
         if isinstance(value, tuple):
             key = tuple(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
@@ -178,6 +181,8 @@ def _any(value: Any) -> Any:
 def _fitting_text(value: str) -> str:
     if "\0" in value:
         raise ValueError("text with NUL")
+    if value.isascii():
+        return value
     try:
         value.encode()
     except UnicodeEncodeError:

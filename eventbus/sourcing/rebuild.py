@@ -332,7 +332,7 @@ class Rebuild:
                         return await act(tx)
             except StorageError as error:
                 for shard, (position, held) in zip(shards, before, strict=True):
-                    shard.position, shard.held = position, held
+                    shard.forget(position, held)
                 if isinstance(error, LeaseLostError) or error.code not in _MET_OTHERS:
                     raise
                 log.info("%s: again after %s", old.name, error.what)

@@ -1,14 +1,18 @@
 """A share of one version of a projection: its lease, where it stands, which keys it holds back."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 from eventbus.sourcing.definition import Definition
+from eventbus.sourcing.read_model import Key, ReadModel
 from eventbus.storage import Transaction
 from eventbus.storage.events import Position
 from eventbus.storage.leases import Lease
 from eventbus.storage.projections import ProjectionVersion, Table, shadow_of
 
 MOST_HELD = 1_000_000  # keys
+MOST_KNOWN = 50_000  # rows of a shard in memory
 
 
 @dataclass(slots=True)
@@ -20,6 +24,7 @@ class Shard:
     lease: Lease
     position: Position
     held: set[str] = field(default_factory=set[str])
+    rows: dict[Key, ReadModel] = field(default_factory=dict[Key, ReadModel])  # as they stand
 
     @property
     def name(self) -> str:
@@ -30,6 +35,24 @@ class Shard:
     def group(self) -> str:
         """What its failed events are parked under."""
         return f"projection:{self.name}"
+
+    def remember(self, rows: Mapping[Key, ReadModel], gone: Iterable[Key]) -> None:
+        """The last ones written stay known: nobody else writes them.
+
+        Whoever's transaction fails afterwards forgets the shard, or calls `forget`.
+        """
+        known = self.rows
+        for key in (*rows, *gone):
+            known.pop(key, None)
+        known.update(rows)
+        if len(known) > MOST_KNOWN:
+            for key in list(islice(known, len(known) - MOST_KNOWN)):
+                del known[key]
+
+    def forget(self, position: Position, held: set[str]) -> None:
+        """A transaction was rolled back: it stands where it stood."""
+        self.position, self.held = position, held
+        self.rows.clear()
 
 
 def shard_name(version: ProjectionVersion, number: int) -> str:

@@ -1,0 +1,216 @@
+"""Projections on PostgreSQL: following the log, and a rebuild, beside the same by hand.
+
+By hand is asyncpg, orjson and a dict, in the pages and the statements that ours sends: what a
+typed event, a pydantic row and a checked value cost on top is the ratio.
+"""
+
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import orjson
+
+from benchmarks.postgres import World, case, timed
+from benchmarks.rounds import Bar, Figures, Goal
+from eventbus import Event, EventBus
+from eventbus.codec import Encoder
+from eventbus.message import Message
+from eventbus.postgres import PostgresStorage
+from eventbus.sourcing import FoldingProjection, ReadModel, projects
+from eventbus.sourcing.rebuild import Beat, Options
+from eventbus.storage.events import Append, Position
+
+PER_KEY = 5
+APPENDED = 1000
+PAGE = 2000
+LONG = timedelta(minutes=5)
+
+
+class Sold(Event, type="bench.sold", key="product"):
+    order: str
+    product: str
+    cents: int
+
+
+class Product(ReadModel, table="products", key="product"):
+    product: str
+    sold: int = 0
+    cents: int = 0
+    last: str = ""
+
+
+class Products(FoldingProjection[Product], name="products"):
+    """Four columns, one row for five events."""
+
+    @projects(Sold, key=lambda event: event.product)
+    def sold(self, row: Product, event: Sold) -> Product:
+        return row.model_copy(
+            update={
+                "sold": row.sold + 1,
+                "cents": row.cents + event.cents,
+                "last": event.order,
+            }
+        )
+
+
+def following_bar() -> Bar:
+    """Rows that follow."""
+    return Bar(
+        name="FOLLOW",
+        what="follow so many events into a fifth as many rows, one worker",
+        ratio_of="rate",
+        cases=[
+            case("FOLLOW", "asyncpg by hand, dict", 60_000, _by_hand),
+            case("FOLLOW", "following", 60_000, _following, Goal(figure="rate", at_least=30_000)),
+        ],
+    )
+
+
+def rebuild_bar() -> Bar:
+    """N11: from the first read to caught up; verify_ms is told apart."""
+    return Bar(
+        name="N11",
+        what="rebuild from so many events, one process, to caught up",
+        ratio_of="rate",
+        cases=[
+            case("N11", "asyncpg by hand, dict and COPY", 200_000, _copied_by_hand),
+            case(
+                "N11",
+                "rebuild, one part",
+                200_000,
+                _rebuilt(1),
+                Goal(figure="rate", at_least=60_000),
+            ),
+            case("N11", "rebuild, two parts in turn", 200_000, _rebuilt(2)),
+        ],
+    )
+
+
+BARS = {"FOLLOW": following_bar, "N11": rebuild_bar}
+
+
+async def _fill(world: World, n: int) -> Position:
+    encoder = Encoder("/bench", max_body=1 << 20)
+    position = Position(0)
+    for start in range(0, n, APPENDED):
+        messages = [
+            _message(encoder, number, n) for number in range(start, min(n, start + APPENDED))
+        ]
+        async with world.storage.transaction() as tx:
+            done = await tx.events.append(
+                Append(stream=f"sold-{start}", messages=messages, expected="absent")
+            )
+        position = done.position
+    return position
+
+
+def _message(encoder: Encoder, number: int, n: int) -> Message:
+    product = f"product-{number * 7919 % (n // PER_KEY)}"
+    event = Sold(order=f"order-{number}", product=product, cents=number % 1000)
+    return encoder.typed(event, {}, None)
+
+
+def _bus(world: World) -> EventBus:
+    storage = PostgresStorage(world.storage.config)
+    return EventBus("memory://", storage=storage, handlers=[Products])
+
+
+async def _following(world: World, n: int) -> None:
+    position = await _fill(world, n)
+    bus = _bus(world)
+    async with timed(world), bus:
+        await bus.projections.wait("products", position, at_most=LONG)
+    await _check(world, n)
+
+
+def _rebuilt(parts: int) -> Any:
+    async def work(world: World, n: int) -> Figures:
+        position = await _fill(world, n)
+        bus = _bus(world)
+        async with bus:
+            await bus.projections.wait("products", position, at_most=LONG)
+        began: dict[str, float] = {}
+
+        def note(beat: Beat) -> None:
+            began.setdefault(beat.phase, time.perf_counter())
+
+        async with bus.client(), timed(world):
+            rebuilt = await bus.projections.rebuild(
+                "products", options=Options(parts=parts, require_equal=True), beat=note
+            )
+        assert rebuilt.difference.equal == n // PER_KEY
+        caught_up = began["verify"] - began["plan"]
+        return {
+            "rate": n / caught_up,
+            "ms": caught_up * 1000,
+            "above_ms": (began["done"] - began["verify"]) * 1000,
+        }
+
+    return work
+
+
+async def _by_hand(world: World, n: int) -> None:
+    await _fill(world, n)
+    await world.admin.execute(
+        "CREATE TABLE by_hand (product text PRIMARY KEY, sold bigint, cents bigint, last text);"
+        " CREATE TABLE stands (at bigint); INSERT INTO stands VALUES (0)"
+    )
+    async with timed(world):
+        at = 0
+        while rows := await _page(world.admin, at, PAGE):
+            after = rows[-1]["position"]
+            async with world.admin.transaction():
+                await world.admin.execute("UPDATE stands SET at = $2 WHERE at = $1", at, after)
+                keys = list({orjson.loads(row["data"])["product"] for row in rows})
+                states = await world.admin.fetch(
+                    "SELECT * FROM by_hand WHERE product = ANY($1::text[])", keys
+                )
+                folded = _folded(rows, {row["product"]: list(row)[1:] for row in states})
+                columns = [list(folded), *(list(one) for one in zip(*folded.values(), strict=True))]
+                await world.admin.execute(
+                    "INSERT INTO by_hand SELECT * FROM unnest($1::text[], $2::bigint[],"
+                    " $3::bigint[], $4::text[]) ON CONFLICT (product) DO UPDATE"
+                    " SET sold = excluded.sold, cents = excluded.cents, last = excluded.last",
+                    *columns,
+                )
+            at = after
+
+
+async def _copied_by_hand(world: World, n: int) -> None:
+    await _fill(world, n)
+    await world.admin.execute(
+        "CREATE TABLE by_hand (product text PRIMARY KEY, sold bigint, cents bigint, last text)"
+    )
+    async with timed(world):
+        at, states = 0, dict[str, list[Any]]()
+        while rows := await _page(world.admin, at, 5000):
+            states = _folded(rows, states)
+            at = rows[-1]["position"]
+        records = [(key, *row) for key, row in states.items()]
+        await world.admin.copy_records_to_table("by_hand", records=records)
+
+
+async def _page(admin: "asyncpg.Connection[Any]", after: int, limit: int) -> Any:
+    return await admin.fetch(
+        f"SELECT position, data FROM eventbus.events WHERE position > $1"
+        f" ORDER BY position LIMIT {limit:d}",
+        after,
+    )
+
+
+def _folded(rows: Any, states: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    folded = dict(states)
+    for row in rows:
+        event = orjson.loads(row["data"])
+        state = folded.setdefault(event["product"], [0, 0, ""])
+        state[0] += 1
+        state[1] += event["cents"]
+        state[2] = event["order"]
+    return folded
+
+
+async def _check(world: World, n: int) -> None:
+    sold = await world.admin.fetchval("SELECT sum(sold) FROM products")
+    assert sold == n
