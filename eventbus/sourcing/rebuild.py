@@ -421,14 +421,15 @@ class Rebuild:
             try:
                 async with self._storage.transaction() as tx:
                     assert self._lease is not None  # noqa: S101 - taken before
-                    if self._leases:
-                        await tx.leases.renew(self._leases, ttl=TTL)
                     if not await tx.leases.renew([self._lease], ttl=TTL):
                         self._lost = True
                         return
                     await self._keep(tx)
+                if self._leases:  # apart: a comparison holds them locked, and so nobody takes them
+                    async with self._storage.transaction() as tx:
+                        await tx.leases.renew(self._leases, ttl=TTL)
             except StorageError as error:
-                log.warning("rebuild of %s: %s", beat.name, error)
+                log.info("rebuild of %s: %s", beat.name, error)
 
     async def _while_owned(self, work: Awaitable[T]) -> T:
         result = await work

@@ -84,11 +84,12 @@ class Scan:
         states, parked = await self._folded(number, of, report)
         records = [list(self._written(key, row).values()) for key, row in states.items()]
         async with self._storage.transaction() as tx:
-            await tx.checkpoints.save(mark, self._upto, after=done, lease=lease)
             await tx.projections.load(self._table, records)
             for shard, waiting in parked.items():
                 name = f"projection:{shard_name(self._version, shard)}"
                 await tx.parking.park(waiting, group=name)
+            # last: it locks the lease, which is to be renewed while rows are copied
+            await tx.checkpoints.save(mark, self._upto, after=done, lease=lease)
 
     async def _folded(
         self, number: int, of: int, report: Report
