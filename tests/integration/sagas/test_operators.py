@@ -55,6 +55,7 @@ async def test_a_pause_holds_inputs_and_timers_until_it_is_resumed(
     await rig.bus.dead_letters.change("redrive", actor=ME, group="shipping")
     await rig.publish(OrderCancelled(order_id="A-1"))
     assert await rig.status("A-1") == "running"
+    assert await rig.stashed() == 2
     await rig.bus.sagas.resume(saga_id, actor=ME)
     await rig.bus.until_idle()
     assert await rig.status("A-1") == "completed"
