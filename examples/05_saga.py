@@ -23,8 +23,7 @@ from datetime import timedelta
 from pydantic import BaseModel
 
 from eventbus import Command, Context, Event, EventBus, Reject, Rejection, Reply, handles, undoes
-from eventbus.saga import Saga, Undone, starts_on, step
-from eventbus.storage.sagas import SagaQuery
+from eventbus.saga import Saga, SagaQuery, Undone, starts_on, step
 
 
 class OrderPlaced(Event, type="shop.order-placed", key="order_id"):

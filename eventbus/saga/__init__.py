@@ -26,6 +26,7 @@ from eventbus.saga.steps import (
     wait_step,
 )
 from eventbus.saga.work import CallContext
+from eventbus.storage.sagas import SagaQuery
 
 __all__ = [
     "Action",
@@ -42,6 +43,7 @@ __all__ = [
     "Publish",
     "Resend",
     "Saga",
+    "SagaQuery",
     "Stash",
     "State",
     "Step",
