@@ -38,6 +38,13 @@ a AS (
   RETURNING message, attempts)
 SELECT * FROM p UNION ALL SELECT * FROM a"""
 
+_UNCOUNT = """
+WITH p AS (
+  UPDATE {schema}.parked SET attempts = attempts - 1
+   WHERE attempts > 0 AND group_name = $1 AND message = ANY($2::uuid[]))
+UPDATE {schema}.attempts SET attempts = attempts - 1
+ WHERE attempts > 0 AND group_name = $1 AND message = ANY($2::uuid[])"""
+
 
 class PostgresInbox:
     """Who receives a message waits while another transaction receives it."""
@@ -86,6 +93,12 @@ class PostgresInbox:
         sql = _COUNT.format(schema=self._session.schema)
         rows = await self._session.fetch(sql, group, identities, where="inbox.count")
         return {row["message"]: row["attempts"] for row in rows}
+
+    async def uncount(self, messages: Sequence[Message], *, group: str) -> None:
+        """One attempt less, where it stands."""
+        identities, _ = identities_and_days(messages)
+        sql = _UNCOUNT.format(schema=self._session.schema)
+        await self._session.execute(sql, group, identities, where="inbox.uncount")
 
     def _question(
         self, statement: str, messages: Sequence[Message], keys: Sequence[str], group: str

@@ -83,11 +83,16 @@ class ParkedKeys:
             failed = await self._attempt(call, tx, run)
             if failed is not None:
                 await self._verdicts.buried(call, failed, tx)
-                await tx.parking.park([failed], group=self.group.name, lease=lease)
+                await self._park_again(call, failed, lease, tx)
                 break
             done.append(one)
         await tx.parking.settle(lease, done, group=self.group.name)
         return len(done)
+
+    async def _park_again(self, call: Call, failed: Parked, lease: Lease, tx: Transaction) -> None:
+        await tx.parking.park([failed], group=self.group.name, lease=lease)
+        if failed.attempts < call.attempt:  # it was counted before it began
+            await tx.inbox.uncount([call.message], group=self.group.name)
 
     async def _attempt(self, call: Call, tx: Transaction, run: Run) -> Parked | None:
         if call.attempt > self._verdicts.last_attempt:
@@ -107,7 +112,7 @@ class ParkedKeys:
             async with self._storage.transaction() as tx:
                 await self._verdicts.record_outside(context, failed, tx)
                 if failed is not None:
-                    await tx.parking.park([failed], group=self.group.name, lease=lease)
+                    await self._park_again(call, failed, lease, tx)
                     return done
                 await tx.parking.settle(lease, [one], group=self.group.name)
         return len(parked)

@@ -174,11 +174,12 @@ class Verdicts:
         verdict = verdict_of(error, self.group.retry, call.attempt, self._random)
         self._note_failure(call, error, verdict.reason, verdict.code, dead=verdict.delay is None)
         failure = failure_of(error, verdict)
+        uncounted = isinstance(error, Retry) and not error.counted
         _log_failure(call, self.group, verdict, failure)
         return Parked(
             message=cut(call.message) if isinstance(error, LimitError) else call.message,
             key=call.key,
-            attempts=call.attempt,
+            attempts=call.attempt - uncounted,
             delay=verdict.delay,
             origin=call.origin,
             failure=failure,

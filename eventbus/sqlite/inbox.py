@@ -40,6 +40,16 @@ ON CONFLICT DO UPDATE SET attempts = attempts + 1, at = excluded.at
 RETURNING message, attempts"""
 
 
+_UNCOUNT = (
+    """
+UPDATE eventbus_parked SET attempts = attempts - 1
+ WHERE attempts > 0 AND group_name = ? AND message IN (SELECT value FROM json_each(?))""",
+    """
+UPDATE eventbus_attempts SET attempts = attempts - 1
+ WHERE attempts > 0 AND group_name = ? AND message IN (SELECT value FROM json_each(?))""",
+)
+
+
 class SqliteInbox:
     """One writer: who receives is alone until its transaction ends."""
 
@@ -111,6 +121,16 @@ class SqliteInbox:
             return {identities[text]: attempts for text, attempts in counts.items()}
 
         return await self._session.run("inbox.count", count)
+
+    async def uncount(self, messages: Sequence[Message], *, group: str) -> None:
+        """One attempt less, where it stands."""
+        asked = json_list(_by_text(messages))
+
+        def uncount(connection: sqlite3.Connection) -> None:
+            for statement in _UNCOUNT:
+                connection.execute(statement, (group, asked))
+
+        await self._session.run("inbox.uncount", uncount)
 
 
 _LOOK_ONE = "SELECT 1 FROM eventbus_inbox WHERE group_name = ? AND message = ?"

@@ -57,5 +57,12 @@ class Inbox(Protocol):
         ...
 
     async def count(self, messages: Sequence[Message], *, group: str) -> Mapping[UUID, int]:
-        """One more attempt for each, and the total; commit it, then handle (B7). It never falls."""
+        """One more attempt for each, and the total; commit it, then handle (B7).
+
+        It never falls, unless it is taken back.
+        """
+        ...
+
+    async def uncount(self, messages: Sequence[Message], *, group: str) -> None:
+        """Take one attempt back: its handler has ended, and said that it does not count."""
         ...

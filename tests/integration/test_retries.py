@@ -202,3 +202,34 @@ async def test_order_none_parks_single_messages(clock: Clock) -> None:
         clock.seconds += 13
         await bus.until_idle()
     assert done == [2, 3, 1]
+
+
+async def test_a_retry_that_does_not_count_may_be_asked_for_without_end(
+    bus: EventBus, walk: Walk, clock: Clock
+) -> None:
+    walk.failing["ann", 1] = Retry(after=timedelta(seconds=5), counted=False)
+    await steps(bus, "ann", range(1, 3))
+    for _ in range(8):  # more than the policy has attempts
+        clock.seconds += 6
+        await bus.until_idle()
+    assert walk.attempts == [("ann", 1, 1)] * 9
+    del walk.failing["ann", 1]
+    clock.seconds += 6
+    await bus.until_idle()
+    assert walk.of("ann") == [1, 2]
+
+
+async def test_what_did_not_count_leaves_the_attempts_that_do(
+    bus: EventBus, walk: Walk, clock: Clock
+) -> None:
+    walk.failing["ann", 1] = ValueError("counts")
+    await steps(bus, "ann", range(1, 2))
+    walk.failing["ann", 1] = Retry(after=timedelta(seconds=5), counted=False)
+    for _ in range(3):
+        clock.seconds += 20
+        await bus.until_idle()
+    walk.failing["ann", 1] = ValueError("counts too")
+    for _ in range(3):
+        clock.seconds += 100
+        await bus.until_idle()
+    assert [attempt for _, _, attempt in walk.attempts] == [1, 2, 2, 2, 2, 3]

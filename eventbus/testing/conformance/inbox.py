@@ -245,6 +245,20 @@ class InboxSuite:
             rows = await tx.parking.due(lease, group=group, limit=10)
         assert [row.attempts for row in rows] == [4]
 
+    async def test_an_attempt_can_be_taken_back_where_it_stands(self, storage: Storage) -> None:
+        group, (parked, other, untouched) = unique("group"), some_messages(3)
+        await _park(storage, group, parked, attempts=3)
+        await _count(storage, group, parked, other)
+        async with storage.transaction() as tx:
+            await tx.inbox.uncount([parked, other, untouched], group=group)
+            await tx.inbox.uncount([other], group=group + "x")
+            found = await tx.inbox.attempts([parked, other, untouched], group=group)
+        assert found == {parked.identity: 3, other.identity: 0}
+        assert await _count(storage, group, parked, other) == {
+            parked.identity: 4,
+            other.identity: 1,
+        }
+
     async def test_attempts_of_a_parked_message_never_fall(self, storage: Storage) -> None:
         group, message = unique("group"), some_message(key=unique("key"))
         await _park(storage, group, message, attempts=5)
