@@ -25,6 +25,7 @@ from benchmarks import (
     postgres,
     projections,
     rabbit,
+    sagas,
     startup,
 )
 from benchmarks.measure import CPUS, flush_ms
@@ -38,6 +39,7 @@ BARS = {
     **postgres.BARS,
     **projections.BARS,
     **events.BARS,
+    **sagas.BARS,
     "N2": rabbit.publishing,
     "N3": rabbit.consuming,
     "N4": rabbit.end_to_end,

@@ -245,13 +245,13 @@ class Running:
         for following in self._following.values():
             if not await following.idle():
                 return False
-        for each in self._sagas.values():
-            if not await each.idle():
-                return False
         if self._relay is not None and not await self._relay.idle():
             return False
         if not self._parts.afterwards.is_idle:
             return False
+        for each in self._sagas.values():
+            if not await each.idle():
+                return False
         for group in self._groups.values():
             if not await group.redelivery_idle():
                 return False

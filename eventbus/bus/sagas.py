@@ -28,6 +28,7 @@ from eventbus.storage import Storage, Transaction
 
 AT_ONCE = 32  # messages in one transaction
 AT_ONCE_WITH_SQL = 8
+LANES = 2  # what counts is round trips per batch: few lanes with large ones
 _OURS = (KeysAdded, Unreadable)
 _BARE = ("eventbus.cancelled", "eventbus.forgotten", "eventbus.unsettled")  # answers of any step
 
@@ -105,7 +106,7 @@ def saga_groups(
         family = engine.family
         most = AT_ONCE_WITH_SQL if family.has_local_steps else AT_ONCE
         found[name] = BatchRoutes(
-            Group(name, retry=RetryPolicy(in_place=0), batch_messages=most),
+            Group(name, retry=RetryPolicy(in_place=0), batch_messages=most, lanes=LANES),
             engine,
             reads=tuple(family.routes),
             answers=(*family.answers, *_OURS, *_BARE),

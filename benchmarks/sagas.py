@@ -1,0 +1,147 @@
+"""N12: three-step sagas on PostgreSQL, engine and participants in one process, transport in memory.
+
+The transport is taken for a lasting one: the relay settles what it handed out, as with a broker;
+with memory:// rows stay until every group has acknowledged, and the relay reads them again.
+By hand is asyncpg, a journal row and its commit for the start, each step and the end, so many sagas
+at once: a floor without messages, timers, undo or recovery.
+"""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import asyncpg
+from pydantic import BaseModel
+
+from benchmarks.postgres import World, case, timed
+from benchmarks.rounds import Bar, Goal
+from eventbus import Command, Context, Event, EventBus, Reply, handles
+from eventbus.memory import MemoryBroker, MemoryTransport
+from eventbus.saga import Saga, starts_on, step
+from eventbus.transport import Capabilities
+
+AT_ONCE = 100
+COMPLETED = "SELECT count(*) FROM eventbus.saga WHERE status = 'completed'"
+LONG_SECONDS = 600
+STARTED = 500  # in one transaction
+
+
+class Began(Event, type="bench.began", key="order"):
+    order: str
+
+
+class Done(Reply, type="bench.done"):
+    number: int
+
+
+class First(Command[Done], type="first.do", key="order"):
+    order: str
+
+
+class Second(Command[Done], type="second.do", key="order"):
+    order: str
+
+
+class Third(Command[Done], type="third.do", key="order"):
+    order: str
+
+
+class State(BaseModel):
+    order: str
+    done: int = 0
+
+
+class Three(Saga[State], name="three", step_timeout=timedelta(minutes=30)):
+    @starts_on(Began)
+    def begin(self, event: Began) -> State:
+        return State(order=event.order)
+
+    @step(no_undo="measured without")
+    def first(self, s: State) -> First:
+        return First(order=s.order)
+
+    @first.reply
+    def did_first(self, s: State, reply: Done) -> None:
+        s.done = reply.number
+
+    @step(no_undo="measured without")
+    def second(self, s: State) -> Second:
+        return Second(order=s.order)
+
+    @step(no_undo="measured without")
+    def third(self, s: State) -> Third:
+        return Third(order=s.order)
+
+
+@handles(First, group="first")
+async def do_first(command: First, ctx: Context) -> Done:
+    return Done(number=1)
+
+
+@handles(Second, group="second")
+async def do_second(command: Second, ctx: Context) -> Done:
+    return Done(number=2)
+
+
+@handles(Third, group="third")
+async def do_third(command: Third, ctx: Context) -> Done:
+    return Done(number=3)
+
+
+class Lasting(MemoryTransport):
+    """As if it outlived its process."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Durable, they say."""
+        return replace(super().capabilities, durable=True)
+
+
+def bar() -> Bar:
+    """N12."""
+    goal = Goal(figure="rate", at_least=800)
+    return Bar(
+        name="N12",
+        what="three-step sagas to their end, with the effect fence at each step",
+        ratio_of="rate",
+        cases=[
+            case("N12", f"asyncpg journal, {AT_ONCE} at once", 2000, _by_hand),
+            case("N12", "eventbus, memory transport", 2000, _sagas, goal),
+        ],
+    )
+
+
+BARS = {"N12": bar}
+
+
+async def _sagas(world: World, n: int) -> None:
+    handlers = [Three, do_first, do_second, do_third]
+    bus = EventBus(
+        Lasting(MemoryBroker()), storage=world.storage, handlers=handlers, service="bench"
+    )
+    async with bus.client():
+        for start in range(0, n, STARTED):
+            async with bus.transaction() as tx:
+                for number in range(start, min(n, start + STARTED)):
+                    await tx.publish(Began(order=str(number)))
+    async with bus, timed(world), asyncio.timeout(LONG_SECONDS):
+        while await world.admin.fetchval(COMPLETED) < n:  # noqa: ASYNC110 - rows tell nobody
+            await asyncio.sleep(0.05)
+
+
+async def _by_hand(world: World, n: int) -> None:
+    await world.admin.execute(
+        "CREATE TABLE journal (saga int, step int, state bytea, PRIMARY KEY (saga, step))"
+    )
+    pool = await asyncpg.create_pool(world.storage.config.dsn, min_size=8, max_size=8)
+    left = iter(range(n))
+
+    async def one_after_another() -> None:
+        for saga in left:
+            for number in range(5):
+                async with pool.acquire() as connection:
+                    query = "INSERT INTO journal VALUES ($1, $2, $3)"
+                    await connection.execute(query, saga, number, b'{"order":"A-1","done":1}')
+
+    async with pool, timed(world):
+        await asyncio.gather(*(one_after_another() for _ in range(AT_ONCE)))
