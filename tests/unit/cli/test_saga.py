@@ -1,6 +1,7 @@
 """saga list, show, timers, in-flight, check and the verbs: schemas and exit codes."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -182,3 +183,28 @@ def test_a_build_that_would_strand_open_sagas_is_found(run: Run, sagas: Path) ->
 def test_a_worker_of_a_saga_that_is_not_there_is_refused(run: Run) -> None:
     told = run("saga", "worker", "saga_app:bus", "--type", "orders")
     assert (told.code, told.err.splitlines()[-4][:6]) == (2, "EB1006")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_worker_runs_sagas_and_the_relay_of_their_commands_until_it_is_told(
+    sagas: Path,
+) -> None:
+    command = [sys.executable, "-m", "eventbus", "saga", "worker", "saga_app:bus"]
+    process = subprocess.Popen(
+        [*command, "--type", "order"], cwd=sagas, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stderr is not None
+        told = ""
+        for line in process.stderr:
+            told += line
+            if "ready" in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0, told
+    finally:
+        process.kill()
+        process.wait()
+        if process.stderr is not None:
+            process.stderr.close()
+    assert "ready" in told
