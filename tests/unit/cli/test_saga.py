@@ -185,7 +185,7 @@ def test_a_worker_of_a_saga_that_is_not_there_is_refused(run: Run) -> None:
     assert (told.code, told.err.splitlines()[-4][:6]) == (2, "EB1006")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.skipif(sys.platform == "win32", reason="capability POSIX signals")
 def test_a_worker_runs_sagas_and_the_relay_of_their_commands_until_it_is_told(
     sagas: Path,
 ) -> None:
