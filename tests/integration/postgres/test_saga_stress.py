@@ -143,9 +143,11 @@ async def test_early_events_around_each_start_are_all_taken_once(
     keys = [Correlation(saga, "", f"key-{n}") for n in range(ROUNDS)]
     taken: Counter[str] = Counter()
     early = 0
+    ahead = asyncio.Event()  # events have a batch's head start: else starts may win every race
 
     async def starts(where: PostgresStorage) -> None:
         nonlocal early
+        await ahead.wait()
         for place in range(0, ROUNDS, 5):
             batch = keys[place : place + 5]
             async with where.transaction() as tx:
@@ -164,6 +166,7 @@ async def test_early_events_around_each_start_are_all_taken_once(
                 missed = [key for key in batch if key not in found]
                 await tx.sagas.stash([some_early(key, some_message(1)) for key in missed])
             taken.update(key.value for key in found)
+            ahead.set()
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(starts(storage), name="starts:1")
