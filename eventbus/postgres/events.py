@@ -38,11 +38,11 @@ SELECT {_COLUMNS} FROM {{schema}}.streams s JOIN {{schema}}.events e USING (stre
    AND ($5::timestamptz IS NULL OR e.recorded_at <= $5)
  ORDER BY e.version {{direction}} LIMIT {{limit}}"""
 _BOUND = "SELECT * FROM {schema}.read_bound()"
+# A statement for each kind of filter: one text for all of them has a generic plan that reads the
+# window to its end (measured: 19 ms a page instead of 2).
 _FEED = f"""
 SELECT {COLUMNS} FROM {{schema}}.events
- WHERE position > $1 AND position <= $2
-   AND ($3::text[] IS NULL OR type = ANY($3)) AND ($4::text IS NULL OR tenant = $4)
-   AND ($5::text IS NULL OR split_part(stream, '-', 1) = $5)
+ WHERE position > $1 AND position <= $2{{only}}
  ORDER BY position LIMIT {{limit}}"""
 _SNAPSHOT = """
 INSERT INTO {schema}.snapshots AS n (stream_id, kind, schema_hash, version, position, data)
@@ -157,14 +157,14 @@ class PostgresEvents:
         end = min(bound if upto is None else min(bound, upto), after + WINDOW)
         if end <= after:
             return FeedPage(events=(), read_to=after, bound=bound)
+        conditions, arguments = _conditions(only)
         rows = await self._look(
             _FEED,
             after,
             end,
-            list(only.types) or None,
-            only.tenant,
-            only.category,
+            *arguments,
             where="events.read_all",
+            only=conditions,
             limit=int(limit),
         )
         events = [recorded_of(row) for row in rows]
@@ -227,6 +227,17 @@ async def read_bound(session: Session) -> ReadBound:
         head=Position(rows[0]["head"]),
         server_started=rows[0]["server_started"],
     )
+
+
+def _conditions(only: Filter) -> tuple[str, list[Any]]:
+    asked = {
+        "type = ANY(${}::text[])": list(only.types) or None,
+        "tenant = ${}": only.tenant,
+        "split_part(stream, '-', 1) = ${}": only.category,
+    }
+    given = [(text, value) for text, value in asked.items() if value is not None]
+    texts = [f" AND {text.format(number)}" for number, (text, _) in enumerate(given, 3)]
+    return "".join(texts), [value for _, value in given]
 
 
 def appended_of(append: Append, row: Any) -> Appended:
