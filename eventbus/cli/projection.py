@@ -11,12 +11,11 @@ import click
 
 from eventbus.cli.changing import actor, confirm
 from eventbus.cli.flags import Command, Rate, Settings, app_argument
-from eventbus.cli.locate import app_of, called
+from eventbus.cli.locate import app_of
 from eventbus.cli.main import Commands
 from eventbus.cli.output import note, show_facts, show_rows
 from eventbus.cli.rebuilding import Bar, outcome_lines
-from eventbus.cli.storages import beside
-from eventbus.errors import ConfigurationError, StorageError
+from eventbus.cli.storages import with_bus
 
 if TYPE_CHECKING:
     from eventbus.sourcing.projector import Projector, Standing
@@ -229,36 +228,12 @@ def _with_projector(
     settings: Settings, app: str | None, ask: "Callable[[Projector], Awaitable[T]]"
 ) -> T:
     """The projections of the app, in its database, beside workers that may run."""
-    bus = app_of(settings, app)
-    if bus.storage is None:
-        raise ConfigurationError(
-            "EB8001",
-            "the app has no storage",
-            where=called(),
-            why="read models and the log stand in the storage",
-            next="--storage sqlite:///app.db | --storage postgresql://host/db",
-        )
-    storage = beside(bus.storage)
-    projector = bus.replace(storage=storage).projections
-
-    async def asked() -> T:
-        async with asyncio.timeout(settings.timeout):
-            await storage.__aenter__()
-        try:
-            return await ask(projector)
-        finally:
-            await storage.__aexit__(None, None, None)
-
-    try:
-        return asyncio.run(asked())
-    except TimeoutError as error:
-        raise StorageError(
-            "EB5007",
-            f"no answer within {settings.timeout:g} s",
-            where=called(),
-            why="the database is locked, busy, or cannot be reached",
-            next="eventbus doctor | --timeout 60s",
-        ) from error
+    return with_bus(
+        settings,
+        app_of(settings, app),
+        lambda bus: ask(bus.projections),
+        why="read models and the log stand in the storage",
+    )
 
 
 def _row(standing: "Standing") -> dict[str, Any]:

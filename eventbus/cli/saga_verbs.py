@@ -11,11 +11,11 @@ import orjson
 from eventbus.cli.changing import actor, confirm, one_of
 from eventbus.cli.failures import DONE, PARTLY
 from eventbus.cli.flags import Command, Rate, Settings, all_of
-from eventbus.cli.locate import app_of, called
+from eventbus.cli.locate import app_of
 from eventbus.cli.output import show_facts
 from eventbus.cli.saga_looking import filters, query_of
-from eventbus.cli.storages import beside
-from eventbus.errors import ConfigurationError, EventBusError, SagaError, StorageError
+from eventbus.cli.storages import with_bus
+from eventbus.errors import EventBusError, SagaError
 
 if TYPE_CHECKING:
     from eventbus.bus import Sagas
@@ -191,36 +191,12 @@ async def _each(
 
 def _with_sagas(settings: Settings, ask: "Callable[[Sagas], Awaitable[T]]") -> T:
     """The sagas of the app, in its database, beside workers that may run."""
-    bus = app_of(settings)
-    if bus.storage is None:
-        raise ConfigurationError(
-            "EB8001",
-            "the app has no storage",
-            where=called(),
-            why="sagas stand in the storage",
-            next="--storage sqlite:///app.db | --storage postgresql://host/db",
-        )
-    storage = beside(bus.storage)
-    sagas = bus.replace(storage=storage).sagas
-
-    async def asked() -> T:
-        async with asyncio.timeout(settings.timeout):
-            await storage.__aenter__()
-        try:
-            return await ask(sagas)
-        finally:
-            await storage.__aexit__(None, None, None)
-
-    try:
-        return asyncio.run(asked())
-    except TimeoutError as error:
-        raise StorageError(
-            "EB5007",
-            f"no answer within {settings.timeout:g} s",
-            where=called(),
-            why="the database is locked, busy, or cannot be reached",
-            next="eventbus doctor | --timeout 60s",
-        ) from error
+    return with_bus(
+        settings,
+        app_of(settings),
+        lambda bus: ask(bus.sagas),
+        why="sagas stand in the storage",
+    )
 
 
 def _number(count: int) -> str:

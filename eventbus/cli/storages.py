@@ -8,6 +8,7 @@ from eventbus.cli.locate import app_of, called, target_of
 from eventbus.errors import ConfigurationError, StorageError
 
 if TYPE_CHECKING:
+    from eventbus.bus import EventBus
     from eventbus.inspection import Inspected
     from eventbus.storage import Storage
 
@@ -31,13 +32,7 @@ def with_storage(settings: Settings, ask: "Callable[[Inspected], Awaitable[T]]")
     try:
         return asyncio.run(asked())
     except TimeoutError as error:
-        raise StorageError(
-            "EB5007",
-            f"no answer within {settings.timeout:g} s",
-            where=called(),
-            why="the database is locked, busy, or cannot be reached",
-            next="eventbus doctor | --timeout 60s",
-        ) from error
+        raise _no_answer(settings) from error
 
 
 def operators_storage(settings: Settings) -> "Inspected":
@@ -62,6 +57,52 @@ def operators_storage(settings: Settings) -> "Inspected":
     return beside(storage)
 
 
+def with_bus(
+    settings: Settings,
+    bus: "EventBus",
+    ask: "Callable[[EventBus], Awaitable[T]]",
+    *,
+    why: str,
+) -> T:
+    """Ask a bus that is not entered, its storage open beside workers that may run.
+
+    Args:
+        settings: the time to open it.
+        bus: the app's.
+        ask: one question.
+        why: what stands in the storage, for the error.
+
+    Raises:
+        ConfigurationError: EB8001, the app has no storage.
+        StorageError: EB5007, it does not open in time.
+    """
+    if bus.storage is None:
+        raise ConfigurationError(
+            "EB8001",
+            "the app has no storage",
+            where=called(),
+            why=why,
+            next="--storage sqlite:///app.db | --storage postgresql://host/db",
+        )
+    import asyncio
+
+    storage = beside(bus.storage)
+    there = bus.replace(storage=storage)
+
+    async def asked() -> T:
+        async with asyncio.timeout(settings.timeout):
+            await storage.__aenter__()
+        try:
+            return await ask(there)
+        finally:
+            await storage.__aexit__(None, None, None)
+
+    try:
+        return asyncio.run(asked())
+    except TimeoutError as error:
+        raise _no_answer(settings) from error
+
+
 def beside(storage: "Storage") -> "Inspected":
     """The same database for an operator: SQLite without the lock of the bus, without upgrading."""
     from eventbus.sqlite import SqliteStorage
@@ -77,3 +118,13 @@ def beside(storage: "Storage") -> "Inspected":
             next="--storage sqlite:///app.db",
         )
     return SqliteStorage(storage.path, inspect_only=True)
+
+
+def _no_answer(settings: Settings) -> StorageError:
+    return StorageError(
+        "EB5007",
+        f"no answer within {settings.timeout:g} s",
+        where=called(),
+        why="the database is locked, busy, or cannot be reached",
+        next="eventbus doctor | --timeout 60s",
+    )

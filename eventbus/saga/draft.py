@@ -95,7 +95,7 @@ class Draft:
         """
         try:
             return method(*arguments)
-        except Exception as error:
+        except Exception as error:  # the author's function: whatever it raises
             raise method_failed(method, self.where, error) from error
 
     def take(self, answer: object, method: object) -> None:

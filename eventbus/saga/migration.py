@@ -38,7 +38,7 @@ def migrated(definition: Definition, saga: Instance, steps: Steps, now: datetime
 def _changed(draft: Draft, migration: Migration, data: dict[str, Any]) -> dict[str, Any]:
     try:
         return migration.function(data)
-    except Exception as error:
+    except Exception as error:  # the author's function: whatever it raises
         raise method_failed(migration.function, draft.where, error) from error
 
 

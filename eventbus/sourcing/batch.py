@@ -195,7 +195,7 @@ class Batches:
             try:
                 async with tx.savepoint():
                     await self._apply(tx, shard, events, projection)
-            except Exception as error:
+            except Exception as error:  # the author's function: whatever it raises
                 if _is_ours(error):
                     raise
             else:
@@ -209,7 +209,7 @@ class Batches:
             try:
                 async with tx.savepoint():
                     await self._apply(tx, shard, [event], projection)
-            except Exception as error:
+            except Exception as error:  # the author's function: whatever it raises
                 if _is_ours(error):
                     raise
                 held.add(stream)

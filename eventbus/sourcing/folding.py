@@ -64,7 +64,7 @@ def fold(
         try:
             row = _folded(rows, key, before, queue)
             written = None if row is None else _written(rows, key, row)
-        except Exception:
+        except Exception:  # the author's function: whatever it raises
             _step_by_step(rows, key, before, queue, folded)
         else:
             _keep(folded, key, row, written, existed=before is not None)
@@ -90,7 +90,7 @@ def _step_by_step(
         try:
             after = step.change(rows.new(key) if row is None else row, step.event)
             written_after = None if after is None else _written(rows, key, after)
-        except Exception as error:
+        except Exception as error:  # the author's function: whatever it raises
             folded.stumbles[key] = Stumble(number, error)
             break
         row, written, changed = after, written_after, True

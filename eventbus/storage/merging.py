@@ -112,7 +112,7 @@ class Merging:
     async def _verdicts(self, batch: Sequence[_Waiting]) -> Sequence[Verdict]:
         try:
             return await self._write([waiting.append for waiting in batch])
-        except Exception as error:
+        except Exception as error:  # whatever it is, each append is told its own
             if len(batch) == 1:
                 return [error]
         # only the guilty one shall hear of it; what stands there already is told as repeated
