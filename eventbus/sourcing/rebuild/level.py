@@ -1,0 +1,130 @@
+"""Catching up with the version that serves, and acting while both stand at one position."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from random import Random
+from typing import TypeVar
+
+from eventbus.codec import Registry
+from eventbus.errors import LeaseLostError, StorageError
+from eventbus.sourcing.batch import Batches
+from eventbus.sourcing.definition import Definition
+from eventbus.sourcing.rebuild import refusals
+from eventbus.sourcing.rebuild.options import START
+from eventbus.sourcing.rebuild.owner import Owner
+from eventbus.sourcing.recorded import Recorded
+from eventbus.sourcing.shard import Shard
+from eventbus.sourcing.view import Encode
+from eventbus.storage import Storage, Transaction
+from eventbus.storage.events import Filter, Position
+from eventbus.storage.projections import ProjectionVersion
+
+log: logging.Logger = logging.getLogger("eventbus.sourcing")
+T = TypeVar("T")
+
+PAGE = 2000  # events
+NEAR = 2000  # positions: so close, the rest is read while the old version waits
+MET_OTHERS = frozenset({"EB5007", "EB5011", "EB6008"})
+
+
+class Level:
+    """The new version's shards, and how they come to where the old version stands.
+
+    Args:
+        storage: entered.
+        definition: the code that is followed with.
+        registry: decodes what is recorded.
+        encode: not used for effects: they are off.
+        old: the version that serves.
+        shards: of the new one, leased.
+        owner: is told how far it is.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        definition: Definition,
+        registry: Registry,
+        *,
+        encode: Encode,
+        old: ProjectionVersion,
+        shards: Sequence[Shard],
+        owner: Owner,
+    ) -> None:
+        self._storage = storage
+        self._registry = registry
+        self._batches = Batches(definition, encode, Random())  # noqa: S311 - jitter
+        self._only = Filter(types=definition.types)
+        self._old = old
+        self._shards = shards
+        self._owner = owner
+
+    async def catch_up(self) -> None:
+        """Never beyond the old version: then both can stand at one position."""
+        shards = self._shards
+        first = min(shard.position for shard in shards)
+        while True:
+            upto = await self._old_position()
+            here = min(shard.position for shard in shards)
+            await self._owner.say("catch up", done=max(0, here - first), total=max(0, upto - first))
+            if here >= upto or upto - here <= NEAR:
+                return
+            await self._page(upto)
+
+    async def act(self, act: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Act in a transaction in which both versions stand at one position, and nobody moves.
+
+        Raises:
+            ProjectionError: EB6013, the old version's workers never stood together.
+        """
+        old, shards = self._old, self._shards
+        for attempt in range(refusals.TRIES):
+            await self.catch_up()
+            before = [(shard.position, set(shard.held)) for shard in shards]
+            try:
+                async with self._storage.transaction() as tx:
+                    standing = await tx.projections.hold(old.name)
+                    prefix = f"{old.name}@{old.version}/"
+                    places = {at for one, at in standing.items() if one.startswith(prefix)}
+                    if len(places) == 1:
+                        await self._level(tx, places.pop())
+                        return await act(tx)
+            except StorageError as error:
+                for shard, (position, held) in zip(shards, before, strict=True):
+                    shard.forget(position, held)
+                if isinstance(error, LeaseLostError) or error.code not in MET_OTHERS:
+                    raise
+                log.info("%s: again after %s", old.name, error.what)
+            await rest(attempt)
+        raise refusals.never_level(old.name)
+
+    async def _level(self, tx: Transaction, upto: Position) -> None:
+        for shard in self._shards:
+            while shard.position < upto:
+                page = await tx.events.read_all(
+                    after=shard.position, limit=PAGE, upto=upto, only=self._only
+                )
+                events = [Recorded(one, self._registry) for one in page.events]
+                shard.held |= await self._batches.page_within(tx, shard, events, page.read_to)
+                shard.position = page.read_to
+
+    async def _page(self, upto: Position) -> None:
+        after = min(shard.position for shard in self._shards)
+        async with self._storage.transaction() as tx:
+            page = await tx.events.read_all(after=after, limit=PAGE, upto=upto, only=self._only)
+        events = [Recorded(one, self._registry) for one in page.events]
+        for shard in self._shards:
+            if shard.position < page.read_to:
+                await self._batches.page(self._storage, shard, events, page.read_to)
+
+    async def _old_position(self) -> Position:
+        old = self._old
+        async with self._storage.transaction() as tx:
+            standing = await tx.checkpoints.positions(f"{old.name}@{old.version}/")
+        return min(standing.values(), default=START)
+
+
+async def rest(attempt: int) -> None:
+    """Before the next try."""
+    await asyncio.sleep(min(0.5, 0.01 * (attempt + 1)))

@@ -1,0 +1,56 @@
+"""What a rebuild is told, what it tells, and what it answers."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from eventbus.storage.events import Position
+from eventbus.storage.projections import Difference
+
+START = Position(0)
+PAGE = 5000  # events of a scan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a rebuild may, and what it leaves."""
+
+    parts: int = 1  # of the scan, one after another: each holds so much less in memory
+    page: int = PAGE
+    rate: float | None = None  # events per second; None: as fast as it goes
+    sample: int = 0  # keys that are compared; 0: all
+    since: Position | datetime = START  # only what was recorded after it
+    switch: bool = True
+    resume: bool = False  # go on with a shadow of this code, or fail
+    allow_truncated: bool = False
+    allow_parked: bool = False
+    require_equal: bool = False
+
+
+@dataclass(slots=True)
+class Beat:
+    """How far it is, now."""
+
+    name: str
+    old: int
+    new: int
+    table: str
+    parts: int
+    phase: str = "plan"
+    done: int = 0
+    total: int = 0
+    rows: int = 0
+    parked: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rebuilt:
+    """What became of it."""
+
+    name: str
+    old: int
+    new: int
+    rows: int
+    built_to: Position
+    difference: Difference
+    parked: int
+    switched: bool

@@ -1,0 +1,93 @@
+"""What a rebuild builds: a new version beside the active one, or one begun before."""
+
+from dataclasses import dataclass, replace
+from hashlib import sha256
+
+from eventbus.sourcing.definition import Definition
+from eventbus.sourcing.rebuild import refusals
+from eventbus.sourcing.rebuild.options import START, Options
+from eventbus.storage import Storage
+from eventbus.storage.events import Position
+from eventbus.storage.projections import ProjectionVersion, Table, shadow_of
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """From which version to which, and in which tables."""
+
+    old: ProjectionVersion
+    new: ProjectionVersion
+    table: Table
+    shadow: Table
+
+
+async def planned(storage: Storage, definition: Definition, options: Options) -> Plan:
+    """The plan of this code; a shadow of other code is dropped.
+
+    Raises:
+        ProjectionError: EB6010, there is nothing to rebuild, or to go on with; EB6014, the log
+            lacks events.
+    """
+    rows = definition.rows
+    if rows is None or definition.runs != "following":
+        raise refusals.nothing(definition.name, "only rows that follow the log are rebuilt")
+    bound = (await storage.read_bound()).bound
+    async with storage.transaction() as tx:
+        versions = await tx.projections.versions(definition.name)
+        cut = await tx.projections.cut()
+    active = next((one for one in versions if one.status == "active"), None)
+    if active is None:
+        raise refusals.nothing(
+            definition.name, "it never ran: a worker makes it from the log by itself"
+        )
+    if cut and not options.allow_truncated:
+        raise refusals.truncated(definition.name, cut)
+    code = code_of(definition, options)
+    building = [one for one in versions if one.status == "building"]
+    same = [one for one in building if one.code_hash == code]
+    if same:
+        new = await _gone_on(storage, same[-1], bound)
+    elif options.resume:
+        raise refusals.nothing(definition.name, "no shadow of this code is there to go on with")
+    else:
+        number = max(one.version for one in versions) + 1
+        new = replace(
+            active,
+            version=number,
+            status="building",
+            code_hash=code,
+            shards=definition.shards,
+            built_to=bound,
+            publishes_after=bound,
+        )
+        await _begun(storage, new, shadow_of(rows.table, number), building)
+    return Plan(active, new, rows.table, shadow_of(rows.table, new.version))
+
+
+def code_of(definition: Definition, options: Options) -> bytes:
+    """What a shadow is told apart by: the code, and where it begins."""
+    if options.since == START:
+        return definition.code_hash
+    return sha256(definition.code_hash + str(options.since).encode()).digest()
+
+
+async def _gone_on(
+    storage: Storage, version: ProjectionVersion, bound: Position
+) -> ProjectionVersion:
+    if version.built_to is not None:
+        return version
+    async with storage.transaction() as tx:
+        await tx.projections.built(version.name, version.version, to=bound)
+    return replace(version, built_to=bound)
+
+
+async def _begun(
+    storage: Storage,
+    version: ProjectionVersion,
+    shadow: Table,
+    others: list[ProjectionVersion],
+) -> None:
+    async with storage.transaction() as tx:
+        for one in others:
+            await tx.projections.drop(one.name, one.version)
+        await tx.projections.create(version, shadow)

@@ -1,0 +1,173 @@
+"""A rebuild: its phases, one after the other."""
+
+from collections.abc import Awaitable, Callable
+
+from eventbus.codec import Registry
+from eventbus.sourcing.definition import Definition
+from eventbus.sourcing.rebuild import refusals
+from eventbus.sourcing.rebuild.level import Level
+from eventbus.sourcing.rebuild.options import START, Beat, Options, Rebuilt
+from eventbus.sourcing.rebuild.owner import Owner
+from eventbus.sourcing.rebuild.plan import Plan, planned
+from eventbus.sourcing.rebuild.scan import Scan
+from eventbus.sourcing.shard import MOST_HELD, shard_name
+from eventbus.sourcing.view import Encode
+from eventbus.storage import Storage, Transaction
+from eventbus.storage.projections import Difference, ProjectionVersion
+
+
+class Rebuild:
+    """One at a time for a projection; what was killed is gone on with.
+
+    Args:
+        storage: entered.
+        definition: the code that it is built by.
+        registry: decodes what is recorded.
+        encode: not used for effects: they are off.
+        options: what it may.
+        beat: is told how far it is, at least each second.
+        confirm: asked with the difference before the switch; False: not now.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        definition: Definition,
+        registry: Registry,
+        *,
+        encode: Encode,
+        options: Options,
+        beat: Callable[[Beat], None] = lambda _: None,
+        confirm: Callable[[Difference], Awaitable[bool]] | None = None,
+    ) -> None:
+        self._storage = storage
+        self._definition = definition
+        self._registry = registry
+        self._encode = encode
+        self._options = options
+        self._confirm = confirm
+        self._beat = Beat(definition.name, 0, 0, "", options.parts)
+        self._owner = Owner(storage, self._beat, beat)
+
+    async def run(self) -> Rebuilt:
+        """All phases; what serves is untouched until the switch.
+
+        Raises:
+            ProjectionError: EB6004 somebody rebuilds it, EB6009 the log cannot be read by this
+                code, EB6010 there is nothing to rebuild, EB6011 it differs under `require_equal`,
+                EB6012 events are parked, EB6014 streams were truncated.
+            StorageError: the database; run it again, it goes on.
+        """
+        async with self._owner.held():
+            await self._owner.say("plan")
+            plan = await planned(self._storage, self._definition, self._options)
+            self._beat.old, self._beat.new = plan.old.version, plan.new.version
+            self._beat.table = plan.shadow.name
+            rows = await self._scan(plan)
+            await self._index(plan)
+            level = Level(
+                self._storage,
+                self._definition,
+                self._registry,
+                encode=self._encode,
+                old=plan.old,
+                shards=await self._owner.shards(self._definition, plan.new),
+                owner=self._owner,
+            )
+            await level.catch_up()
+            difference = await self._verify(level, plan)
+            parked = await self._parked(plan.new)
+            switched = await self._switch(level, plan.new, difference, parked)
+            await self._owner.say("done", done=1, total=1)
+        return Rebuilt(
+            name=plan.new.name,
+            old=plan.old.version,
+            new=plan.new.version,
+            rows=rows,
+            built_to=plan.new.built_to or START,
+            difference=difference,
+            parked=parked,
+            switched=switched,
+        )
+
+    async def _scan(self, plan: Plan) -> int:
+        version, options = plan.new, self._options
+        async with self._storage.transaction() as tx:
+            standing = await tx.checkpoints.positions(f"{version.name}@{version.version}/")
+            marks = await tx.checkpoints.positions(f"scan/{version.name}@{version.version}/")
+        if standing:
+            return 0  # it was scanned, and follows since
+        parts = int(next(iter(marks)).rpartition("/")[2]) if marks else options.parts
+        scan = Scan(
+            self._storage,
+            self._definition,
+            self._registry,
+            version,
+            plan.shadow,
+            page=options.page,
+            rate=options.rate,
+            since=options.since,
+        )
+        upto, beat = version.built_to or START, self._beat
+        beat.phase, beat.total, beat.parts = "replay", upto * parts, parts
+        for number in range(parts):
+
+            def report(done: int, found: int, first: int = number, before: int = beat.rows) -> None:
+                beat.done = first * upto + done
+                beat.rows = before + found
+                self._owner.show()
+
+            await self._owner.while_owned(scan.part(self._owner.lease, number, parts, report))
+        async with self._storage.transaction() as tx:
+            for number in range(version.shards):
+                await tx.checkpoints.load(
+                    shard_name(version, number),
+                    fingerprint=self._definition.fingerprint,
+                    start=upto,
+                )
+        return beat.rows
+
+    async def _index(self, plan: Plan) -> None:
+        await self._owner.say("index")
+        async with self._storage.transaction() as tx:
+            await self._owner.while_owned(tx.projections.index(plan.shadow))
+
+    async def _verify(self, level: Level, plan: Plan) -> Difference:
+        await self._owner.say("verify")
+
+        async def compare(tx: Transaction) -> Difference:
+            return await tx.projections.compare(
+                plan.table, plan.shadow, sample=self._options.sample
+            )
+
+        difference = await self._owner.while_owned(level.act(compare))
+        if self._options.require_equal and (difference.differ or difference.new or difference.gone):
+            raise refusals.differs(self._definition.name, difference)
+        return difference
+
+    async def _parked(self, version: ProjectionVersion) -> int:
+        async with self._storage.transaction() as tx:
+            found = 0
+            for number in range(version.shards):
+                group = f"projection:{shard_name(version, number)}"
+                found += len(await tx.parking.keys(group=group, limit=MOST_HELD))
+        self._beat.parked = found
+        return found
+
+    async def _switch(
+        self, level: Level, new: ProjectionVersion, difference: Difference, parked: int
+    ) -> bool:
+        if not self._options.switch:
+            return False
+        if parked and not self._options.allow_parked:
+            raise refusals.parked(self._definition.name, parked)
+        if self._confirm is not None and not await self._confirm(difference):
+            return False
+        await self._owner.say("switch")
+
+        async def switch(tx: Transaction) -> None:
+            await tx.projections.switch(new.name, to=new.version)
+            await self._owner.let_go(tx)
+
+        await self._owner.while_owned(level.act(switch))
+        return True

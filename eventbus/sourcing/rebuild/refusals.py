@@ -1,0 +1,73 @@
+"""Why a rebuild, a switch or a rollback is refused; what serves is untouched each time."""
+
+from eventbus.errors import ProjectionError
+from eventbus.storage.projections import Difference
+
+TRIES = 100  # of a switch that met readers, or workers at different positions
+
+
+def busy(name: str, how_far: str) -> ProjectionError:
+    """EB6004: somebody rebuilds it."""
+    return ProjectionError(
+        "EB6004",
+        f"projection {name!r} is already being rebuilt",
+        where=f"lease rebuild/{name}" + (f", {how_far}" if how_far else ""),
+        why="two rebuilds would write one shadow table; a lease that nobody renews ends in 10 s",
+        next=f"eventbus projection status {name} APP --watch",
+    )
+
+
+def nothing(name: str, why: str) -> ProjectionError:
+    """EB6010: there is nothing to rebuild, or to roll back to."""
+    return ProjectionError(
+        "EB6010",
+        f"projection {name!r} has nothing to do that with",
+        where="rebuild or rollback",
+        why=why,
+        next=f"eventbus projection status {name} APP",
+    )
+
+
+def differs(name: str, difference: Difference) -> ProjectionError:
+    """EB6011: under `require_equal`."""
+    return ProjectionError(
+        "EB6011",
+        f"the new version of projection {name!r} differs",
+        where="verify, under --require-equal",
+        why=f"{difference.differ:,} rows differ, {difference.new:,} are new,"
+        f" {difference.gone:,} are gone; {difference.equal:,} are equal",
+        next="what serves is untouched; without --require-equal it may be switched to",
+    )
+
+
+def parked(name: str, amount: int) -> ProjectionError:
+    """EB6012: events failed in the new version."""
+    return ProjectionError(
+        "EB6012",
+        f"the new version of projection {name!r} has {amount} sequences that wait",
+        where="switch",
+        why="events failed in it: its rows would lack them",
+        next="eventbus parked list; mend the projection and rebuild, or --allow-parked",
+    )
+
+
+def never_level(name: str) -> ProjectionError:
+    """EB6013: the versions never stood together."""
+    return ProjectionError(
+        "EB6013",
+        f"the versions of projection {name!r} never stood at one position",
+        where=f"{TRIES} tries to switch",
+        why="workers of its shards stand apart as long as much is recorded, or readers held locks",
+        next=f"eventbus projection pause {name} APP, then rebuild --resume, then resume it",
+    )
+
+
+def truncated(name: str, cut: int) -> ProjectionError:
+    """EB6014: the log lacks events."""
+    return ProjectionError(
+        "EB6014",
+        f"projection {name!r} would be rebuilt from a log that lacks events",
+        where=f"{cut} streams were truncated or tombstoned",
+        why="rows that their events made would be gone or wrong",
+        next="append a summary event to each of them first, or --allow-truncated",
+    )
