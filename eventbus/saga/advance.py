@@ -18,7 +18,7 @@ from eventbus.saga.input import (
     Verb,
 )
 from eventbus.saga.instance import Instance, Steps
-from eventbus.saga.migration import migrated
+from eventbus.saga.migration import as_it_stands, migrated
 from eventbus.saga.step_log import DEFINITE
 
 
@@ -43,7 +43,9 @@ def advance(
         SagaError: EB7005, the saga is too large; EB7007, nothing leads from its version to this.
         IllegalTransitionError: EB7001, a bug.
     """
-    draft = migrated(definition, saga, steps, now)
+    # What is given up may be what a migration cannot read.
+    read = as_it_stands if isinstance(input, GaveUp) else migrated
+    draft = read(definition, saga, steps, now)
     _absorb(draft, input)
     if draft.ignored is None and not draft.paused:
         onward(draft)

@@ -11,6 +11,8 @@ from eventbus.event import Reply
 from eventbus.saga.definition import Definition, StepSpec
 from eventbus.saga.engine import Engine
 from eventbus.saga.input import CallDone, GaveUp, Outcome
+from eventbus.saga.migration import migrated_call
+from eventbus.saga.step_flow import step_named
 from eventbus.saga.timers import AGAIN
 from eventbus.saga.transition import raise_if_ours, write
 from eventbus.saga.work import run_call
@@ -100,11 +102,16 @@ class CallWorker:
 
     async def _execute(self, call: Call) -> None:
         """One attempt, under a beat; its end is fed to the saga."""
-        definition = self._definition(call)
+        definition = self._engine.family.reading(call.definition)
         if definition is None:
-            await self._renew(call, timedelta(seconds=5))
+            await self._renew(call, timedelta())
             return
-        spec = definition.by_name[call.step]
+        try:
+            call = migrated_call(definition, call)
+            spec = step_named(definition, call.step)
+        except Exception as error:  # a migration is the author's code and may fail in any way
+            await self._stuck(call, error)
+            return
         work = asyncio.create_task(_attempt(definition, spec, call), name=f"call:{call.step}")
         beat = asyncio.create_task(self._beat(call), name=f"beat:{call.step}")
         try:
@@ -123,15 +130,6 @@ class CallWorker:
         except Exception as error:  # the border where the author's code may fail in any way
             raise_if_ours(error)
             await self._stuck(call, error)
-
-    def _definition(self, call: Call) -> Definition | None:
-        known = self._engine.family.definitions.get(call.definition)
-        if known is not None and call.step in known.by_name:
-            return known
-        for each in self._engine.family.definitions.values():
-            if call.definition in each.reads_from and call.step in each.by_name:
-                return each
-        return None
 
     async def _beat(self, call: Call) -> None:
         """Until the call is not ours any more."""

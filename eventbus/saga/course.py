@@ -77,7 +77,7 @@ class Course:
             self._arm[arm.name] = arm
         self._calls.update({call.effect_id: call for call in decision.calls})
         self._journal.append(decision.journal)
-        if decision.ignored is None:
+        if decision.ignored is None and decision.data_version == self.definition.version:
             self._moved = self.definition
 
     def mark(self) -> Mark:

@@ -41,6 +41,7 @@ class Draft:
         self.plan: Plan | None = saga.plan
         self.error: Stuck | None = saga.error
         self.data: bytes = saga.data
+        self.data_version: int = saga.data_version
         self.ignored: str | None = None
         self.drain: bool = False
         self.commands: list[Send] = []
@@ -171,7 +172,7 @@ class Draft:
             intent=self.intent,
             state_name=self.state_name,
             data=data,
-            data_version=self.definition.version,
+            data_version=self.data_version,
             plan=self.plan,
             error=self.error,
             steps=self._steps(),

@@ -6,18 +6,19 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from eventbus.errors import CodecError, SagaError
-from eventbus.handler import Invocation, Retry
+from eventbus.handler import Invocation
 from eventbus.message import Message
 from eventbus.saga.advance import advance
 from eventbus.saga.course import Course
 from eventbus.saga.definition import Stash
 from eventbus.saga.family import Family
+from eventbus.saga.handover import Handover
 from eventbus.saga.incoming import Incoming, read
 from eventbus.saga.input import GaveUp, Started
 from eventbus.saga.instance import Instance
 from eventbus.saga.outgoing import Tools
 from eventbus.saga.tenancy import new_saga_id
-from eventbus.saga.transition import AGAIN, Transition, all_or_none, raise_if_ours, write
+from eventbus.saga.transition import Transition, all_or_none, raise_if_ours, write
 from eventbus.storage import Transaction
 from eventbus.storage.sagas import Correlation, SagaRecord, SagaStart, Stashed
 
@@ -29,7 +30,7 @@ class Work:
     """What is known and decided while a batch runs."""
 
     transitions: dict[UUID, Transition]
-    unknown: set[UUID]  # sagas of a version that is not here
+    elsewhere: dict[UUID, Handover]  # sagas of a version that is not here
     started: dict[UUID, Incoming]
     refused: dict[UUID, Exception]  # by message: no saga can be started from it
     waiting: list[Stashed]  # before their sagas
@@ -73,7 +74,8 @@ class Engine:
         for each in incoming:
             one = each if isinstance(each, Exception) else await self._one(each, ids, work, tx)
             failures.append(one)
-        await write(tx, list(work.transitions.values()), self.tools)
+        handovers = list(work.elsewhere.values())
+        await write(tx, list(work.transitions.values()), self.tools, handovers)
         if work.waiting:
             await tx.sagas.stash(work.waiting)
         return failures, tuple(work.started)
@@ -109,7 +111,7 @@ class Engine:
         """Of locked sagas of this family, those whose version is here."""
         found: list[Transition] = []
         for record in records:
-            definition = self.family.definition_for(record)
+            definition = self.family.reading(record.definition)
             if record.saga == self.family.name and definition is not None:
                 course = Course(definition, record)
                 found.append(Transition(self.family, course, record, self.tools, tx))
@@ -152,8 +154,12 @@ class Engine:
         wanted = {*ids.values(), *(each.saga_id for each in incoming if each.saga_id)}
         records = await tx.sagas.lock(sorted(wanted)) if wanted else ()
         here = {each.record.saga_id: each for each in self.transitions(records, tx)}
-        ours = {record.saga_id for record in records if record.saga == self.family.name}
-        return ids, Work(here, ours - here.keys(), started, refused, [])
+        elsewhere = {
+            record.saga_id: Handover(record)
+            for record in records
+            if record.saga == self.family.name and record.saga_id not in here
+        }
+        return ids, Work(here, elsewhere, started, refused, [])
 
     async def _start(
         self,
@@ -204,11 +210,9 @@ class Engine:
         targets = self._targets(each, ids)
         if not targets:
             return self._without_saga(each, work)
-        if work.unknown & targets:
-            self.tools.count("saga_definition_missing_total")
-            return Retry(after=AGAIN, counted=False)
         transitions = [work.transitions[one] for one in targets if one in work.transitions]
-        if not transitions:
+        elsewhere = [work.elsewhere[one] for one in targets if one in work.elsewhere]
+        if not transitions and not elsewhere:
             self._missing()
             return None
         try:
@@ -218,7 +222,23 @@ class Engine:
         except Exception as error:  # the border where the author's code may fail in any way
             raise_if_ours(error)
             return error
+        for handover in elsewhere:
+            await self._hand_over(handover, each, tx)
         return None
+
+    async def _hand_over(self, to: Handover, each: Incoming, tx: Transaction) -> None:
+        """To a worker that has the version; this one holds the locks that a reminder is for."""
+        if each.drains:
+            waiting = () if to.has_ended else await tx.sagas.drain(each.drains)
+            if waiting:
+                to.take(each.message, [one.message for one in waiting])
+        elif _says_something(each):
+            to.take(each.message)
+            self.tools.count("saga_definition_missing_total")
+            if to.has_ended:
+                self.tools.count("saga_ignored_inputs_total", saga=self.family.name, outcome="late")
+        else:
+            self._missing()
 
     def _targets(self, each: Incoming, ids: Ids) -> set[UUID]:
         if each.saga_id is not None:
@@ -230,7 +250,7 @@ class Engine:
             await one.drain(each.drains)
         elif work.started.get(one.record.saga_id) is each and each.event is not None:
             await one.start(Started(each.event, each.message.id), each.message)
-        elif each.event is not None or "sagaoutcome" in each.message.headers:
+        elif _says_something(each):
             await one.offer(each.message)
         else:
             self._missing()  # it is addressed to the saga and says nothing
@@ -253,6 +273,10 @@ class Engine:
 
     def _missing(self) -> None:
         self.tools.count("saga_ignored_inputs_total", saga=self.family.name, outcome="missing")
+
+
+def _says_something(each: Incoming) -> bool:
+    return each.event is not None or "sagaoutcome" in each.message.headers
 
 
 def _raise_first(failures: Sequence[Exception | None]) -> None:

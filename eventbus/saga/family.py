@@ -12,7 +12,6 @@ from eventbus.saga.definition import Definition, Route, definition_of
 from eventbus.saga.lint import refuse
 from eventbus.saga.process import Process
 from eventbus.saga.steps import Saga
-from eventbus.storage.sagas import SagaRecord
 
 REPLIES = ".replies"
 
@@ -68,15 +67,14 @@ class Family:
         """Whether authors' SQL runs in its transitions."""
         return any(each.has_local_steps for each in self.definitions.values())
 
-    def definition_for(self, record: SagaRecord) -> Definition | None:
-        """The version that the saga is pinned to, or one that takes it over; None: not here."""
-        exact = self.definitions.get(record.definition)
+    def reading(self, version: int) -> Definition | None:
+        """That version, or the newest one that takes its sagas over; None: not here."""
+        exact = self.definitions.get(version)
         if exact is not None:
             return exact
-        for version in sorted(self.definitions, reverse=True):
-            if record.definition in self.definitions[version].reads_from:
-                return self.definitions[version]
-        return None
+        newest_first = sorted(self.definitions, reverse=True)
+        found = (self.definitions[one] for one in newest_first)
+        return next((each for each in found if version in each.reads_from), None)
 
 
 def is_saga(thing: object) -> bool:

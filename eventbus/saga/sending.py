@@ -175,6 +175,7 @@ def _local(draft: Draft, row: StepRow) -> LocalRun:
 def _call(draft: Draft, row: StepRow, reply: Reply | None) -> CallRequest:
     plan = None if reply is None else plan_of(type(reply))
     packed = {
+        "version": draft.definition.version,
         "state": draft.state.model_dump_json(),
         "reply": None if plan is None else plan.write(reply).decode(),
     }

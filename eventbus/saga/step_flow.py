@@ -149,6 +149,18 @@ def command_from(
     return answer
 
 
+def step_named(definition: Definition, name: str) -> StepSpec:
+    """A declared step.
+
+    Raises:
+        SagaError: EB7008, the class has no such step any more.
+    """
+    spec = definition.by_name.get(name)
+    if spec is None:
+        raise step_is_gone(name, definition.source)
+    return spec
+
+
 def step_is_gone(name: str, cls: type[Any]) -> SagaError:
     """A saga is in a step that its class does not have."""
     return SagaError(

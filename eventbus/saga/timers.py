@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from eventbus.errors import CommitUnknownError, StorageError
 from eventbus.saga.engine import Engine
+from eventbus.saga.handover import HANDED
 from eventbus.saga.input import GaveUp, TimerFired
 from eventbus.saga.transition import Transition, all_or_none, raise_if_ours, write
 from eventbus.service import Alarm
@@ -105,6 +106,9 @@ class Timers:
 async def act(one: Transition, tx: Transaction) -> None:
     """Feed its timers; one on which the author's code fails makes it stuck, and fires again."""
     for timer in one.record.fired:
+        if timer.name == HANDED:
+            await one.take_over()
+            continue
         try:
             async with all_or_none(tx, [one]):
                 await one.feed(TimerFired(timer.name, timer.epoch))

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
 from eventbus.errors import StorageError
 from eventbus.handler import Reject
@@ -12,6 +11,7 @@ from eventbus.saga.course import Course
 from eventbus.saga.course import Mark as CourseMark
 from eventbus.saga.decision import Decision, Key, LocalRun
 from eventbus.saga.family import Family
+from eventbus.saga.handover import HELD, Handover
 from eventbus.saga.incoming import input_of
 from eventbus.saga.input import GaveUp, Input, LocalDone, Started
 from eventbus.saga.outgoing import Sender, Tools
@@ -20,7 +20,6 @@ from eventbus.saga.work import run_local
 from eventbus.storage import Transaction
 from eventbus.storage.sagas import Arm, Correlation, SagaChange, SagaRecord, Stashed
 
-HELD = "#held"  # the stash of a saga that cannot take its inputs now, by its id
 JITTER = 0.1  # of the wait of what is tried again
 _IGNORED = frozenset({"late", "duplicate", "stray"})
 _AUTHORS = frozenset({"EB5003", "EB5005", "EB5009"})  # storage errors that an author's SQL causes
@@ -102,6 +101,10 @@ class Transition:
         if drain:
             await self._drain_held()
         return decision
+
+    async def take_over(self) -> None:
+        """Offer what a worker without its version kept for it."""
+        await self._drain_held()
 
     async def drain(self, keys: Collection[Correlation]) -> None:
         """Offer what waited by these keys, which are locked or its own."""
@@ -190,16 +193,24 @@ class Transition:
         return replace(arm, delay=arm.delay * (1 + JITTER * self._tools.random.random()))
 
 
-async def write(tx: Transaction, transitions: Sequence[Transition], tools: Tools) -> None:
-    """All of them: rows, what is held, then what goes out.
+async def write(
+    tx: Transaction,
+    transitions: Sequence[Transition],
+    tools: Tools,
+    handovers: Sequence[Handover] = (),
+) -> None:
+    """All of them: rows, what is held or handed over, then what goes out.
 
     Raises:
         StorageError: nothing was written, roll back.
     """
     changed = [each for each in transitions if each.course.changed]
-    if changed:
-        await tx.sagas.save([each.change() for each in changed])
+    changes = [each.change() for each in changed]
+    changes += [each.change(worker=tools.worker) for each in handovers if each.changed]
+    if changes:
+        await tx.sagas.save(changes)
     stashed = [one for each in transitions for one in each.stashed]
+    stashed += [one for each in handovers for one in each.stashed]
     if stashed:
         await tx.sagas.stash(stashed)
     messages = [message for each in transitions for message in each.messages]
@@ -230,6 +241,3 @@ def raise_if_ours(error: Exception) -> None:
     """Our database being in trouble is no failure of an input."""
     if isinstance(error, StorageError) and error.code not in _AUTHORS:
         raise error
-
-
-AGAIN = timedelta(seconds=5)  # until a worker that has the version may look

@@ -1,11 +1,14 @@
 """Mutants of the engine of sagas: one seam each, with the test that must see it."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from eventbus.pubsub.verdict import Verdicts
-from eventbus.saga import calls, engine, timers
+from eventbus.saga import advance, calls, engine, timers
 from eventbus.saga.calls import CallWorker
+from eventbus.saga.handover import Handover
+from eventbus.saga.migration import migrated
 from eventbus.saga.outgoing import Sender
 from eventbus.saga.transition import Transition
 from eventbus.sqlite.sagas import SqliteSagas
@@ -36,10 +39,10 @@ def _whatever_the_fence(_: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _without_commands(write: Callable[..., Any]) -> Callable[..., Any]:
-    async def mutated(tx: Any, transitions: Sequence[Transition], tools: Any) -> None:
+    async def mutated(tx: Any, transitions: Sequence[Transition], *others: Any) -> None:
         for each in transitions:
             each.messages.clear()
-        await write(tx, transitions, tools)
+        await write(tx, transitions, *others)
 
     return mutated
 
@@ -50,6 +53,14 @@ def _of_nothing(reminder: Callable[..., Any]) -> Callable[..., Any]:
 
 def _never_again(_: Callable[..., Any]) -> Callable[..., Any]:
     return lambda spec, call: False
+
+
+def _as_it_is(_: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda definition, call: call
+
+
+def _without_timer(change: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self, *, worker: replace(change(self, worker=worker), arm=())
 
 
 def _by_another_name(self: Any, key: Any) -> Any:
@@ -111,6 +122,31 @@ _TABLE: list[tuple[str, Patch, str]] = [
         "an end that cannot be taken is lost",
         instead(CallWorker, "_stuck", _nothing),
         "test_an_end_that_the_code_cannot_take_makes_it_stuck_and_the_call_runs_again",
+    ),
+    (
+        "what is handed over calls for nobody",
+        instead(Handover, "change", _without_timer),
+        "test_an_answer_at_a_worker_without_the_version_is_taken_by_one_that_has_it",
+    ),
+    (
+        "what was handed over is not taken",
+        instead(Transition, "take_over", _nothing),
+        "test_an_answer_at_a_worker_without_the_version_is_taken_by_one_that_has_it",
+    ),
+    (
+        "what comes late is kept for ever",
+        instead(Handover, "has_ended", lambda _: property(lambda self: False)),
+        "test_an_input_of_an_ended_saga_is_late_at_a_worker_without_its_version",
+    ),
+    (
+        "a call is not migrated",
+        instead(calls, "migrated_call", _as_it_is),
+        "test_a_migrating_version_takes_over_steps_and_calls_under_their_new_names",
+    ),
+    (
+        "who gives up migrates",
+        instead(advance, "as_it_stands", lambda _: migrated),
+        "test_a_saga_that_a_migration_cannot_read_is_stuck_and_keeps_its_version",
     ),
     (
         "nobody hears of a dead letter",

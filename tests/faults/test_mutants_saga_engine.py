@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tests.integration.sagas import (
     shop,
     test_operators,
     test_running,
+    test_versions,
     test_worker_steps,
     test_wrong_input,
 )
@@ -24,7 +26,7 @@ from tests.integration.sagas.rig import Clock, Rig
 from tests.unit.saga.shop import Mixed, PlaceOrder
 
 SEEN = (AssertionError, ValueError, TimeoutError, EventBusError)
-MODULES = (test_running, test_operators, test_worker_steps, test_wrong_input)
+MODULES = (test_running, test_operators, test_worker_steps, test_wrong_input, test_versions)
 BUSES: dict[str, list[Any]] = {
     "rig": [PlaceOrder, Mixed, *shop.PARTICIPANTS],
     "strict": [test_wrong_input.Strict],
@@ -50,7 +52,7 @@ async def running(handlers: list[Any]) -> AsyncIterator[Rig]:
         yield Rig(bus, clock, "m")
 
 
-async def _run(mutant: Mutant) -> None:
+async def _run(mutant: Mutant, directory: Path) -> None:
     shop.told.prefix = "m"
     for refusals in (shop.told.declined, shop.told.no_release, shop.told.not_shipped):
         refusals.clear()
@@ -66,11 +68,15 @@ async def _run(mutant: Mutant) -> None:
         for name, handlers in BUSES.items():
             if name in names:
                 given[name] = await stack.enter_async_context(running(handlers))
+        if "make" in names:
+            given["make"] = await test_versions.on_sqlite(directory / "sagas.db", Clock())
         await test(**{name: given[name] for name in names})
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-async def test_the_tests_see_the_mutant(mutant: Mutant) -> None:
-    await _run(mutant)
+async def test_the_tests_see_the_mutant(mutant: Mutant, tmp_path: Path) -> None:
+    for name in ("sound", "mutant"):
+        (tmp_path / name).mkdir()
+    await _run(mutant, tmp_path / "sound")
     with mutant.applied(), pytest.raises(SEEN):
-        await _run(mutant)
+        await _run(mutant, tmp_path / "mutant")

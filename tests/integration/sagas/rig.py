@@ -26,7 +26,7 @@ class Clock:
 
 
 class PostgresTime:
-    """The server's clock stays: timers come nearer."""
+    """The server's clock stays: timers and calls come nearer."""
 
     def __init__(self, bus: EventBus, schema: str) -> None:
         self._bus = bus
@@ -34,11 +34,12 @@ class PostgresTime:
 
     async def move(self, seconds: float) -> None:
         async with self._bus.transaction() as tx:
-            await tx.sql.execute(
-                f"UPDATE {self._schema}.saga_timer"
-                " SET due_at = due_at - make_interval(secs => $1) WHERE isfinite(due_at)",
-                seconds,
-            )
+            for table in ("saga_timer", "saga_call"):
+                await tx.sql.execute(
+                    f"UPDATE {self._schema}.{table}"
+                    " SET due_at = due_at - make_interval(secs => $1) WHERE isfinite(due_at)",
+                    seconds,
+                )
 
 
 class Rig:
@@ -47,7 +48,7 @@ class Rig:
     def __init__(self, bus: EventBus, time: Time, prefix: str = "") -> None:
         self.bus = bus
         self._time = time
-        self._prefix = prefix
+        self.prefix = prefix
 
     async def publish(self, *events: Event) -> None:
         """And let everything come to rest."""
@@ -78,7 +79,7 @@ class Rig:
     async def effects(self, table: str, key: str) -> list[str]:
         """Steps that took effect, or were undone, in order."""
         rows = await self.rows(
-            f"SELECT step FROM {self._prefix}_{table} WHERE order_id = $1 ORDER BY number", key
+            f"SELECT step FROM {self.prefix}_{table} WHERE order_id = $1 ORDER BY number", key
         )
         return [row["step"] for row in rows]
 
@@ -90,6 +91,6 @@ class Rig:
 
     async def stashed(self) -> int:
         """Inputs that wait for their sagas."""
-        prefix = "eventbus_" if isinstance(self._time, Clock) else f"{self._prefix}."
+        prefix = "eventbus_" if isinstance(self._time, Clock) else f"{self.prefix}."
         (row,) = await self.rows(f"SELECT count(*) AS n FROM {prefix}saga_stash")
         return int(row["n"])
