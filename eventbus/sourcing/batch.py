@@ -25,12 +25,14 @@ class _Rows:
     """What a page says to the rows of a shard, and what it may not say yet."""
 
     steps: dict[Key, list[Step]] = field(default_factory=dict[Key, list[Step]])
-    numbers: dict[Key, list[int]] = field(default_factory=dict[Key, list[int]])
     waiting: list[tuple[int, Parked]] = field(default_factory=list[tuple[int, Parked]])
 
-    def add(self, step: Step, number: int) -> None:
-        self.steps.setdefault(step.key, []).append(step)
-        self.numbers.setdefault(step.key, []).append(number)
+    def add(self, step: Step) -> None:
+        queue = self.steps.get(step.key)
+        if queue is None:
+            self.steps[step.key] = [step]
+        else:
+            queue.append(step)
 
 
 class Batches:
@@ -106,7 +108,7 @@ class Batches:
                 error, done = failure, place
                 break
             if step is not None:
-                rows.add(step, 0)
+                rows.add(step)
         for stumble_key, stumble in (await self._write_rows(tx, shard, rows)).items():
             step_number, error = stumble
             done = rows.steps[stumble_key][step_number].place
@@ -124,7 +126,7 @@ class Batches:
                 waiting.append((place, self.sequences.queued(event, stream)))
                 continue
             try:
-                steps = list(definition.steps(event.event, place))
+                steps = definition.steps(event.event, place)
             except Exception as error:  # undecodable, or the author's key function
                 stream = stream_key(event.recorded)
                 held.add(stream)
@@ -132,13 +134,13 @@ class Batches:
                     (place, self.sequences.failed(event, stream, error, attempt=attempt))
                 )
                 continue
-            for number, step in enumerate(steps):
+            for step in steps:
                 if shards > 1 and shard_of(key_text(step.key), shards) != shard.number:
                     continue
                 if held and (key := row_key(key_text(step.key))) in held:
-                    waiting.append((place, self.sequences.queued(event, key, number=number)))
+                    waiting.append((place, self.sequences.queued(event, key, number=step.number)))
                 else:
-                    rows.add(step, number)
+                    rows.add(step)
         return rows
 
     async def _fold(
@@ -146,9 +148,8 @@ class Batches:
     ) -> None:
         for key, (first, error) in (await self._write_rows(tx, shard, rows)).items():
             text = row_key(key_text(key))
-            left = list(zip(rows.steps[key], rows.numbers[key], strict=True))[first:]
-            for nth, (step, number) in enumerate(left):
-                event = events[step.place]
+            for nth, step in enumerate(rows.steps[key][first:]):
+                event, number = events[step.place], step.number
                 parked = (
                     self.sequences.queued(event, text, number=number)
                     if nth
@@ -171,12 +172,12 @@ class Batches:
                 known[model.key_of(row)] = row
         folded = fold(model, known, rows.steps)
         if folded.rows or folded.gone:
-            await tx.projections.write(table, list(folded.rows.values()), gone=folded.gone)
+            await tx.projections.write(table, folded.rows, gone=folded.gone)
         shard.remember(folded.models, folded.gone)
         return {key: (one.step, one.error) for key, one in folded.stumbles.items()}
 
     def _step(self, recorded: Recorded, key: str, number: int, place: int) -> Step | None:
-        steps = list(self.definition.steps(recorded.event, place))
+        steps = self.definition.steps(recorded.event, place)
         if number < len(steps) and row_key(key_text(steps[number].key)) == key:
             return steps[number]
         return None  # another key function: the event concerns this row no more

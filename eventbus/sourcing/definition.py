@@ -49,15 +49,18 @@ class Definition:
         self.fingerprint: bytes = _fingerprint(self, folding)
         self.code_hash: bytes = _code_hash(self)
 
-    def steps(self, event: Event, place: int) -> Iterable[Step]:
+    def steps(self, event: Event, place: int) -> Sequence[Step]:
         """What an event does to which rows.
 
         Raises:
             Exception: whatever a key function raises; `ValueError`, its answer is no key.
         """
         assert self.rows is not None  # noqa: S101 - asked of folding projections
-        for key, change in self._changes.get(type(event), ()):
-            yield Step(self.rows.key(key(event)), change, event, place)
+        fitting = self.rows.key
+        return [
+            Step(fitting(key(event)), change, event, place, number)
+            for number, (key, change) in enumerate(self._changes.get(type(event), ()))
+        ]
 
 
 def shard_of(text: str, shards: int) -> int:

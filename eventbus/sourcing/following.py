@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 from datetime import datetime
 from random import Random
 from typing import Any
 
 from eventbus.codec import Registry
-from eventbus.errors import CommitUnknownError, LeaseLostError, StorageError
+from eventbus.errors import CommitUnknownError, EventBusError, LeaseLostError, StorageError
 from eventbus.service import end
 from eventbus.sourcing.batch import Batches
 from eventbus.sourcing.definition import Definition
@@ -20,6 +21,8 @@ from eventbus.sourcing.view import Encode
 from eventbus.storage import Storage
 from eventbus.storage.events import FeedPage, Filter, Position
 from eventbus.storage.projections import ProjectionVersion
+
+_Page = tuple[FeedPage, list[Recorded]]
 
 log: logging.Logger = logging.getLogger("eventbus.sourcing")
 
@@ -63,7 +66,7 @@ class Following:
         self._holdings = Holdings(storage, definition)
         self._only = Filter(types=definition.types)
         self._version: ProjectionVersion | None = None
-        self._coming: tuple[Position, asyncio.Task[FeedPage]] | None = None
+        self._coming: tuple[Position, asyncio.Task[_Page]] | None = None
         self._server: datetime | None = None
         self._runs = False
         self._refused = False  # until an operator, or other code, puts it right
@@ -106,14 +109,16 @@ class Following:
             return True
         if self._busy or self._version is None or not self._holdings.sure:
             return False
-        shards = self._holdings.shards
+        version, shards = self._version, self._holdings.shards
         if self._holdings.paused or not shards:
             return True
         async with self._storage.transaction() as tx:
-            if not await is_active(tx, self._version):
+            if not await is_active(tx, version):
                 self._holdings.doubt()
                 return False
         bound = (await self._storage.read_bound()).bound
+        if self._holdings.shards is not shards:  # meanwhile: perhaps those of another version
+            return False
         if min(shard.position for shard in shards) < bound:
             return False
         for shard in shards:
@@ -177,12 +182,11 @@ class Following:
         """The next page, for all shards; the one after it is read meanwhile."""
         shards = self._holdings.shards
         after = min(shard.position for shard in shards)
-        page = await self._next(after)
+        page, events = await self._next(after)
         if page.bound < after:
             await self._refuse_ahead(after)
         if page.read_to <= after:
             return 0
-        events = [Recorded(one, self._registry) for one in page.events]
         if len(events) == PAGE and self._storage.capabilities.concurrent:
             coming = asyncio.create_task(self._read(page.read_to), name=f"read:{page.read_to}")
             self._coming = page.read_to, coming
@@ -205,7 +209,7 @@ class Following:
             self._look_at = 0.0
         return moved
 
-    async def _next(self, after: Position) -> FeedPage:
+    async def _next(self, after: Position) -> _Page:
         coming, self._coming = self._coming, None
         if coming is not None:
             if coming[0] == after:
@@ -213,9 +217,17 @@ class Following:
             await end([coming[1]])
         return await self._read(after)
 
-    async def _read(self, after: Position) -> FeedPage:
+    async def _read(self, after: Position) -> _Page:
+        """A page, decoded: while the database still writes the one before it."""
         async with self._storage.transaction() as tx:
-            return await tx.events.read_all(after=after, limit=PAGE, only=self._only)
+            page = await tx.events.read_all(after=after, limit=PAGE, only=self._only)
+        events: list[Recorded] = []
+        for one in page.events:
+            recorded = Recorded(one, self._registry)
+            with suppress(EventBusError):  # told again where it is asked for, and parked there
+                recorded.event  # noqa: B018 - it is kept
+            events.append(recorded)
+        return page, events
 
     async def _rest(self, stopping: asyncio.Event) -> None:
         """Until the log grows, the stop, or a while."""

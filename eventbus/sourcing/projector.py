@@ -316,7 +316,7 @@ class Projector:
             folded = fold(rows, state, {wanted: steps} if steps else {})
             for stumble in folded.stumbles.values():
                 raise stumble.error
-            state |= {key: rows.read(row) for key, row in folded.rows.items()}
+            state |= folded.models
             for key in folded.gone:
                 del state[key]
             if page.read_to <= position:

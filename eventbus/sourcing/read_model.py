@@ -4,20 +4,19 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any, ClassVar
-from uuid import UUID
 
-import orjson
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict
 
 from eventbus.errors import WiringError
-from eventbus.storage.projections import Kind, Table, kind_of
+from eventbus.sourcing.column import Column, fitting_text
+from eventbus.storage.projections import Table, kind_of
 
 Key = tuple[Any, ...]
 
 _TABLE = re.compile(r"[a-z_][a-z0-9_]{0,49}")  # PostgreSQL cuts at 63, and __v1234567 follows
 _COLUMN = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
-_LOWEST, _HIGHEST = -(2**63), 2**63 - 1
 
 
 class ReadModel(BaseModel):
@@ -40,11 +39,12 @@ class Rows:
     def __init__(self, model: type[ReadModel]) -> None:
         self.model: type[ReadModel] = model
         self.table: Table = table_of(model)
-        self._write: dict[str, Callable[[Any], Any]] = {
-            name: _writer(annotation) for name, annotation in self.table.columns.items()
+        self._columns: dict[str, Column] = {
+            name: Column(annotation) for name, annotation in self.table.columns.items()
         }
-        self._key = [(name, *kind_of(self.table.columns[name])) for name in self.table.key]
-        self._is_text = [kind for _, kind, _ in self._key] == ["str"]
+        self._key = [(name, self._columns[name]) for name in self.table.key]
+        self._is_text = [column.kind for _, column in self._key] == ["str"]
+        self._of_key: Callable[[ReadModel], Any] = attrgetter(*self.table.key)
 
     def key(self, value: object) -> Key:
         """What a key function answered, as the key of a row.
@@ -53,16 +53,17 @@ class Rows:
             ValueError, TypeError: it does not fit the columns of the key.
         """
         if type(value) is str and self._is_text:  # nearly all of them
-            return (_fitting_text(value),)
+            return (fitting_text(value),)
         key: Key = (value,)
         if isinstance(value, tuple):
             key = tuple(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
         if len(key) != len(self._key):
             raise ValueError(f"a key of {len(key)} values, the table has {len(self._key)}")
-        for (name, kind, _), part in zip(self._key, key, strict=True):
-            if not isinstance(part, _PYTHON[kind]):
-                raise TypeError(f"{name}: {type(part).__name__} is no {kind}")
-            _FIT[kind](part)
+        for (name, column), part in zip(self._key, key, strict=True):
+            try:
+                column.fit(part)
+            except TypeError as error:
+                raise TypeError(f"{name}: {error}") from None
         return key
 
     def new(self, key: Key) -> ReadModel:
@@ -75,9 +76,10 @@ class Rows:
 
     def key_of(self, row: ReadModel) -> Key:
         """The key of a row."""
-        return tuple(getattr(row, name) for name in self.table.key)
+        found = self._of_key(row)
+        return found if len(self._key) > 1 else (found,)
 
-    def write(self, row: ReadModel) -> dict[str, Any]:
+    def write(self, row: ReadModel) -> Mapping[str, Any]:
         """What the database takes.
 
         Raises:
@@ -85,12 +87,26 @@ class Rows:
         """
         values = row.__dict__
         written: dict[str, Any] = {}
-        for name, write in self._write.items():
+        for name, column in self._columns.items():
             try:
-                written[name] = write(values[name])
+                written[name] = column.write(values[name])
             except (ValueError, TypeError) as error:
                 raise ValueError(f"{self.table.name}.{name}: {error}") from None
         return written
+
+    def write_all(self, rows: Sequence[ReadModel]) -> Sequence[Mapping[str, Any]]:
+        """The same for many, looked at column by column: a tenth of the time.
+
+        Raises:
+            ValueError: a value of one of them does not fit.
+        """
+        values = [row.__dict__ for row in rows]
+        if all(
+            column.are_plain([one[name] for one in values])
+            for name, column in self._columns.items()
+        ):
+            return values
+        return [self.write(row) for row in rows]
 
 
 def table_of(model: type[ReadModel]) -> Table:
@@ -144,108 +160,6 @@ def _text(part: object) -> str:
     if isinstance(part, Decimal):
         return format(part.normalize(), "f")  # equal numbers, one text
     return str(part)
-
-
-def _writer(annotation: Any) -> Callable[[Any], Any]:
-    kind, nullable = kind_of(annotation)
-    if kind == "json":
-        return _json(annotation)
-    fits, python = _FIT[kind], _PYTHON[kind]
-
-    def write(value: Any) -> Any:
-        if value is None and nullable:
-            return None
-        if not isinstance(value, python):
-            raise TypeError(f"{type(value).__name__} is no {kind}")
-        return fits(value)
-
-    return write
-
-
-def _json(annotation: Any) -> Callable[[Any], Any]:
-    adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-
-    def write(value: Any) -> Any:
-        plain = adapter.dump_python(value, mode="json", warnings="error")
-        if b"\\u0000" in orjson.dumps(plain):
-            raise ValueError("text with NUL")
-        return plain
-
-    return write
-
-
-def _any(value: Any) -> Any:
-    return value
-
-
-def _fitting_text(value: str) -> str:
-    if "\0" in value:
-        raise ValueError("text with NUL")
-    if value.isascii():
-        return value
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError("text with a lone surrogate") from None
-    return value
-
-
-def _fitting_int(value: int) -> int:
-    if not _LOWEST <= value <= _HIGHEST:
-        raise ValueError("a number of more than 64 bits")
-    return value
-
-
-def _fitting_float(value: float) -> float:
-    if value - value != 0:
-        raise ValueError("a number that is not finite")
-    return float(value)
-
-
-def _fitting_decimal(value: Decimal) -> Decimal:
-    if not value.is_finite():
-        raise ValueError("a number that is not finite")
-    if not -1000 < value.adjusted() < 1000:
-        raise ValueError("a number of more than 1000 digits")
-    return value
-
-
-def _fitting_moment(value: datetime) -> datetime:
-    if value.utcoffset() is None:
-        raise ValueError("a time without a zone")
-    return value
-
-
-def _fitting_date(value: date) -> date:
-    if isinstance(value, datetime):
-        raise TypeError("a time is no date")
-    return value
-
-
-_FIT: dict[Kind, Callable[[Any], Any]] = {
-    "str": _fitting_text,
-    "int": _fitting_int,
-    "float": _fitting_float,
-    "bool": bool,
-    "Decimal": _fitting_decimal,
-    "UUID": _any,
-    "date": _fitting_date,
-    "datetime": _fitting_moment,
-    "bytes": _any,
-    "json": _any,
-}
-_PYTHON: dict[Kind, Any] = {
-    "str": str,
-    "int": int,
-    "float": (float, int),
-    "bool": bool,
-    "Decimal": Decimal,
-    "UUID": UUID,
-    "date": date,
-    "datetime": datetime,
-    "bytes": bytes,
-    "json": object,
-}
 
 
 def _refused(model: type[ReadModel], why: str) -> WiringError:

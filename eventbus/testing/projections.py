@@ -74,11 +74,11 @@ class Projected(Generic[V]):
         return self._definition.rows
 
     def _happen(self, event: Event) -> None:
-        steps = by_key(list(self._definition.steps(event, 0)))
+        steps = by_key(self._definition.steps(event, 0))
         folded = fold(self._model, self._rows, steps)
         for stumble in folded.stumbles.values():
             raise stumble.error
-        for key, row in folded.rows.items():
+        for key, row in zip(folded.models, folded.rows, strict=True):
             self._rows[key] = self._model.read(row)
         for key in folded.gone:
             del self._rows[key]

@@ -1,10 +1,11 @@
 """The scan of a rebuild: the log up to a position, folded in memory, copied in one transaction."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from random import Random
+from typing import Any
 
 from eventbus.codec import Registry
 from eventbus.errors import CodecError, ProjectionError
@@ -104,7 +105,7 @@ class Scan:
                     if isinstance(self._since, datetime) and recorded.recorded_at < self._since:
                         continue
                     event = Recorded(recorded, self._registry)
-                    for index, step in enumerate(self._steps(event, place)):
+                    for step in self._steps(event, place):
                         if of > 1 and shard_of(key_text(step.key), of) != number:
                             continue
                         if step.key not in held:
@@ -113,7 +114,7 @@ class Scan:
                                 continue
                         else:
                             error = None
-                        shard, one = self._waits(event, step, index, error)
+                        shard, one = self._waits(event, step, error)
                         held.add(step.key)
                         parked.setdefault(shard, []).append(one)
                         waiting += 1
@@ -138,22 +139,22 @@ class Scan:
 
     def _steps(self, event: Recorded, place: int) -> Sequence[Step]:
         try:
-            return list(self._definition.steps(event.event, place))
+            return self._definition.steps(event.event, place)
         except CodecError as error:
             raise self._refused(event, error.what) from error
         except Exception as error:  # the author's key function
             raise self._refused(event, error) from error
 
-    def _waits(
-        self, event: Recorded, step: Step, index: int, error: Exception | None
-    ) -> tuple[int, Parked]:
+    def _waits(self, event: Recorded, step: Step, error: Exception | None) -> tuple[int, Parked]:
         text = key_text(step.key)
         shard = shard_of(text, self._version.shards)
         if error is None:
-            return shard, self._sequences.queued(event, row_key(text), number=index)
-        return shard, self._sequences.failed(event, row_key(text), error, attempt=1, number=index)
+            return shard, self._sequences.queued(event, row_key(text), number=step.number)
+        return shard, self._sequences.failed(
+            event, row_key(text), error, attempt=1, number=step.number
+        )
 
-    def _written(self, key: Key, row: ReadModel) -> dict[str, object]:
+    def _written(self, key: Key, row: ReadModel) -> Mapping[str, Any]:
         try:
             return self._rows.write(row)
         except ValueError as error:

@@ -1,5 +1,6 @@
 """Folding: rows by key, keys gone, keys that failed; and the test kit on top of it."""
 
+import re
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import StrEnum
@@ -24,48 +25,53 @@ def _fold(*events: Event, before: dict[Key, Any] | None = None) -> Folded:
     return fold(definition.rows, before or {}, by_key(steps))
 
 
+def row(folded: Folded, country: str) -> Any:
+    return next(one for one in folded.rows if one["country"] == country)
+
+
 def test_events_of_a_key_are_folded_into_one_row() -> None:
     folded = _fold(placed("UK", 100), placed("FR", 7), placed("UK", 20))
-    assert folded.rows == {
-        ("UK",): {"country": "UK", "orders": 2, "cents": 120},
-        ("FR",): {"country": "FR", "orders": 1, "cents": 7},
-    }
+    assert list(folded.models) == [("UK",), ("FR",)]
+    assert folded.rows == [
+        {"country": "UK", "orders": 2, "cents": 120},
+        {"country": "FR", "orders": 1, "cents": 7},
+    ]
     assert not folded.gone
     assert not folded.stumbles
 
 
 def test_a_row_that_stands_is_gone_on_with() -> None:
     before = {("UK",): Revenue(country="UK", orders=5, cents=1000)}
-    assert _fold(placed("UK", 1), before=before).rows[("UK",)]["orders"] == 6
+    assert row(_fold(placed("UK", 1), before=before), "UK")["orders"] == 6
 
 
 def test_none_deletes_the_row_and_a_later_event_makes_a_new_one() -> None:
     before = {("UK",): Revenue(country="UK", orders=5, cents=1000)}
     gone = _fold(placed("UK", 1), Withdrawn(order_id="A", country="UK"), before=before)
-    assert (gone.rows, gone.gone) == ({}, [("UK",)])
+    assert (gone.models, gone.gone) == ({}, [("UK",)])
     again = _fold(Withdrawn(order_id="A", country="UK"), placed("UK", 1), before=before)
-    assert (again.rows[("UK",)]["orders"], again.gone) == (1, [])
+    assert (row(again, "UK")["orders"], again.gone) == (1, [])
     never = _fold(placed("UK", 1), Withdrawn(order_id="A", country="UK"))
-    assert (never.rows, never.gone) == ({}, [])
+    assert (never.models, never.gone) == ({}, [])
 
 
 def test_a_key_that_fails_keeps_what_came_before_and_leaves_the_others() -> None:
     folded = _fold(placed("UK", 1), placed("UK", -1), placed("FR", 2), placed("UK", 3))
-    assert folded.rows[("UK",)] == {"country": "UK", "orders": 1, "cents": 1}
-    assert folded.rows[("FR",)]["cents"] == 2
+    assert row(folded, "UK") == {"country": "UK", "orders": 1, "cents": 1}
+    assert row(folded, "FR")["cents"] == 2
     assert folded.stumbles[("UK",)].step == 1
     assert isinstance(folded.stumbles[("UK",)].error, ValueError)
 
 
 def test_the_first_event_of_a_key_fails_and_nothing_is_written_for_it() -> None:
     folded = _fold(placed("UK", -1), placed("UK", 3))
-    assert (folded.rows, folded.gone) == ({}, [])
+    assert (folded.models, folded.gone) == ({}, [])
     assert folded.stumbles[("UK",)].step == 0
 
 
 def test_the_event_after_which_a_row_does_not_fit_is_the_guilty_one() -> None:
     folded = _fold(placed("UK", 2**62), placed("UK", 2**62), placed("UK", 1))
-    assert folded.rows[("UK",)]["cents"] == 2**62
+    assert row(folded, "UK")["cents"] == 2**62
     assert folded.stumbles[("UK",)].step == 1
     assert "revenue.cents" in str(folded.stumbles[("UK",)].error)
 
@@ -154,6 +160,43 @@ def test_a_value_that_does_not_fit_names_its_column_and_never_itself(
     row = Everything(**_KEY).model_copy(update={field: value})
     with pytest.raises(ValueError, match=f"everything.{field}"):
         Rows(Everything).write(row)
+
+
+class Plain(ReadModel, table="plain", key="word"):
+    """No column of JSON: rows are looked at column by column."""
+
+    word: str
+    number: int = 0
+    share: float = 0.0
+    yes: bool = False
+    price: Decimal | None = None
+    id: UUID | None = None
+    day: date | None = None
+    at: datetime | None = None
+    raw: bytes = b""
+
+
+VALUES: list[Any] = [
+    *("", "a\0b", "\ud800", "é", Colour.RED, None, True, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1),
+    *(1.5, float("inf"), Decimal("1.5"), Decimal("NaN"), Decimal("1e2000"), UUID(int=1), b"a\0"),
+    *(date(2026, 1, 1), datetime(2026, 1, 1), datetime(2026, 1, 1, tzinfo=UTC), (), ...),
+]
+
+
+@pytest.mark.parametrize("field", Plain.model_fields)
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_many_rows_at_once_are_taken_and_refused_as_each_for_itself(field: str, value: Any) -> None:
+    rows, model = Rows(Plain), [Plain(word="a"), Plain(word="b", id=UUID(int=2)), Plain(word="c")]
+    model[1] = model[1].model_copy(update={field: value})
+    try:
+        alone = [rows.write(one) for one in model]
+    except ValueError as error:
+        with pytest.raises(ValueError, match=re.escape(str(error))):
+            rows.write_all(model)
+        return
+    together = rows.write_all(model)
+    assert together == alone
+    assert [type(one[field]) for one in together] == [type(one[field]) for one in alone]
 
 
 @pytest.mark.parametrize(
