@@ -110,12 +110,17 @@ class Following:
         if self._busy or self._version is None or not self._holdings.sure:
             return False
         version, shards = self._version, self._holdings.shards
-        if self._holdings.paused or not shards:
+        if self._holdings.paused:
             return True
         async with self._storage.transaction() as tx:
             if not await is_active(tx, version):
                 self._holdings.doubt()
                 return False
+            if not shards and await self._holdings.are_all_taken(tx, version):
+                return True  # others follow
+        if not shards:
+            self._holdings.doubt()
+            return False
         bound = (await self._storage.read_bound()).bound
         if self._holdings.shards is not shards:  # meanwhile: perhaps those of another version
             return False

@@ -8,7 +8,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 from eventbus.sourcing.definition import Definition
-from eventbus.sourcing.shard import Shard, lease_name, loaded
+from eventbus.sourcing.shard import Shard, lease_name, lease_prefix, loaded
 from eventbus.storage import Storage, Transaction
 from eventbus.storage.leases import Lease
 from eventbus.storage.projections import ProjectionVersion
@@ -66,6 +66,10 @@ class Holdings:
         self.shards, self._leases, self.paused, self.sure = shards, leases, paused, True
         self._renew_at = now + (RENEW_SECONDS if leases else LOOK_SECONDS)
         return True
+
+    async def are_all_taken(self, tx: Transaction, version: ProjectionVersion) -> bool:
+        """Whether each shard has a worker: this one, or another."""
+        return await tx.leases.owners(lease_prefix(version)) >= version.shards
 
     def doubt(self) -> None:
         """Something was refused: the leases are renewed, and what they guard is read anew."""

@@ -16,7 +16,7 @@ from eventbus.sourcing.parking import row_key, stream_key
 from eventbus.sourcing.read_model import Key, ReadModel, key_text
 from eventbus.sourcing.rebuild import Beat, Options, Rebuild, Rebuilt, roll_back
 from eventbus.sourcing.recorded import Recorded
-from eventbus.sourcing.shard import MOST_HELD, shard_name
+from eventbus.sourcing.shard import MOST_HELD, lease_prefix, shard_name
 from eventbus.sourcing.view import Encode
 from eventbus.storage import Storage, Transaction
 from eventbus.storage.events import Filter, Position, RecordedMessage
@@ -91,7 +91,7 @@ class Projector:
             held = await self._held(tx, active)
             behind = min(positions.values(), default=Position(0))
             first = await self._after(tx, definition, behind, found.bound)
-            owners = await tx.leases.owners(f"projection/{name}@{active.version}/")
+            owners = await tx.leases.owners(lease_prefix(active))
             paused = await tx.leases.owners(f"paused/projection/{name}/") > 0
             building = any(one.status == "building" for one in versions)
             rebuild = await tx.projections.standing(name) if building else None

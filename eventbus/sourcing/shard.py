@@ -62,7 +62,12 @@ def shard_name(version: ProjectionVersion, number: int) -> str:
 
 def lease_name(version: ProjectionVersion, number: int) -> str:
     """`projection/orders@8/3`."""
-    return f"projection/{shard_name(version, number)}"
+    return f"{lease_prefix(version)}{number}"
+
+
+def lease_prefix(version: ProjectionVersion) -> str:
+    """`projection/orders@8/`: of all shards."""
+    return f"projection/{version.name}@{version.version}/"
 
 
 def table_of_version(definition: Definition, version: ProjectionVersion) -> Table | None:

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -173,6 +174,31 @@ async def test_two_workers_share_the_shards_and_each_event_counts_once(lasting: 
         }
         await until(lambda: _rows_are(revenue, second, sums | wanted))
         assert (await first.projections.status(revenue.name)).parked == 0
+
+
+async def test_it_is_not_idle_while_nobody_could_take_its_shards(lasting: str) -> None:
+    if lasting.startswith("sqlite"):
+        pytest.skip("capability concurrent: no row is locked against a reader")
+    revenue = Sum()
+    async with await bus_of(lasting, revenue.projection()) as bus:
+        await sell(bus, ("UK", 3))
+        await bus.until_idle()
+    leases = f"{parse_qs(urlsplit(lasting).query)['schema'][0]}.leases"
+    bus, other = await bus_of(lasting, revenue.projection()), await bus_of(lasting)
+    async with other.client():
+        assert other.storage is not None
+        async with other.storage.transaction() as tx:
+            await tx.sql.fetch(
+                f"SELECT 1 FROM {leases} WHERE name = $1 FOR UPDATE",
+                f"projection/{revenue.name}@1/0",
+            )
+            async with bus:
+                await sell(bus, ("UK", 4))
+                with pytest.raises(TimeoutError):
+                    await bus.until_idle(at_most=timedelta(seconds=0.5))
+        async with bus:
+            await bus.until_idle()
+            assert await revenue.rows(bus) == {"UK": (2, 7)}
 
 
 async def test_an_event_that_cannot_be_decoded_parks_its_stream(url: str) -> None:
