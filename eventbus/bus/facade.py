@@ -52,6 +52,7 @@ from eventbus.pubsub.watchdog import Watchdog
 from eventbus.saga.family import families, is_saga, sagas_in
 from eventbus.service import until_signal
 from eventbus.sourcing.definition import definitions, is_projection, projections_in
+from eventbus.sourcing.inline import Inline
 from eventbus.sourcing.log import EventLog
 from eventbus.sourcing.projector import Projector
 from eventbus.storage import Storage, open_storage
@@ -124,8 +125,13 @@ class EventBus:
             registry=self._registry if strict else None,
         )
         self._afterwards = Afterwards(lambda: self._transaction(None))
+        self._inline = Inline(self._definitions.values())
         self._publishing = Publishing(
-            encoder, instrumentation, self._registry, self._afterwards.add
+            encoder,
+            instrumentation,
+            self._registry,
+            self._afterwards.add,
+            record=self._inline.append,
         )
         self._engines = engines(self._families, self._publishing, instrumentation)
         self._groups = self._grouped()
@@ -444,6 +450,7 @@ class EventBus:
                 self._needs_storage("events"),
                 self._registry,
                 encode=lambda event, more: self._publishing.message(event, None, None, more, None),
+                inline=self._inline,
                 guard=refuse_if_held,
             )
         return self._events
@@ -512,6 +519,7 @@ class EventBus:
                 refuse_unsafe(await self._findings(), strict=self._strict)
                 if self._storage is not None:
                     await register(self._families, self._storage)
+                    await self._inline.begin(self._storage)
                 await running.start(only)
         except BaseException:
             await running.stop(timedelta())

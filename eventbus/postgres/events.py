@@ -171,6 +171,10 @@ class PostgresEvents:
         read_to = events[-1].position if events and len(events) >= limit else Position(end)
         return FeedPage(events=events, read_to=read_to, bound=bound)
 
+    async def read_bound(self) -> ReadBound:
+        """How far the feed can be read."""
+        return await read_bound(self._session)
+
     async def truncate(self, stream: str, *, before: int, tenant: str = "") -> None:
         """Reads of the stream begin at version `before`; what is kept already stays."""
         await self._change(_TRUNCATE, tenant, stream, before, where="events.truncate")

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from eventbus.postgres import inline as inlined
 from eventbus.postgres import read_models
 from eventbus.postgres.read_models import qualified, quoted
 from eventbus.postgres.session import Session
@@ -20,7 +21,7 @@ from eventbus.storage.projections import (
     Progress,
     ProjectionVersion,
     Table,
-    kind_of,
+    compared,
     live_of,
     not_at_one_position,
     one_position,
@@ -30,12 +31,13 @@ from eventbus.storage.projections import (
 COPIED = 50_000  # rows at once: within the time that a statement may take
 LONG_SECONDS = 3600.0  # an index, a comparison
 
-_VERSION = "name, version, status, code_hash, shards, built_to, publishes_after"
+_VERSION = "name, version, status, code_hash, shards, built_to, publishes_after, runs"
 _VERSIONS = f"SELECT {_VERSION} FROM {{schema}}.projections WHERE name = $1 ORDER BY version"
 _NAMES = "SELECT DISTINCT name FROM {schema}.projections ORDER BY name"
 _CREATE = f"""
 INSERT INTO {{schema}}.projections ({_VERSION}, table_schema, table_name)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (name, version) DO NOTHING RETURNING 1"""
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+ON CONFLICT (name, version) DO NOTHING RETURNING 1"""
 _IS_THERE = "SELECT to_regclass($1) IS NOT NULL AS there"
 _DROP = """
 DELETE FROM {schema}.projections WHERE name = $1 AND version = $2 AND status <> 'active'
@@ -54,7 +56,7 @@ SELECT i.relname AS name, pg_get_indexdef(x.indexrelid) AS sql
  WHERE x.indrelid = to_regclass($1) AND NOT x.indisprimary ORDER BY 1"""
 _INDEX = re.compile(r"(?is)^(CREATE (?:UNIQUE )?INDEX)\s+.*?\s+ON\s+(?:ONLY\s+)?.*?\s+(USING\s)")
 _BOTH = """
-SELECT version, status, table_schema, table_name FROM {schema}.projections
+SELECT version, status, table_schema, table_name, runs FROM {schema}.projections
  WHERE name = $1 AND (status = 'active' OR version = $2)"""
 _STANDING = """
 SELECT name, position FROM {schema}.checkpoints
@@ -112,7 +114,7 @@ class PostgresProjections:
         schema = None if table is None else await self._application()
         live = None if table is None else live_of(table.name)
         where = "projections.create"
-        row = (version.built_to, version.publishes_after, schema, live)
+        row = (version.built_to, version.publishes_after, version.runs, schema, live)
         made = await self._fetch(
             _CREATE,
             version.name,
@@ -157,16 +159,7 @@ class PostgresProjections:
         sql = read_models.selection(await self._application(), table)
         values = read_models.arrays(table, table.key, wanted)
         rows = await self._session.fetch(sql, *values, where="projections.states")
-        json = [name for name, kind in table.columns.items() if kind_of(kind)[0] == "json"]
-        if not json:
-            return rows
-        found: list[Mapping[str, Any]] = []
-        for row in rows:
-            state = dict(row)
-            for name in json:
-                state[name] = None if state[name] is None else orjson.loads(state[name])
-            found.append(state)
-        return found
+        return read_models.states(table, rows)
 
     async def write(
         self,
@@ -189,6 +182,21 @@ class PostgresProjections:
         if gone:
             values = read_models.arrays(table, table.key, list(gone))
             await self._session.execute(read_models.deletion(schema, table), *values, where=where)
+
+    async def enter(self, fingerprints: Mapping[str, bytes]) -> Mapping[str, int]:
+        """The active versions, under a lock that a switch waits for.
+
+        Raises:
+            StorageError: EB5202.
+        """
+        return await inlined.enter(self._session, fingerprints)
+
+    async def claim(
+        self, table: Table, rows: Sequence[Mapping[str, Any]]
+    ) -> Sequence[Mapping[str, Any]]:
+        """One statement makes and locks them."""
+        claimed = await inlined.claim(self._session, await self._application(), table, rows)
+        return read_models.states(table, claimed)
 
     async def load(self, table: Table, rows: Iterable[Sequence[Any]]) -> int:
         """COPY, in pieces."""
@@ -241,8 +249,10 @@ class PostgresProjections:
         rows = await self._rows(read_models.rows_of_buckets(schema, old, new), where, unequal)
         return _difference(equal, rows, old, new)
 
-    async def hold(self, name: str) -> Mapping[str, Position]:
-        """All checkpoints, locked in the order of their names."""
+    async def hold(self, name: str, *, inline: bool = False) -> Mapping[str, Position]:
+        """All checkpoints, locked in the order of their names; those who have entered first."""
+        if inline:
+            await inlined.exclude(self._session, name)
         rows = await self._fetch(_HOLD, f"{name}@", where="projections.hold")
         return {row["name"]: Position(row["position"]) for row in rows}
 
@@ -269,7 +279,8 @@ class PostgresProjections:
         prefixes = f"{name}@{old['version']}/", f"{name}@{to}/"
         standing = await self._fetch(_STANDING, *prefixes, where=where)
         found = {row["name"]: row["position"] for row in standing}
-        position = one_position(name, found, prefixes[: 1 if back else 2])
+        inline = "inline" in {row["runs"] for row in rows.values()}
+        position = one_position(name, found, compared(prefixes, back=back, inline=inline))
         await self._fetch(_STATUS, name, old["version"], "retired", None, where=where)
         await self._fetch(_STATUS, name, to, "active", position, where=where)
         await self._fetch(_STATES, *prefixes, where=where)
@@ -356,4 +367,5 @@ def _version_of(row: Any) -> ProjectionVersion:
         shards=row["shards"],
         built_to=None if row["built_to"] is None else Position(row["built_to"]),
         publishes_after=Position(row["publishes_after"]),
+        runs=row["runs"],
     )

@@ -2,7 +2,7 @@
 
 # ruff: noqa: S608 - names are quoted, and were checked when they were declared; values are bound
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -56,11 +56,11 @@ def selection(schema: str, table: Table) -> str:
     place = qualified(schema, table.name)
     columns = listed(list(table.columns), "t.")
     if len(table.key) == 1:
-        is_asked = f"{quoted(table.key[0])} = ANY({_arrays(table, table.key)})"
+        is_asked = f"{quoted(table.key[0])} = ANY({typed_arrays(table, table.key)})"
         return f"SELECT {columns} FROM {place} t WHERE {is_asked}"
     key = listed(table.key)
     return (
-        f"SELECT {columns} FROM unnest({_arrays(table, table.key)}) k({key})"
+        f"SELECT {columns} FROM unnest({typed_arrays(table, table.key)}) k({key})"
         f" JOIN {place} t USING ({key})"
     )
 
@@ -72,7 +72,7 @@ def upsert(schema: str, table: Table) -> str:
     change = ", ".join(f"{name} = excluded.{name}" for name in others)
     return (
         f"INSERT INTO {qualified(schema, table.name)} ({listed(names)})"
-        f" SELECT * FROM unnest({_arrays(table, names)})"
+        f" SELECT * FROM unnest({typed_arrays(table, names)})"
         f" ON CONFLICT ({listed(table.key)}) DO {f'UPDATE SET {change}' if others else 'NOTHING'}"
     )
 
@@ -83,7 +83,7 @@ def deletion(schema: str, table: Table) -> str:
     same = " AND ".join(f"t.{quoted(name)} = k.{quoted(name)}" for name in table.key)
     return (
         f"DELETE FROM {qualified(schema, table.name)} t"
-        f" USING unnest({_arrays(table, table.key)}) k({key}) WHERE {same}"
+        f" USING unnest({typed_arrays(table, table.key)}) k({key}) WHERE {same}"
     )
 
 
@@ -137,6 +137,20 @@ def shared(old: Table, new: Table) -> list[str]:
     return [name for name in new.columns if name in old.columns]
 
 
+def states(table: Table, rows: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
+    """Rows as they were read, with json columns as Python values."""
+    json = [name for name, kind in table.columns.items() if kind_of(kind)[0] == "json"]
+    if not json:
+        return rows
+    found: list[Mapping[str, Any]] = []
+    for row in rows:
+        state = dict(row)
+        for name in json:
+            state[name] = None if state[name] is None else orjson.loads(state[name])
+        found.append(state)
+    return found
+
+
 def arrays(table: Table, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
     """Rows as an array for each column, in the form that the driver takes."""
     columns: list[list[Any]] = [list(column) for column in zip(*rows, strict=True)]
@@ -170,7 +184,8 @@ def _bucket(table: Table) -> str:
     return f"(hashtextextended(ROW({listed(table.key)})::text, 0) & 255)::int"
 
 
-def _arrays(table: Table, names: Sequence[str]) -> str:
+def typed_arrays(table: Table, names: Sequence[str]) -> str:
+    """A parameter for each column, from $1 on."""
     return ", ".join(
         f"${number}::{_TYPES[kind_of(table.columns[name])[0]]}[]"
         for number, name in enumerate(names, start=1)

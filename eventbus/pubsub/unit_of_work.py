@@ -69,6 +69,15 @@ def nowhere(name: str, work: Callable[[UnitOfWork], Awaitable[None]]) -> None:
     """Where there is no bus nothing is done afterwards."""
 
 
+Record = Callable[[Transaction, Append, Sequence[Event]], Awaitable[Appended]]
+"""Append events, given as messages and as they are, and what is to commit with them."""
+
+
+async def plainly(tx: Transaction, append: Append, events: Sequence[Event]) -> Appended:
+    """Nothing commits with them."""
+    return await tx.events.append(append, conflicting=True)
+
+
 class Publishing:
     """How a unit of work makes and reads messages: shared by all units of a bus."""
 
@@ -78,11 +87,13 @@ class Publishing:
         instrumentation: Instrumentation | None,
         registry: Registry | None = None,
         afterwards: Afterwards = nowhere,
+        record: Record = plainly,
     ) -> None:
         self._encoder = encoder
         self._instrumentation = instrumentation
         self.registry: Registry = Registry() if registry is None else registry
         self.afterwards: Afterwards = afterwards
+        self.record: Record = record
 
     def message(
         self,
@@ -209,7 +220,7 @@ class Unit:
         self, stream: str, events: Sequence[Event], *, expected: Expected, publish: bool = True
     ) -> Appended:
         """Record events in a stream, and publish them under the same ids."""
-        log = self.storage.events
+        tx = self.storage
         for event in events:
             if not isinstance(event, Event):
                 raise wrong_verb(event, None)
@@ -217,15 +228,13 @@ class Unit:
             self._publishing.message(event, None, None, NO_HEADERS, self._cause, self._tenant)
             for event in events
         ]
-        return await log.append(
-            Append(
-                stream=stream,
-                messages=messages,
-                expected=expected,
-                publish=messages if publish else (),
-            ),
-            conflicting=True,
+        append = Append(
+            stream=stream,
+            messages=messages,
+            expected=expected,
+            publish=messages if publish else (),
         )
+        return await self._publishing.record(tx, append, events)
 
     async def _add(self, message: Message, delay: timedelta | None) -> str:
         self._refuse_if_over()

@@ -12,8 +12,9 @@ from zlib import crc32
 from eventbus.errors import WiringError
 from eventbus.event import Event
 from eventbus.sourcing.folding import Step
-from eventbus.sourcing.projection import Declared, Fold, Projection, Runs, declared, is_recorded
+from eventbus.sourcing.projection import Declared, Fold, Projection, declared, is_recorded
 from eventbus.sourcing.read_model import Rows
+from eventbus.storage.projections import Runs
 
 
 class Definition:
@@ -23,7 +24,7 @@ class Definition:
         projection: a subclass of `FoldingProjection`, an instance of one, or a `Projection`.
 
     Raises:
-        WiringError: EB1262, it cannot be made, or has no name; EB1263, a general form with shards.
+        WiringError: EB1262, it cannot be made; EB1265, a general form that shall not follow.
     """
 
     def __init__(self, projection: object) -> None:
@@ -78,8 +79,6 @@ def definitions(projections: Sequence[object]) -> dict[str, Definition]:
     tables: dict[str, str] = {}
     for projection in projections:
         one = Definition(projection)
-        if one.runs == "inline":
-            raise _inline(one.name)
         if one.name in found:
             raise _two(f"two projections are called {one.name!r}")
         found[one.name] = one
@@ -139,6 +138,9 @@ def _made(projection: object) -> object:
 
 
 def _general(projection: object) -> Projection:
+    runs = getattr(projection, "runs", "following")
+    if runs != "following":
+        raise _only_follows(projection, runs)
     handles = getattr(projection, "handles", ())
     for one in handles:
         if not is_recorded(one):
@@ -169,6 +171,8 @@ def _type(cls: type[Event]) -> str:
 def _fingerprint(one: Definition, folding: Declared | None) -> bytes:
     """What rows that stand there depend on: types, keys, columns, and the version by hand."""
     parts = [one.name, str(one.version), *one.types]
+    if one.runs == "inline":  # rows that followed stand at a position, and these at none
+        parts.append("inline")
     if folding is not None:
         table = folding.rows.table
         parts += [table.name, *table.key]
@@ -206,13 +210,14 @@ def _tree(function: Any) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
     return first if isinstance(first, ast.FunctionDef | ast.AsyncFunctionDef) else None
 
 
-def _inline(name: str) -> WiringError:
+def _only_follows(projection: object, runs: object) -> WiringError:
+    cls = type(projection)
     return WiringError(
         "EB1265",
-        f"projection {name!r} cannot run inline",
-        where="handlers= of EventBus",
-        why="rows in the append's own transaction are not offered by this version",
-        next='runs="following", and await bus.projections.wait(…) to read your own writes',
+        f"{cls.__name__} cannot run {runs}",
+        where=f"class {cls.__module__}.{cls.__qualname__}",
+        why="a projection of the general form writes by itself, behind the log",
+        next='a FoldingProjection can run inline or live; else leave out runs=, or say "following"',
     )
 
 

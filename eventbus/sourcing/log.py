@@ -12,6 +12,7 @@ from eventbus.errors import SourcingError
 from eventbus.event import Event
 from eventbus.message import NO_HEADERS, Message
 from eventbus.service import end
+from eventbus.sourcing.inline import Inline
 from eventbus.sourcing.recorded import Recorded
 from eventbus.sourcing.tail import Tail
 from eventbus.storage import Storage
@@ -28,6 +29,7 @@ from eventbus.storage.events import (
 START: Position = Position(0)
 PAGE = 1000  # events
 LOAD = 20_000  # events of a commit of a bulk load
+NOTHING_INLINE = Inline(())
 
 Encode = Callable[[Event, Mapping[str, str]], Message]
 
@@ -48,6 +50,7 @@ class EventLog:
         storage: entered with the bus.
         registry: the classes that reading knows.
         encode: an event as the message that is recorded and published.
+        inline: projections whose rows are written with the events.
         guard: refuses a call by a task that holds a unit of work.
     """
 
@@ -57,11 +60,13 @@ class EventLog:
         registry: Registry,
         *,
         encode: Encode | None = None,
+        inline: Inline = NOTHING_INLINE,
         guard: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._storage = storage
         self._registry = registry
         self._encode = encode
+        self._inline = inline
         self._guard = guard
         self.tail: Tail = Tail(storage)  # for all who follow in this process
 
@@ -88,19 +93,22 @@ class EventLog:
             StreamClosedError: EB5014, archived or tombstoned.
             UnitOfWorkError: EB4104, this task holds a unit of work: append on that.
             CodecError: an event cannot be encoded.
+            ProjectionError: EB6015, an inline projection failed at one of them.
             StorageError: nothing is kept, or may be (`CommitUnknownError`).
         """
         self._guard("events.append")
         assert self._encode is not None  # noqa: S101 - only readers are built without
         messages = [self._encode(event, headers) for event in events]
-        return await self._storage.append(
-            Append(
-                stream=stream,
-                messages=messages,
-                expected=expected,
-                publish=messages if publish else (),
-            )
+        append = Append(
+            stream=stream,
+            messages=messages,
+            expected=expected,
+            publish=messages if publish else (),
         )
+        if not self._inline.concerns(events):
+            return await self._storage.append(append)
+        async with self._storage.transaction() as tx:
+            return await self._inline.append(tx, append, events)
 
     async def load(
         self,
@@ -132,19 +140,28 @@ class EventLog:
         """
         self._guard("events.load")
         assert self._encode is not None  # noqa: S101 - only readers are built without
-        loaded, waiting, size = 0, list[Append](), 0
+        loaded, size = 0, 0
+        waiting: list[tuple[Append, Sequence[Event]]] = []
         for stream, events in streams:
             messages = [self._encode(event, headers) for event in events]
-            waiting.append(Append(stream=stream, messages=messages, expected="absent"))
+            append = Append(stream=stream, messages=messages, expected="absent")
+            waiting.append((append, events))
             size += len(messages)
             if size >= LOAD:
-                loaded += await self._storage.load_events(waiting, skip=skip)
+                loaded += await self._loaded(waiting, skip=skip)
                 tell(loaded)
                 waiting, size = [], 0
         if waiting:
-            loaded += await self._storage.load_events(waiting, skip=skip)
+            loaded += await self._loaded(waiting, skip=skip)
             tell(loaded)
         return loaded
+
+    async def _loaded(
+        self, streams: Sequence[tuple[Append, Sequence[Event]]], *, skip: bool
+    ) -> int:
+        if any(self._inline.concerns(events) for _, events in streams):
+            return await self._inline.load(self._storage, streams, skip=skip)
+        return await self._storage.load_events([append for append, _ in streams], skip=skip)
 
     async def read(
         self,

@@ -4,15 +4,15 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, signature
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, get_args
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args
 
 from eventbus.errors import WiringError
 from eventbus.event import Event
 from eventbus.sourcing.read_model import ReadModel, Rows
 from eventbus.storage.events import RecordedMessage
+from eventbus.storage.projections import Runs
 from eventbus.storage.sql import Sql
 
-Runs = Literal["following", "inline", "live"]
 MOST_SHARDS = 256
 
 E = TypeVar("E", bound=Event)
@@ -112,7 +112,8 @@ class FoldingProjection(Generic[V]):
     Args:
         name: of the projection, of its checkpoints and its commands.
         version: counted up when old rows would be wrong under the new code.
-        runs: `following`, behind the log; `live`, on read; `inline` is refused by the bus (EB1265).
+        runs: `following`, behind the log; `inline`, in the transaction of the append; `live`, on
+            read.
         shards: how many workers can share it.
 
     Raises:

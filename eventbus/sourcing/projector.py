@@ -88,6 +88,8 @@ class Projector:
             if active is None:
                 return _never_ran(definition, versions)
             positions = await tx.checkpoints.positions(f"{name}@{active.version}/")
+            if active.runs == "inline":
+                return await self._inline(tx, definition, active, versions, positions)
             held = await self._held(tx, active)
             behind = min(positions.values(), default=Position(0))
             first = await self._after(tx, definition, behind, found.bound)
@@ -115,6 +117,34 @@ class Projector:
             lag_seconds=0.0 if first is None else _age(first),
             parked=len(held),
             rebuild=rebuild,
+            cause=cause,
+        )
+
+    async def _inline(
+        self,
+        tx: Transaction,
+        definition: Definition,
+        active: ProjectionVersion,
+        versions: Sequence[ProjectionVersion],
+        positions: Mapping[str, Position],
+    ) -> Standing:
+        """Never behind; but what was recorded before it began is not in it."""
+        began = max(positions.values(), default=Position(0))
+        cause = None
+        if active.built_to is None and await self._after(tx, definition, Position(0), began):
+            cause = f"what was recorded up to {began} is not in it: rebuild it"
+        building = any(one.status == "building" for one in versions)
+        return Standing(
+            name=definition.name,
+            runs=definition.runs,
+            version=active.version,
+            versions={one.version: one.status for one in versions},
+            shards=active.shards,
+            positions={},
+            lag_events=0,
+            lag_seconds=0.0,
+            parked=0,
+            rebuild=await tx.projections.standing(definition.name) if building else None,
             cause=cause,
         )
 

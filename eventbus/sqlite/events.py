@@ -4,6 +4,7 @@
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Literal, NamedTuple
 
@@ -206,6 +207,12 @@ class SqliteEvents:
             return FeedPage(events=events, read_to=read_to, bound=bound)
 
         return await self._session.run("events.read_all", read)
+
+    async def read_bound(self) -> ReadBound:
+        """The end of the log; below what this transaction appended."""
+        found = await self._session.run("events.read_bound", read_bound)
+        first = self._session.appended_after
+        return found if first is None else replace(found, bound=min(found.bound, Position(first)))
 
     async def truncate(self, stream: str, *, before: int, tenant: str = "") -> None:
         """Reads of the stream begin at version `before`; what is kept already stays."""

@@ -20,22 +20,24 @@ from eventbus.storage.projections import (
     Progress,
     ProjectionVersion,
     Table,
+    compared,
     kind_of,
     live_of,
     not_at_one_position,
+    of_other_code,
     one_position,
     table_is_there,
 )
 
 _TYPES: dict[Kind, str] = {"int": "INTEGER", "bool": "INTEGER", "float": "REAL", "bytes": "BLOB"}
-_VERSION = "name, version, status, code_hash, shards, built_to, publishes_after"
+_VERSION = "name, version, status, code_hash, shards, built_to, publishes_after, runs"
 _VERSIONS = f"SELECT {_VERSION} FROM eventbus_projections WHERE name = ? ORDER BY version"
 _NAMES = "SELECT DISTINCT name FROM eventbus_projections ORDER BY name"
 _CREATE = f"""
 INSERT INTO eventbus_projections ({_VERSION}, table_name, created_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, eventbus_now()) ON CONFLICT (name, version) DO NOTHING"""
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, eventbus_now()) ON CONFLICT (name, version) DO NOTHING"""
 _IS_THERE = "SELECT 1 FROM sqlite_schema WHERE name = ? COLLATE NOCASE"
-_TABLE_OF = "SELECT table_name FROM eventbus_projections WHERE name = ? AND version = ?"
+_TABLE_OF = "SELECT table_name, runs FROM eventbus_projections WHERE name = ? AND version = ?"
 _OF_A_VERSION = (  # its checkpoints, the marks of its scan, what is parked in it
     ("DELETE FROM eventbus_checkpoints WHERE substr(name, 1, length(?1)) = ?1", ""),
     ("DELETE FROM eventbus_checkpoints WHERE substr(name, 1, length(?1)) = ?1", "scan/"),
@@ -56,9 +58,14 @@ SELECT name, position FROM eventbus_checkpoints
  WHERE substr(name, 1, length(?1)) = ?1 OR substr(name, 1, length(?2)) = ?2 ORDER BY name"""
 _HOLD = """
 SELECT name, position FROM eventbus_checkpoints WHERE substr(name, 1, length(?1)) = ?1"""
+_ENTERED = """
+SELECT p.name, p.version, c.fingerprint FROM eventbus_projections p
+  LEFT JOIN eventbus_checkpoints c ON c.name = p.name || '@' || p.version || '/0'
+ WHERE p.status = 'active' AND p.name IN (SELECT value FROM json_each(?))"""
 _CUT = "SELECT count(*) FROM eventbus_streams WHERE kept_from > 1 OR state = 2"
 _ACTIVE = (
-    "SELECT version, table_name FROM eventbus_projections WHERE name = ? AND status = 'active'"
+    "SELECT version, table_name, runs FROM eventbus_projections"
+    " WHERE name = ? AND status = 'active'"
 )
 _STATUS = """
 UPDATE eventbus_projections SET status = ?, switched_at = eventbus_now()
@@ -181,6 +188,32 @@ class SqliteProjections:
 
         await self._session.run("projections.write", write)
 
+    async def enter(self, fingerprints: Mapping[str, bytes]) -> Mapping[str, int]:
+        """The active versions; the only writer needs no lock.
+
+        Raises:
+            StorageError: EB5202.
+        """
+        names = orjson.dumps(sorted(fingerprints)).decode()
+        rows = await self._rows("projections.enter", _ENTERED, (names,))
+        for name, version, fingerprint in rows:
+            if fingerprint != fingerprints[name]:
+                raise of_other_code(name, version)
+        return {name: version for name, version, _ in rows}
+
+    async def claim(
+        self, table: Table, rows: Sequence[Mapping[str, Any]]
+    ) -> Sequence[Mapping[str, Any]]:
+        """Insert those that are missing; the only writer holds all of them."""
+        values = [_values(table, [row[name] for name in table.columns]) for row in rows]
+        make = f"{_insert(table)} ON CONFLICT ({_columns(table.key)}) DO NOTHING"
+
+        def claim(connection: sqlite3.Connection) -> None:
+            connection.executemany(make, values)
+
+        await self._session.run("projections.claim", claim)
+        return await self.states(table, [tuple(row[name] for name in table.key) for row in rows])
+
     async def load(self, table: Table, rows: Iterable[Sequence[Any]]) -> int:
         """Insert rows that are not there."""
         values = [_values(table, row) for row in rows]
@@ -242,7 +275,7 @@ class SqliteProjections:
 
         return await self._session.run("projections.compare", compare, slow=True)
 
-    async def hold(self, name: str) -> Mapping[str, Position]:
+    async def hold(self, name: str, *, inline: bool = False) -> Mapping[str, Position]:
         """The only writer holds all of them."""
         return {
             one: Position(position)
@@ -265,10 +298,11 @@ class SqliteProjections:
             known = connection.execute(_TABLE_OF, (name, to)).fetchone()
             if row is None or known is None or row[0] == to:
                 raise not_at_one_position(name, f"there is no version {to} beside an active one")
-            old, table = row
+            old, table, runs = row
             prefixes = f"{name}@{old}/", f"{name}@{to}/"
             standing = dict(connection.execute(_STANDING, prefixes).fetchall())
-            position = one_position(name, standing, prefixes[: 1 if back else 2])
+            inline = "inline" in {runs, known[1]}
+            position = one_position(name, standing, compared(prefixes, back=back, inline=inline))
             connection.execute(_STATUS, ("retired", name, old))
             connection.execute(_STATUS, ("active", name, to))
             connection.execute(_PUBLISHES, (position, name, to))
@@ -396,6 +430,7 @@ def _row_of(version: ProjectionVersion) -> Row:
         version.shards,
         version.built_to,
         version.publishes_after,
+        version.runs,
     )
 
 
@@ -408,4 +443,5 @@ def _version_of(row: Row) -> ProjectionVersion:
         shards=row[4],
         built_to=None if row[5] is None else Position(row[5]),
         publishes_after=Position(row[6]),
+        runs=row[7],
     )

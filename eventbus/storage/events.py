@@ -151,6 +151,7 @@ class EventStore(Protocol):
         upto: Position | None = None,
         only: Filter = EVERYTHING,
     ) -> FeedPage: ...
+    async def read_bound(self) -> ReadBound: ...  # what this transaction appended lies above it
     async def truncate(self, stream: str, *, before: int, tenant: str = "") -> None: ...
     async def close(
         self, stream: str, *, state: Literal["archived", "tombstoned"], tenant: str = ""

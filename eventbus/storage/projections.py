@@ -16,6 +16,7 @@ Kind = Literal[
     "str", "int", "float", "bool", "Decimal", "UUID", "date", "datetime", "bytes", "json"
 ]
 Status = Literal["building", "following", "active", "retired"]
+Runs = Literal["following", "inline", "live"]
 
 EXAMPLES = 10  # of a comparison
 
@@ -53,6 +54,7 @@ class ProjectionVersion:
     shards: int
     built_to: Position | None
     publishes_after: Position
+    runs: Runs = "following"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +126,26 @@ class Projections(Protocol):
         """Insert or replace rows, delete keys: one statement each, in the order of keys."""
         ...
 
+    async def enter(self, fingerprints: Mapping[str, bytes]) -> Mapping[str, int]:
+        """The active versions of inline projections, by name; one that never ran is left out.
+
+        None of them is switched until the end of this transaction. Asked before each append: a
+        savepoint that is rolled back gives it up.
+
+        Raises:
+            StorageError: EB5202, its rows are of other code.
+        """
+        ...
+
+    async def claim(
+        self, table: Table, rows: Sequence[Mapping[str, Any]]
+    ) -> Sequence[Mapping[str, Any]]:
+        """The rows of these keys as they stand, held until the end of this transaction.
+
+        Those that are missing are made as given. Two transactions that claim one row take turns.
+        """
+        ...
+
     async def load(self, table: Table, rows: Iterable[Sequence[Any]]) -> int:
         """Copy rows, in the order of the columns, into a table that has none of these keys."""
         ...
@@ -136,8 +158,14 @@ class Projections(Protocol):
         """Row by row; with `sample` only so many keys of the new one. At most 10 examples."""
         ...
 
-    async def hold(self, name: str) -> Mapping[str, Position]:
-        """Where all checkpoints of a projection stand; nobody moves one until the end of this."""
+    async def hold(self, name: str, *, inline: bool = False) -> Mapping[str, Position]:
+        """Where all checkpoints of a projection stand; nobody moves one until the end of this.
+
+        `inline`: nobody enters it either, and those who have entered have ended.
+
+        Raises:
+            StorageError: EB5007, one of them takes long; nothing is held.
+        """
         ...
 
     async def cut(self) -> int:
@@ -147,6 +175,7 @@ class Projections(Protocol):
     async def switch(self, name: str, *, to: int, back: bool = False) -> None:
         """Let version `to` be the active one: tables, rows, checkpoints.
 
+        Of an inline version no position is compared: the caller holds it, at the end of the log.
         Who waits for a checkpoint of the old version fails afterwards. `back`: to a retired version
         where it stands; its effects begin where those of the other one ended.
 
@@ -196,6 +225,17 @@ def one_position(name: str, standing: Mapping[str, int], prefixes: Sequence[str]
     return Position(next(iter(standing.values())))
 
 
+def compared(prefixes: tuple[str, str], *, back: bool, inline: bool) -> Sequence[str]:
+    """Whose checkpoints tell where a switch happens: of the old version, of the new one, or both.
+
+    Back goes to where the old one stands; an inline version has no checkpoint that moves.
+    """
+    old, new = prefixes
+    if inline:
+        return (new,)
+    return (old,) if back else (old, new)
+
+
 def not_at_one_position(name: str, why: str) -> StorageError:
     """EB6008: the error of a switch that is refused."""
     return StorageError(
@@ -204,6 +244,17 @@ def not_at_one_position(name: str, why: str) -> StorageError:
         where="projections.switch",
         why=why,
         next="nothing was changed: let the new version catch up with the old one, then again",
+    )
+
+
+def of_other_code(name: str, version: int) -> StorageError:
+    """EB5202: the rows of an inline projection are of other code."""
+    return StorageError(
+        "EB5202",
+        f"version {version} of projection {name!r} does not fit this code",
+        where="an append whose events it projects inline",
+        why="types, keys or columns are others: its rows would be wrong, so nothing was recorded",
+        next=f"eventbus projection rebuild {name} APP, with this code",
     )
 
 

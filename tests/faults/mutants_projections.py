@@ -1,18 +1,20 @@
 """Mutants of read models: of their tables on SQLite, and of what follows and rebuilds."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eventbus.sourcing import batch, following, holdings, shard, view
+from eventbus import EventBus
+from eventbus.sourcing import batch, following, holdings, inline, shard, view
 from eventbus.sourcing.projector import Projector
 from eventbus.sqlite import checkpoints, projections
 from eventbus.storage.events import Position
 from eventbus.testing.faults import Conflict
 from tests.faults import test_projecting
 from tests.faults.mutants_storage import Mutant, Patch, both, instead, text
-from tests.integration.sourcing import test_following, test_rebuilding
+from tests.integration.sourcing import test_following, test_inline, test_rebuilding
 from tests.integration.sourcing.read_models import Sum, sell_many
 
 
@@ -93,9 +95,39 @@ _TABLE: list[tuple[str, Patch, str, dict[str, object]]] = [
     ),
 ]
 
+
+def _as_given(_: Any) -> Any:
+    """Whatever stands there."""
+
+    async def claim(self: Any, table: Any, rows: Any) -> Any:
+        await self.write(table, rows)
+        return rows
+
+    return claim
+
+
+_INLINE: list[tuple[str, Patch, str]] = [
+    (
+        "rows of other code are entered",
+        text(projections, "p.status = 'active' AND ", "c.fingerprint IS NULL AND ", "_ENTERED"),
+        "test_the_active_version_is_entered_by_its_fingerprint",
+    ),
+    (
+        "a claimed row begins anew",
+        instead(projections.SqliteProjections, "claim", _as_given),
+        "test_rows_are_claimed_as_they_stand_and_made_where_they_are_missing",
+    ),
+    (
+        "an inline version is switched where the old one stands",
+        instead(projections, "compared", lambda _: lambda prefixes, **_: prefixes[:1]),
+        "test_an_inline_version_is_switched_where_the_new_one_stands",
+    ),
+]
+
+
 MUTANTS = [
     Mutant(name, patch, "ProjectionSuite", test, given) for name, patch, test, given in _TABLE
-]
+] + [Mutant(name, patch, "InlineSuite", test, {}) for name, patch, test in _INLINE]
 
 Check = Callable[[Path], Awaitable[object]]
 
@@ -186,7 +218,52 @@ async def _rolled_back(_: Path) -> None:
         await test_rebuilding.test_after_a_rollback_nothing_new_is_needed_to_catch_up(bus, revenue)
 
 
+async def _inline(_: Path, test: Callable[[EventBus, Sum], Awaitable[None]]) -> None:
+    revenue = Sum(runs="inline")
+    bus = EventBus("memory://", storage="sqlite://", handlers=[revenue.projection()])
+    async with bus:
+        await test(bus, revenue)
+
+
+def _unsaved(append: Any) -> Any:
+    """An append and its rows, without a savepoint around them."""
+
+    async def mutated(self: inline.Inline, tx: Any, *args: Any) -> Any:
+        class Bare:
+            def __getattr__(self, name: str) -> Any:
+                return nullcontext if name == "savepoint" else getattr(tx, name)
+
+        return await append(self, Bare(), *args)
+
+    return mutated
+
+
+def _twice(_: Any) -> Any:
+    """A repeated append is taken for a new one."""
+
+    async def mutated(self: inline.Inline, tx: Any, append: Any, events: Any) -> Any:
+        appended = await tx.events.append(append)
+        for one in self._definitions:
+            await self._entered(tx, [one])
+            await inline._project(tx, one, 1, events)
+        return appended
+
+    return mutated
+
+
 WRONG = [
+    Wrong(
+        "an event is recorded although it cannot be projected",
+        instead(inline.Inline, "append", _unsaved),
+        lambda path: _inline(
+            path, test_inline.test_a_transaction_lives_on_without_the_append_that_was_refused
+        ),
+    ),
+    Wrong(
+        "a repeated append is projected again",
+        instead(inline.Inline, "append", _twice),
+        lambda path: _inline(path, test_inline.test_a_repeated_append_counts_once),
+    ),
     Wrong("the checkpoint is saved apart", instead(batch.Batches, "page", _apart), _conflict),
     Wrong(
         "what failed is skipped",

@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 PAGE = 2000  # events
 NEAR = 2000  # positions: so close, the rest is read while the old version waits
+BOUND_TRIES, BOUND_SECONDS = 20, 0.01  # appends that are not projected inline, on their way
 MET_OTHERS = frozenset({"EB5007", "EB5011", "EB6008"})
 
 
@@ -57,6 +58,7 @@ class Level:
         self._batches = Batches(definition, encode, Random())  # noqa: S311 - jitter
         self._only = Filter(types=definition.types)
         self._old = old
+        self._inline = "inline" in {old.runs, definition.runs}
         self._shards = shards
         self._owner = owner
 
@@ -84,11 +86,9 @@ class Level:
             before = [(shard.position, set(shard.held)) for shard in shards]
             try:
                 async with self._storage.transaction() as tx:
-                    standing = await tx.projections.hold(old.name)
-                    prefix = f"{old.name}@{old.version}/"
-                    places = {at for one, at in standing.items() if one.startswith(prefix)}
-                    if len(places) == 1:
-                        await self._level(tx, places.pop())
+                    place = await self._held(tx)
+                    if place is not None:
+                        await self._level(tx, place)
                         return await act(tx)
             except StorageError as error:
                 for shard, (position, held) in zip(shards, before, strict=True):
@@ -98,6 +98,16 @@ class Level:
                 log.info("%s: again after %s", old.name, error.what)
             await rest(attempt)
         raise refusals.never_level(old.name)
+
+    async def _held(self, tx: Transaction) -> Position | None:
+        """Where the old version stands, which now does not move; None: at no single place."""
+        old = self._old
+        standing = await tx.projections.hold(old.name, inline=self._inline)
+        if self._inline:
+            return await _end_of_log(tx)
+        prefix = f"{old.name}@{old.version}/"
+        places = {at for one, at in standing.items() if one.startswith(prefix)}
+        return places.pop() if len(places) == 1 else None
 
     async def _level(self, tx: Transaction, upto: Position) -> None:
         for shard in self._shards:
@@ -120,9 +130,24 @@ class Level:
 
     async def _old_position(self) -> Position:
         old = self._old
+        if self._inline:
+            return (await self._storage.read_bound()).bound
         async with self._storage.transaction() as tx:
             standing = await tx.checkpoints.positions(f"{old.name}@{old.version}/")
         return min(standing.values(), default=START)
+
+
+async def _end_of_log(tx: Transaction) -> Position | None:
+    """Where it ends, once nobody is about to append below it; None: somebody takes long.
+
+    Who is about to may wait for us: it projects inline too, after what else it appended.
+    """
+    for _ in range(BOUND_TRIES):
+        found = await tx.events.read_bound()
+        if found.bound == found.head:
+            return found.bound
+        await asyncio.sleep(BOUND_SECONDS)
+    return None
 
 
 async def rest(attempt: int) -> None:

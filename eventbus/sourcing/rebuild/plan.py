@@ -29,8 +29,8 @@ async def planned(storage: Storage, definition: Definition, options: Options) ->
             lacks events.
     """
     rows = definition.rows
-    if rows is None or definition.runs != "following":
-        raise refusals.nothing(definition.name, "only rows that follow the log are rebuilt")
+    if rows is None or definition.runs == "live":
+        raise refusals.nothing(definition.name, "it keeps no rows that the framework made")
     bound = (await storage.read_bound()).bound
     async with storage.transaction() as tx:
         versions = await tx.projections.versions(definition.name)
@@ -59,6 +59,7 @@ async def planned(storage: Storage, definition: Definition, options: Options) ->
             shards=definition.shards,
             built_to=bound,
             publishes_after=bound,
+            runs=definition.runs,
         )
         await _begun(storage, new, shadow_of(rows.table, number), building)
     return Plan(active, new, rows.table, shadow_of(rows.table, new.version))

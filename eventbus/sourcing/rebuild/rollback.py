@@ -21,6 +21,11 @@ async def roll_back(storage: Storage, name: str) -> tuple[int, int]:
     before = [one.version for one in versions if one.status == "retired"]
     if active is None or not before:
         raise refusals.nothing(name, "no version that served before is kept")
+    ends = [one for one in versions if one.version in {active.version, max(before)}]
+    if any(one.runs == "inline" for one in ends):
+        raise refusals.nothing(
+            name, "an inline version does not catch up: rebuild with the code that served before"
+        )
     for attempt in range(refusals.TRIES):
         try:
             async with storage.transaction() as tx:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from eventbus.testing.conformance.events import EventSuite
     from eventbus.testing.conformance.feed import FeedSuite
     from eventbus.testing.conformance.inbox import InboxSuite
+    from eventbus.testing.conformance.inline import InlineSuite
     from eventbus.testing.conformance.inspection import InspectionSuite
     from eventbus.testing.conformance.leases import LeaseSuite
     from eventbus.testing.conformance.merged import MergedAppendSuite
@@ -32,6 +33,7 @@ __all__ = [
     "FeedSuite",
     "HandClock",
     "InboxSuite",
+    "InlineSuite",
     "InspectionSuite",
     "LeaseSuite",
     "MergedAppendSuite",
@@ -56,6 +58,7 @@ if not TYPE_CHECKING:  # lazy, so that pytest can rewrite the asserts of a suite
         "EffectSuite": "effects",
         "HandClock": "samples",
         "InboxSuite": "inbox",
+        "InlineSuite": "inline",
         "InspectionSuite": "inspection",
         "LeaseSuite": "leases",
         "MergedAppendSuite": "merged",

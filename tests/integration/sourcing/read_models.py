@@ -79,6 +79,7 @@ class Journal:
         self.refused: set[int] = set()
         self.replayed: list[int] = []
         self.announces: type[Event] | None = None
+        self.runs = "following"
 
     async def apply(self, events: Sequence[RecordedEvent], view: View) -> None:
         for one in events:

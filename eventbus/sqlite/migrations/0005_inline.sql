@@ -1,0 +1,3 @@
+-- kind: expand
+-- Read models that are written in the transaction of the append.
+ALTER TABLE eventbus_projections ADD COLUMN runs TEXT NOT NULL DEFAULT 'following';
