@@ -1,20 +1,24 @@
-"""What befalls the bank, by seed: kills, pauses longer than a lease, crashes of the database."""
+"""What befalls the bank, by seed: kills, pauses longer than a lease, crashes, outages."""
 
 import asyncio
 import signal
+import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Mapping
+from functools import partial
 from random import Random
 
 from eventbus.service import pause
 from eventbus.testing.services import PostgresServer
+from tests.faults.bank.brokers import Broker
 from tests.faults.bank.observer import Observer
+from tests.faults.bank.outages import Act, Outages
 from tests.faults.bank.workers import Worker, Workers
 from tests.faults.history import History
 
 FROZEN_SECONDS = 12.0  # the leases of relay and redelivery end after 10
 LOOKS = 40  # for work in flight, before a fault comes anyway
-KINDS = ("kill", "pause", "crash")
+RECOVER_SECONDS = 60.0  # whoever does not work by then is stuck, and the end of the day says so
 
 
 class Nemesis:
@@ -27,10 +31,13 @@ class Nemesis:
         server: PostgresServer,
         observer: Observer,
         history: History,
+        broker: Broker,
+        longest: float,
     ) -> None:
         self.hits: Counter[str] = Counter()
         self.missed: Counter[str] = Counter()
-        self.in_flight: Counter[str] = Counter()  # rows, and transactions for `crash`
+        self.in_flight: Counter[str] = Counter()  # rows, transactions for `crash`, else messages
+        self.recovered: dict[str, float] = {}  # the longest time from healed to handled again
         self._random = Random(seed)
         self._workers = workers
         self._server = server
@@ -39,26 +46,35 @@ class Nemesis:
         self._stopping = asyncio.Event()
         self._frozen: set[int] = set()
         self._pauses: list[asyncio.Task[None]] = []
-
-    async def torment(
-        self, stopping: asyncio.Event, *, weights: Sequence[int], every: float
-    ) -> None:
-        """Until stopping; what is frozen is thawed on return.
-
-        Args:
-            stopping: ends it.
-            weights: how likely each of `KINDS` is.
-            every: seconds between two faults, half to one and a half of it.
-        """
-        acts: dict[str, Callable[[], Awaitable[None]]] = {
+        outages = Outages(broker, self._random, self._stopping, longest).acts
+        self._acts: Mapping[str, Act] = {
             "kill": self._kill,
             "pause": self._pause,
             "crash": self._crash,
+            **{kind: partial(self._outage, kind, act) for kind, act in outages.items()},
         }
-        self._stopping = stopping
-        while not await pause(stopping, every * self._random.uniform(0.5, 1.5)):
-            await acts[self._next(weights)]()
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of faults."""
+        return tuple(self._acts)
+
+    async def torment(self, *, every: float) -> None:
+        """Until `heal`; what is frozen is thawed on return.
+
+        Args:
+            every: seconds between two faults, half to one and a half of it.
+        """
+        while not await self._observer.confirmed():  # a fault before the first work hits nothing
+            if await pause(self._stopping, 0.1):
+                return
+        while not await pause(self._stopping, every * self._random.uniform(0.5, 1.5)):
+            await self._acts[self._next()]()
         await asyncio.gather(*self._pauses)
+
+    def heal(self) -> None:
+        """No fault any more; those that last end."""
+        self._stopping.set()
 
     def thaw(self) -> None:
         """Whatever is still frozen."""
@@ -66,12 +82,13 @@ class Nemesis:
             if worker.slot in self._frozen:
                 worker.process.send_signal(signal.SIGCONT)
 
-    def _next(self, weights: Sequence[int]) -> str:
-        """What has hit no work yet; then by chance."""
-        wanted = [kind for kind in KINDS if not self.hits[kind]]
+    def _next(self) -> str:
+        """One of those that hit work least often; kills thrice as likely."""
+        least = min(self.hits[kind] for kind in self.kinds)
+        wanted = [kind for kind in self.kinds if self.hits[kind] == least]
         if self._frozen and "pause" in wanted:
             wanted.remove("pause")  # it is on its way
-        return self._random.choice(wanted) if wanted else self._random.choices(KINDS, weights)[0]
+        return self._random.choice([*wanted, "kill", "kill"] if least or not wanted else wanted)
 
     async def _kill(self) -> None:
         worker = await self._busy_worker()
@@ -113,6 +130,24 @@ class Nemesis:
         op = self._history.invoke("fault", value={"kind": "crash"})
         await self._server.restart("immediate")
         self._note("crash", op, open_transactions)
+
+    async def _outage(self, kind: str, act: Act) -> None:
+        """Of the broker or its links: messages on their way when it begins are hit."""
+        in_flight = 0
+        for _ in range(LOOKS):
+            if in_flight := await self._observer.under_way():
+                break
+            await pause(asyncio.Event(), 0.01)
+        op = self._history.invoke("fault", value={"kind": kind})
+        await act()
+        healed, done = time.monotonic(), await self._observer.confirmed()
+        while time.monotonic() < healed + RECOVER_SECONDS:
+            if self._stopping.is_set() or await self._observer.confirmed() > done:
+                break
+            await pause(asyncio.Event(), 0.05)
+        seconds = time.monotonic() - healed
+        self.recovered[kind] = max(seconds, self.recovered.get(kind, 0.0))
+        self._note(kind, op, in_flight)
 
     async def _busy_worker(self) -> Worker | None:
         """One that holds work; if none does for a while, any."""

@@ -60,6 +60,16 @@ class Observer:
         rows = await self.ask(_OPEN)
         return 0 if rows is None else int(rows[0][0])
 
+    async def under_way(self) -> int:
+        """Messages asked for that are not through yet: in the outbox, at the broker, in a lane."""
+        standing = await self.standing()
+        return 0 if standing is None else standing["requests"] - standing["confirmed"]
+
+    async def confirmed(self) -> int:
+        """How many are through; 0 while nobody can say."""
+        standing = await self.standing()
+        return 0 if standing is None else standing["confirmed"]
+
     async def standing(self) -> Mapping[str, int] | None:
         """How far everything is; None while nobody can say."""
         rows = await self.ask(_STANDING)

@@ -13,8 +13,9 @@ from eventbus import EventBus
 from eventbus.errors import StorageError
 from eventbus.service import pause
 from eventbus.testing.services import PostgresServer, private_postgres
+from tests.faults.bank.brokers import Broker, broker_of
 from tests.faults.bank.judge import believed, judge
-from tests.faults.bank.nemesis import KINDS, Nemesis
+from tests.faults.bank.nemesis import Nemesis
 from tests.faults.bank.observer import Observer
 from tests.faults.bank.transfers import GROUPS, SCHEMA
 from tests.faults.bank.workers import Workers
@@ -33,9 +34,12 @@ class Plan:
     Args:
         seed: of the faults; when they hit is up to the machine.
         effects: so many at least.
-        hits: so many faults of each of `KINDS` that hit work, at least.
+        transport: `memory`, `kafka` or `rabbit`.
+        nodes: of Kafka; three replicate, and work on while one is down.
+        hits: so many faults of each kind that hit work, at least.
+        hits_at_all: of any kind, at least, where time is too short for each.
         every: seconds between two faults.
-        weights: how likely each of `KINDS` is, once each was there.
+        longest: seconds that a broker is frozen, or out of reach, at most.
         most_seconds: of torment, even if that was too little.
         rest_seconds: after the last fault everything is worked off by then, or it is stuck.
         slots: worker processes at once.
@@ -44,9 +48,12 @@ class Plan:
 
     seed: int
     effects: int
+    transport: str = "memory"
+    nodes: int = 1
     hits: int = 1
+    hits_at_all: int = 0
     every: float = 3.0
-    weights: Sequence[int] = (6, 2, 2)
+    longest: float = 6.0
     most_seconds: float = 600.0
     rest_seconds: float = 60.0
     slots: int = 3
@@ -59,6 +66,7 @@ class Outcome:
 
     verdicts: Sequence[Verdict]
     figures: Mapping[str, float]
+    kinds: Sequence[str]  # of faults
     hits: Mapping[str, int]  # faults that hit work, by kind
     surprises: Sequence[str]  # workers that ended by themselves, or not when they were told to
 
@@ -69,10 +77,13 @@ class Outcome:
 
 async def run(plan: Plan, directory: Path) -> Outcome:
     """All of it; histories, logs and the fault log stay in `directory`."""
-    async with private_postgres(_SETTINGS) as server:
+    async with (
+        private_postgres(_SETTINGS) as server,
+        broker_of(plan.transport, nodes=plan.nodes, seed=plan.seed) as broker,
+    ):
         storage = f"{server.url}?schema={BUS}&pool=16"
         await _prepare(server.url, storage)
-        async with _staff(plan, storage, server, directory) as bank:
+        async with _staff(plan, storage, server, broker, directory) as bank:
             return await bank.day(plan)
 
 
@@ -87,12 +98,12 @@ async def _prepare(url: str, storage: str) -> None:
 
 @asynccontextmanager
 async def _staff(
-    plan: Plan, storage: str, server: PostgresServer, directory: Path
+    plan: Plan, storage: str, server: PostgresServer, broker: Broker, directory: Path
 ) -> AsyncIterator["Bank"]:
     observer = Observer(server.url, BUS)
-    workers = Workers(storage, directory, plan.slots, plan.mutant)
+    workers = Workers(broker.url, storage, directory, plan.slots, plan.mutant)
     with History("nemesis", path=directory / "nemesis.jsonl") as history:
-        nemesis = Nemesis(plan.seed, workers, server, observer, history)
+        nemesis = Nemesis(plan.seed, workers, server, observer, history, broker, plan.longest)
         try:
             yield Bank(observer, workers, nemesis, Operator(storage), directory)
         finally:
@@ -160,6 +171,7 @@ class Bank:
         if not all(verdict.ok for verdict in verdicts):
             await self._keep_effects()
         standing = await self.observer.standing() or {}
+        kinds = self.nemesis.kinds
         surprises = [*self.workers.surprises, *(f"exit code {code}" for code in codes if code)]
         return Outcome(
             verdicts=verdicts,
@@ -167,13 +179,18 @@ class Bank:
                 "effects": standing.get("effects", 0),
                 "redriven": self.operator.redriven,
                 "lives": self.workers.lives,
-                "database away on entering": self.workers.away,
-                **{f"{kind} hits": self.nemesis.hits[kind] for kind in KINDS},
-                **{f"{kind} misses": self.nemesis.missed[kind] for kind in KINDS},
-                **{f"{kind} in flight": self.nemesis.in_flight[kind] for kind in KINDS},
+                "started again": self.workers.away,
+                **{f"{kind} hits": self.nemesis.hits[kind] for kind in kinds},
+                **{f"{kind} misses": self.nemesis.missed[kind] for kind in kinds},
+                **{f"{kind} in flight": self.nemesis.in_flight[kind] for kind in kinds},
+                **{
+                    f"{kind} seconds to recover": round(seconds, 1)
+                    for kind, seconds in self.nemesis.recovered.items()
+                },
                 "seconds of torment": round(healed - began, 1),
                 "seconds to rest": round(rested - healed, 1),
             },
+            kinds=kinds,
             hits=self.nemesis.hits,
             surprises=surprises,
         )
@@ -187,18 +204,16 @@ class Bank:
     async def _torment(self, plan: Plan) -> None:
         async def enough() -> bool:
             standing = await self.observer.standing()
-            hit = all(self.nemesis.hits[kind] >= plan.hits for kind in KINDS)
+            hits = self.nemesis.hits
+            hit = all(hits[kind] >= plan.hits for kind in self.nemesis.kinds)
+            hit = hit and hits.total() >= plan.hits_at_all
             asked = 0 if standing is None else standing["requests"] * len(GROUPS)
             return hit and asked >= plan.effects  # what is on its way has its effects after all
 
-        healing = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(
-                self.nemesis.torment(healing, weights=plan.weights, every=plan.every),
-                name="bank:nemesis",
-            )
+            tasks.create_task(self.nemesis.torment(every=plan.every), name="bank:nemesis")
             await self._until(enough, plan.most_seconds)
-            healing.set()
+            self.nemesis.heal()
 
     async def _is_at_rest(self) -> bool:
         standing = await self.observer.standing()

@@ -32,9 +32,10 @@ CREATE INDEX ON effects (key, grp);
 CREATE TABLE repaired (transfer text PRIMARY KEY);
 """
 _RETRY = RetryPolicy(in_place=0, parked=(timedelta(milliseconds=100),) * 4)
-DEBIT = Group("debit", retry=_RETRY, lanes=4, batch_messages=4)
-CREDIT = Group("credit", retry=_RETRY, lanes=4, batch_messages=4)
-CONFIRM = Group("confirm", retry=_RETRY, lanes=4, batch_messages=4)
+_TIMEOUT = timedelta(seconds=10)  # what 200 prefetched messages may wait for four lanes
+DEBIT = Group("debit", retry=_RETRY, lanes=4, batch_messages=4, timeout=_TIMEOUT)
+CREDIT = Group("credit", retry=_RETRY, lanes=4, batch_messages=4, timeout=_TIMEOUT)
+CONFIRM = Group("confirm", retry=_RETRY, lanes=4, batch_messages=4, timeout=_TIMEOUT)
 GROUPS = (DEBIT.name, CREDIT.name, CONFIRM.name)
 FAILS_ONCE, IS_DEAD = 0.02, 0.001  # of the attempts, of the transfers in one group
 

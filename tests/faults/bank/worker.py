@@ -1,8 +1,8 @@
 """One process of the bank: clients of some accounts, relay, groups, redelivery.
 
-`python -m tests.faults.bank.worker STORAGE DIRECTORY NAME SLOT SLOTS [MUTANT]`. Its clients publish
-until `DIRECTORY/enough` is there; it ends by SIGTERM. Exit code 75: the database was away when the
-bus was entered, start it again.
+`python -m tests.faults.bank.worker TRANSPORT STORAGE DIRECTORY NAME SLOT SLOTS [MUTANT]`. Its
+clients publish until `DIRECTORY/enough` is there; it ends by SIGTERM. Exit code 75: broker or
+database was away when the bus was entered, or a group gave its broker up: start it again.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from eventbus import EventBus
-from eventbus.errors import CommitUnknownError, StorageError
+from eventbus.errors import CommitUnknownError, StorageError, TransportError
 from tests.faults.bank.mutants import MUTANTS
 from tests.faults.bank.transfers import ACCOUNTS, HANDLERS, Requested, Wish, request, wish
 from tests.faults.history import History
@@ -32,9 +32,9 @@ class Client:
         self._history = history
         self._enough = enough
 
-    async def run(self) -> None:
-        """Until there are enough."""
-        while not self._enough.exists():
+    async def run(self, running: "asyncio.Task[bool]") -> None:
+        """Until there are enough, or the bus ends."""
+        while not (self._enough.exists() or running.done()):
             try:
                 requested, undone = await self._standing()
                 if undone >= MOST_UNDONE:
@@ -76,9 +76,11 @@ class Client:
 _TYPES: dict[str, Any] = {"committed": "ok", "rolled_back": "fail", "unknown": "info"}
 
 
-async def work(storage: str, directory: Path, name: str, slot: int, slots: int) -> bool:
+async def work(
+    transport: str, storage: str, directory: Path, name: str, slot: int, slots: int
+) -> bool:
     """Until SIGTERM; True: it drained, nothing was cut."""
-    bus = EventBus("memory://", storage=storage, handlers=HANDLERS, service="bank")
+    bus = EventBus(transport, storage=storage, handlers=HANDLERS, service="bank")
     enough = directory / "enough"
     history = History(name, path=directory / f"{name}.jsonl")
     accounts = [f"a{number}" for number in range(slot, ACCOUNTS, slots)]
@@ -94,12 +96,12 @@ async def _when_ready(bus: EventBus, running: "asyncio.Task[bool]", client: Clie
     while not running.done() and "not entered" in (await bus.health()).causes:  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(0.02)
     if not running.done():
-        await client.run()
+        await client.run(running)
 
 
 def main() -> int:
     """The process."""
-    storage, directory, name, slot, slots, *mutant = sys.argv[1:]
+    transport, storage, directory, name, slot, slots, *mutant = sys.argv[1:]
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
@@ -107,9 +109,11 @@ def main() -> int:
     for each in mutant:
         MUTANTS[each]()
     try:
-        drained = asyncio.run(work(storage, Path(directory), name, int(slot), int(slots)))
-    except StorageError as error:
-        logging.warning("cannot enter: %s", error)
+        drained = asyncio.run(
+            work(transport, storage, Path(directory), name, int(slot), int(slots))
+        )
+    except (StorageError, TransportError) as error:
+        logging.warning("to be started again: %s", error)
         return TRY_AGAIN
     return 0 if drained else 1
 

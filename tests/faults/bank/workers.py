@@ -32,18 +32,21 @@ class Workers:
     """Slots, each with a process; one that dies is replaced at once.
 
     Args:
+        transport: URL of the broker.
         storage: URL of the bus.
         directory: for histories and logs.
         slots: how many at once.
         mutant: what is broken in them, on purpose.
     """
 
-    def __init__(self, storage: str, directory: Path, slots: int, mutant: str | None) -> None:
+    def __init__(
+        self, transport: str, storage: str, directory: Path, slots: int, mutant: str | None
+    ) -> None:
         self.alive: dict[int, Worker] = {}
         self.lives = 0
-        self.away = 0  # ends because the database was away on entering
+        self.away = 0  # ends because broker or database was away, or was of no use
         self.surprises: list[str] = []  # ends that nobody wanted
-        self._command = [sys.executable, "-m", "tests.faults.bank.worker", storage, str(directory)]
+        self._command = [sys.executable, "-m", "tests.faults.bank.worker", transport, storage]
         self._directory = directory
         self._slots = slots
         self._mutant = () if mutant is None else (mutant,)
@@ -99,6 +102,7 @@ class Workers:
         with (self._directory / f"{name}.log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 *self._command,
+                str(self._directory),
                 name,
                 str(slot),
                 str(self._slots),
