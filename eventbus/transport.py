@@ -102,6 +102,17 @@ class Interest:
     lanes: int = 16
     max_in_flight: int = 1000
     timeout: timedelta = timedelta(seconds=30)
+    letters: bool = False  # without a storage what is given up goes to `dead_topic` of each topic
+
+    @property
+    def dead_topics(self) -> tuple[str, ...]:
+        """Where its dead letters go at the broker; none if a storage takes them."""
+        return tuple(dead_topic(topic, self.group) for topic in self.topics if self.letters)
+
+
+def dead_topic(topic: str, group: str) -> str:
+    """Of what a group without a storage gives up of a topic: a topic or a queue of this name."""
+    return f"{topic}.{group}.dlq"
 
 
 class Transport(AbstractAsyncContextManager["Transport"], Protocol):
@@ -166,11 +177,31 @@ class Change:
     destructive: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A topic, an exchange or a queue that groups need."""
+
+    kind: Literal["topic", "exchange", "queue"]
+    name: str
+    state: Literal["there", "missing", "different"]
+    what: str  # what the broker says of it, or how it differs
+
+
+@runtime_checkable
 class HasTopology(Protocol):
     """Optional: topics, exchanges and queues as a reviewed difference."""
 
-    async def plan(self, interests: Sequence[Interest]) -> Sequence[Change]: ...
-    async def apply(self, changes: Sequence[Change]) -> None: ...
+    async def plan(self, interests: Sequence[Interest]) -> Sequence[Change]:
+        """What must change at the broker until the groups can work; nothing is changed."""
+        ...
+
+    async def apply(self, changes: Sequence[Change]) -> None:
+        """Make what `plan` answered; nothing of it if one change is destructive."""
+        ...
+
+    async def status(self, interests: Sequence[Interest]) -> Sequence[Place]:
+        """What the groups need, and how it stands; nothing is changed."""
+        ...
 
 
 class HasHistory(Protocol):

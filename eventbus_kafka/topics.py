@@ -11,7 +11,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from eventbus.errors import Finding, TransportError
-from eventbus.transport import Change, Interest
+from eventbus.transport import Change, Interest, Place
 from eventbus_kafka.clients import HEADER_ROOM
 from eventbus_kafka.config import KafkaConfig
 from eventbus_kafka.control import Control
@@ -80,22 +80,60 @@ class Topics:
             await self.apply([await self._new(name, like)])
             return True
 
-    async def plan(self, interests: Sequence[Interest]) -> Sequence[NewKafkaTopic]:
-        """The topics that groups want and the cluster lacks; never more, never less of one.
+    async def plan(self, interests: Sequence[Interest]) -> Sequence[Change]:
+        """The topics that groups want and the cluster lacks; of dead letters as many partitions.
+
+        One with another partition count than declared is destructive to mend: keys would move.
 
         Raises:
             TransportError: EB2001, EB2302.
         """
-        names = topics_of(interests)
-        there = await self.find(names)
-        return [await self._new(name, None) for name in names if name not in there]
+        wanted = _wanted(interests)
+        there = await self.find([*wanted, *filter(None, wanted.values())])
+        changes: list[Change] = []
+        for name, alike in wanted.items():
+            if name not in there:
+                changes.append(await self._new(name, there.get(alike or "")))
+            elif self._differs(name, there[name], alike):
+                said = _partitions(there[name].partitions)
+                what = f"topic {name}: {said}, declared are {self._config.partitions}"
+                changes.append(Change(what=f"delete and create {what}", destructive=True))
+        return changes
+
+    async def status(self, interests: Sequence[Interest]) -> Sequence[Place]:
+        """Every topic that groups want.
+
+        Raises:
+            TransportError: EB2001, EB2302.
+        """
+        wanted = _wanted(interests)
+        there = await self.find(list(wanted))
+        return [self._place(name, there.get(name), alike) for name, alike in wanted.items()]
+
+    def _place(self, name: str, topic: Topic | None, alike: str | None) -> Place:
+        if topic is None:
+            return Place(kind="topic", name=name, state="missing", what="does not exist")
+        what = f"{_partitions(topic.partitions)}, replicated {topic.replication} times"
+        if self._differs(name, topic, alike):
+            what = f"{what}; declared are {_partitions(self._config.partitions or 0)}"
+            return Place(kind="topic", name=name, state="different", what=what)
+        return Place(kind="topic", name=name, state="there", what=what)
+
+    def _differs(self, name: str, topic: Topic, alike: str | None) -> bool:
+        """Of dead letters any count is right: a declared one is about topics with keys."""
+        declared = self._config.partitions
+        return alike is None and declared is not None and topic.partitions != declared
 
     async def apply(self, changes: Sequence[Change]) -> None:
         """Make them, and wait until the cluster knows them; one that exists by now is fine.
 
         Raises:
-            TransportError: EB2001, EB2302; EB2314, the broker refused one.
+            TransportError: EB2001, EB2302; EB2303, a change is destructive, and nothing was
+                made; EB2314, the broker refused one.
         """
+        for change in changes:
+            if change.destructive:
+                raise self._would_destroy(change)
         wanted = [change for change in changes if isinstance(change, NewKafkaTopic)]
         if not wanted:
             return
@@ -119,11 +157,17 @@ class Topics:
     async def findings(self, interests: Sequence[Interest]) -> Sequence[Finding]:
         """What the cluster's answers mean for the promises."""
         names = topics_of(interests)
-        there = await self.find(names)
+        there = await self.find(list(_wanted(interests)))
         settings = await self._settings_of(list(there))
         keyed = {name for each in interests if each.order == "key" for name in each.topics}
         return [
             *(_missing(name) for name in names if name not in there),
+            *(
+                _no_letters(each.group, name)
+                for each in interests
+                for name in each.dead_topics
+                if name not in there
+            ),
             *(
                 finding
                 for name, topic in there.items()
@@ -196,6 +240,15 @@ class Topics:
             if not resource[0]
         }
 
+    def _would_destroy(self, change: Change) -> TransportError:
+        return TransportError(
+            "EB2303",
+            f"not applied: {change.what}",
+            where=self._config.where,
+            why="what it holds would be lost, or its keys would move; nothing was changed",
+            next="let consumers read to the end, then declare the partitions that it has",
+        )
+
     def _refused(self, name: str, why: str) -> TransportError:
         return TransportError(
             "EB2314",
@@ -209,6 +262,28 @@ class Topics:
 def topics_of(interests: Sequence[Interest]) -> list[str]:
     """Each once, in order."""
     return list(dict.fromkeys(topic for each in interests for topic in each.topics))
+
+
+def _wanted(interests: Sequence[Interest]) -> dict[str, str | None]:
+    """Topics, and for dead letters that whose partitions they get: keys keep their order there."""
+    wanted: dict[str, str | None] = dict.fromkeys(topics_of(interests))
+    for each in interests:
+        wanted |= dict(zip(each.dead_topics, each.topics, strict=False))
+    return wanted
+
+
+def _partitions(count: int) -> str:
+    return f"{count} partition{'' if count == 1 else 's'}"
+
+
+def _no_letters(group: str, name: str) -> Finding:
+    return Finding(
+        level="refuse",
+        code="EB2301",
+        what=f"topic {name!r} does not exist: group {group!r} could not give up a message",
+        why="without a storage what fails for good goes there, or it would be tried for ever",
+        next="eventbus topology apply | provision=true | storage=",
+    )
 
 
 def _missing(name: str) -> Finding:

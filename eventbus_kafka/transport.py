@@ -14,7 +14,7 @@ from aiokafka import TopicPartition
 from eventbus.errors import Finding, TransportError
 from eventbus.message import Message
 from eventbus.service import end
-from eventbus.transport import Capabilities, Change, Interest, OnLost
+from eventbus.transport import Capabilities, Change, Interest, OnLost, Place
 from eventbus_kafka.config import KafkaConfig
 from eventbus_kafka.control import Control
 from eventbus_kafka.delivery import KafkaDelivery
@@ -183,9 +183,18 @@ class KafkaTransport:
         """Make what `plan` answered; returns when the cluster knows it.
 
         Raises:
-            TransportError: EB2001, EB2302; EB2105, not entered; EB2314, refused.
+            TransportError: EB2001, EB2302; EB2105, not entered; EB2303, a change is destructive;
+                EB2314, refused.
         """
         await self._entered_topics().apply(changes)
+
+    async def status(self, interests: Sequence[Interest]) -> Sequence[Place]:
+        """The topics of the groups; those of dead letters too, if they go to the broker.
+
+        Raises:
+            TransportError: EB2001, EB2302; EB2105, not entered.
+        """
+        return await self._entered_topics().status(interests)
 
     async def replay(
         self,

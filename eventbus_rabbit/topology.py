@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from aiormq.channel import Channel
 
 from eventbus.errors import TransportError
-from eventbus.transport import Change, Interest
+from eventbus.transport import Change, Interest, Place
 from eventbus_rabbit.config import RabbitConfig
 from eventbus_rabbit.connection import RPC_SECONDS, Link
 from eventbus_rabbit.errors import DIFFERENT, MISSING, RefusedError, guarded
-from eventbus_rabbit.mapping import DEAD, binding_key
+from eventbus_rabbit.mapping import binding_key
 
 DELIVERY_LIMIT = 50  # a net under crash loops; never the way to retry (B7)
 HASHED_BY = "ce-partitionkey"
@@ -95,7 +95,7 @@ def topology_of(interest: Interest, config: RabbitConfig) -> Topology:
         exchanges=tuple(exchanges),
         queues=(crashed(group), *(Queue(name, arguments) for name in names)),
         bindings=tuple(bindings),
-        letters=tuple(letters(f"{topic}.{group}{DEAD}") for topic in interest.topics),
+        letters=tuple(map(letters, interest.dead_topics)),
     )
 
 
@@ -183,38 +183,48 @@ async def plan(link: Link, needed: Iterable[Topology]) -> Sequence[RabbitChange]
     """
     changes: list[RabbitChange] = []
     for topology in needed:
-        group: list[tuple[str, bool]] = []
-        for exchange in topology.exchanges:
-            group += await _difference(link, exchange)
-        for queue in (*topology.queues, *topology.letters):
-            group += await _difference(link, queue)
-        changes += [
-            RabbitChange(what=what, destructive=destructive, topology=topology)
-            for what, destructive in group
-        ]
+        for place in await status(link, [topology]):
+            named = f"create {place.kind} {place.name}"
+            different = place.state == "different"
+            if place.state != "there":
+                what = f"delete and {named}: {place.what}" if different else named
+                changes.append(RabbitChange(what=what, destructive=different, topology=topology))
     return changes
 
 
-async def _difference(link: Link, what: Exchange | Queue) -> list[tuple[str, bool]]:
-    noun = "exchange" if isinstance(what, Exchange) else "queue"
+async def status(link: Link, needed: Iterable[Topology]) -> Sequence[Place]:
+    """Every exchange and queue, each once; raises as `plan` does."""
+    every: dict[str, Exchange | Queue] = {}
+    for topology in needed:
+        every |= {f"exchange {each.name}": each for each in topology.exchanges}
+        every |= {f"queue {each.name}": each for each in (*topology.queues, *topology.letters)}
+    return [await _place(link, each) for each in every.values()]
+
+
+async def _place(link: Link, what: Exchange | Queue) -> Place:
+    """Asked passively first: a declaration compares, but makes what is missing."""
+    kind: Literal["exchange", "queue"] = "exchange" if isinstance(what, Exchange) else "queue"
+    said: list[str] = []
 
     async def ask(channel: Channel) -> None:
         if isinstance(what, Exchange):
             await declare_exchange(channel, what, passive=True)
             await declare_exchange(channel, what)
+            said.append(what.kind)
         else:
-            await declare_queue(channel, what, passive=True)
+            ready, consumers = await declare_queue(channel, what, passive=True)
             await declare_queue(channel, what)
+            said.append(f"{ready:,} ready, {consumers} consumer{'' if consumers == 1 else 's'}")
 
     try:
         await link.on_channel(ask)
     except RefusedError as error:
         if error.code == MISSING.code:
-            return [(f"create {noun} {what.name}", False)]
+            return Place(kind=kind, name=what.name, state="missing", what="does not exist")
         if error.code == DIFFERENT.code:
-            return [(f"delete and create {noun} {what.name}: {error.why}", True)]
+            return Place(kind=kind, name=what.name, state="different", what=error.why)
         raise
-    return []
+    return Place(kind=kind, name=what.name, state="there", what=said[0])
 
 
 async def apply(link: Link, changes: Sequence[Change]) -> None:

@@ -10,7 +10,7 @@ from aiormq.channel import Channel
 
 from eventbus.errors import Finding, TransportError
 from eventbus.message import Message
-from eventbus.transport import Capabilities, Change, Interest, OnLost
+from eventbus.transport import Capabilities, Change, Interest, OnLost, Place
 from eventbus_rabbit import browsing, topology
 from eventbus_rabbit.browsing import Seen
 from eventbus_rabbit.config import RabbitConfig
@@ -210,6 +210,17 @@ class RabbitTransport:
             raise not_entered()
         try:
             return await topology.plan(
+                self._consuming, [topology.topology_of(each, self.config) for each in interests]
+            )
+        except (BrokenError, RefusedError) as error:
+            raise public(error, self.config.place) from error
+
+    async def status(self, interests: Sequence[Interest]) -> Sequence[Place]:
+        """Exchanges and queues of the groups, and what waits there. Raises as `plan` does."""
+        if not self._entered:
+            raise not_entered()
+        try:
+            return await topology.status(
                 self._consuming, [topology.topology_of(each, self.config) for each in interests]
             )
         except (BrokenError, RefusedError) as error:

@@ -21,6 +21,7 @@ from eventbus.bus.report import (
     Description,
     Health,
     findings_about,
+    interests_of,
     refuse_unsafe,
     scheme_of,
 )
@@ -380,6 +381,7 @@ class EventBus:
             groups=self._groups,
             types=self._registry,
             findings=await self._findings(),
+            interests=interests_of(self._groups, self._storage),
             sagas=[d for each in self._families.values() for d in each.definitions.values()],
         )
 

@@ -12,7 +12,7 @@ from eventbus.saga.definition import Definition as SagaDefinition
 from eventbus.saga.family import Family
 from eventbus.sourcing.definition import Definition
 from eventbus.storage import Storage
-from eventbus.transport import Transport
+from eventbus.transport import Interest, Transport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +35,7 @@ class Description:
     groups: Mapping[str, Routes]
     types: Registry
     findings: Sequence[Finding]
+    interests: Sequence[Interest] = ()  # what the broker must know of the groups
     sagas: Sequence[SagaDefinition] = ()  # every version that was handed over
 
 
@@ -58,9 +59,14 @@ async def findings_about(
     )
     return [
         *findings_of((routes.group for routes in groups.values()), setting),
-        *await transport.examine([routes.interest() for routes in groups.values()]),
+        *await transport.examine(interests_of(groups, storage)),
         *(lost(projections, sagas) if storage is None else await storage.examine()),
     ]
+
+
+def interests_of(groups: Mapping[str, Routes], storage: Storage | None) -> Sequence[Interest]:
+    """What the broker must know of all groups."""
+    return [routes.interest(letters=storage is None) for routes in groups.values()]
 
 
 def lost(projections: Mapping[str, Definition], sagas: Mapping[str, Family]) -> Iterable[Finding]:

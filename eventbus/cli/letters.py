@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from eventbus.cli.brokers import with_transport
 from eventbus.cli.flags import Settings
 from eventbus.cli.locate import app_of, called, target_of
 from eventbus.cli.output import note
-from eventbus.errors import ConfigurationError, TransportError
+from eventbus.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from eventbus.transport import Delivery, Transport
@@ -51,26 +52,14 @@ def _transport(settings: Settings, scheme: str) -> "Transport":
 def _browsed(
     settings: Settings, transport: "Transport", name: str, most: int
 ) -> "Sequence[Delivery]":
-    import asyncio
-
     from eventbus.transport import Browsable
 
-    async def look() -> "Sequence[Delivery]":
-        async with asyncio.timeout(settings.timeout), transport:
-            if not isinstance(transport, Browsable):
-                raise _unfit("this transport cannot be looked into", "ask the broker's own tools")
-            return await transport.browse(name, limit=most)
+    async def look(transport: "Transport") -> "Sequence[Delivery]":
+        if not isinstance(transport, Browsable):
+            raise _unfit("this transport cannot be looked into", "ask the broker's own tools")
+        return await transport.browse(name, limit=most)
 
-    try:
-        return asyncio.run(look())
-    except TimeoutError as error:
-        raise TransportError(
-            "EB2001",
-            f"no answer within {settings.timeout:g} s",
-            where=called(),
-            why="the broker is busy, has much to show, or cannot be reached",
-            next="eventbus doctor | --timeout 60s",
-        ) from error
+    return with_transport(settings, transport, look)
 
 
 def _unfit(what: str, next: str) -> ConfigurationError:

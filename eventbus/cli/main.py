@@ -23,6 +23,7 @@ COMMANDS = {
     "event": ("event:event", "The log: tail, trace, read, search, export, replay."),
     "projection": ("projection:projection", "Read models: list, status, rebuild, rollback, pause."),
     "saga": ("saga:saga", "Sagas: worker, list, show, retry, compensate, lint, explore."),
+    "topology": ("topology:topology", "Topics, exchanges, queues at the broker: plan, apply."),
     "verify": ("verify:verify", "Audit a live system: outbox, inbox, parking, read-only."),
     "db": ("db:db", "The schema of the storage: upgrade, status, check."),
     "schema": ("schema:schema", "Types that travel: list, show, snapshot, check, upcast."),

@@ -21,7 +21,7 @@ from eventbus.pubsub.verdict import report_outcomes
 from eventbus.pubsub.watchdog import Run
 from eventbus.resilience.retry import Verdict, again_in_place, failure_of, verdict_of
 from eventbus.service import pause
-from eventbus.transport import Delivery, Transport
+from eventbus.transport import Delivery, Transport, dead_topic
 
 log: logging.Logger = logging.getLogger("eventbus.pubsub")
 LONGEST_WAIT_SECONDS = 5.0  # only the lane waits, but it waits
@@ -203,7 +203,7 @@ class Unstored:
             id=message.id,
             type=message.type,
             source=message.source,
-            topic=self.dead_topic(message),
+            topic=dead_topic(message.topic, self.group.name),
             payload=cut(message).payload if too_large else message.payload,
             key=message.key,
             headers={
@@ -214,10 +214,6 @@ class Unstored:
         await self._transport.publish([letter])
         log.error("group %s: %s is a dead letter: %r", self.group.name, message.id, error)
         self._count(delivery, "quarantined" if failure.reason == "quarantined" else "dead")
-
-    def dead_topic(self, message: Message) -> str:
-        """Where the group's dead letters of a topic go."""
-        return f"{message.topic}.{self.group.name}.dlq"
 
     def _count(self, delivery: Delivery, outcome: str) -> None:
         if self._instrumentation is not None:

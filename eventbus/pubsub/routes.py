@@ -76,8 +76,8 @@ class Routes:
         """The route of a message."""
         return self.of(message.type)
 
-    def interest(self) -> Interest:
-        """What the broker must know of the group."""
+    def interest(self, *, letters: bool = False) -> Interest:
+        """What the broker must know of the group; `letters`: its dead letters go there."""
         group = self.group
         return Interest(
             group=group.name,
@@ -88,6 +88,7 @@ class Routes:
             lanes=group.lanes,
             max_in_flight=group.max_in_flight,
             timeout=group.timeout,
+            letters=letters,
         )
 
     def _find(self, type: str) -> Route:

@@ -29,7 +29,7 @@ async def test_a_plan_is_empty_once_it_was_applied(make: Make) -> None:
     async with make() as transport:
         topology: HasTopology = transport
         changes = await topology.plan(interests)
-        assert len(changes) == 8  # an exchange, a queue, one for crashes, one for letters; twice
+        assert len(changes) == 6  # an exchange, a queue, one for crashes; twice
         assert not any(change.destructive for change in changes)
         assert all(change.what.startswith("create ") for change in changes)
         await topology.apply(changes)
