@@ -1,6 +1,6 @@
 """What stands in a queue, looked at and put back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aiormq.channel import Channel
@@ -24,7 +24,7 @@ class Seen:
     lost: bool = True
 
 
-async def browse(link: Link, queue: str, limit: int) -> Sequence[Seen]:
+async def browse(link: Link, queue: str, limit: int, foreign: Mapping[str, str]) -> Sequence[Seen]:
     """The first messages of a queue, in its order.
 
     They go back when the channel closes, all at once, so that their order stays; a quorum queue
@@ -41,7 +41,7 @@ async def browse(link: Link, queue: str, limit: int) -> Sequence[Seen]:
             delivered = await guarded(channel.basic_get(queue), RPC_SECONDS)
             if not isinstance(delivered.delivery, Basic.GetOk):
                 return
-            message, malformed = read(delivered)
+            message, malformed = read(delivered, foreign)
             again = bool(delivered.delivery.redelivered)
             seen.append(Seen(message, malformed, queue, str(len(seen)), again))
 

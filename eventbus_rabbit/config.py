@@ -30,6 +30,8 @@ class RabbitConfig:
         window: messages in flight on each of `publish_channels`.
         spread_interval: how often members of a group with shards announce themselves.
         shards: group -> so many queues, one consumer each; only for groups ordered by key.
+        foreign: exchange -> type of messages from there that are no CloudEvents. Whoever publishes
+            there makes the exchange, topic or fanout; groups that want the type get all of it.
         allow_unrouted: types, or "audit.*", that are published though nobody is bound to them.
         declare: False asks the broker only whether exchanges and queues are there, for users
             without the right to configure.
@@ -59,6 +61,7 @@ class RabbitConfig:
     window: int = 256
     publish_channels: int = 2
     shards: Mapping[str, int] = field(default_factory=dict[str, int])
+    foreign: Mapping[str, str] = field(default_factory=dict[str, str])
     allow_unrouted: tuple[str, ...] = ()
     declare: bool = True
 
@@ -188,6 +191,13 @@ def _shards(text: str) -> Mapping[str, int]:
     return MappingProxyType({group: int(count) for group, _, count in pairs})
 
 
+def _foreign(text: str) -> Mapping[str, str]:
+    pairs = [part.rpartition(":") for part in text.split(",") if part]
+    if not all(exchange and name for exchange, _, name in pairs):
+        raise ValueError("it is exchange:type, several by comma")
+    return MappingProxyType({exchange: name for exchange, _, name in pairs})
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(part for part in text.split(",") if part)
 
@@ -207,6 +217,7 @@ OPTIONS: Mapping[str, Callable[[str], object]] = {
     "window": int,
     "publish_channels": int,
     "shards": _shards,
+    "foreign": _foreign,
     "allow_unrouted": _names,
     "declare": _switch,
 }

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import cast
 
 from aiormq.abc import ChannelFrame, DeliveredMessage
@@ -66,6 +66,7 @@ class Intake:
         generation: int,
         channel: Channel,
         arrived: Callable[[RabbitDelivery], None],
+        foreign: Mapping[str, str],
     ) -> None:
         self.queue = queue
         self.generation = generation
@@ -77,6 +78,7 @@ class Intake:
         self.received: bool = False
         self.prefetch: int = 1
         self._arrived = arrived
+        self._foreign = foreign
         self._watermark = Watermark()
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -100,7 +102,7 @@ class Intake:
         """Only takes in: the client cancels this when the channel closes (T2)."""
         if self.over.is_set():
             return
-        message, malformed = read(delivered)
+        message, malformed = read(delivered, self._foreign)
         sent = cast("Basic.Deliver", delivered.delivery)
         tag = cast("int", sent.delivery_tag)
         delivery = RabbitDelivery(message, malformed, self, tag, bool(sent.redelivered))

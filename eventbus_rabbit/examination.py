@@ -18,6 +18,7 @@ def examined(config: RabbitConfig, interests: Sequence[Interest]) -> Iterator[Fi
         yield from _times(config, interest)
         yield from _history(interest)
         yield from _shards(config, interest)
+        yield from _foreign(config, interest)
     for group in sorted(set(config.shards) - {interest.group for interest in interests}):
         yield Finding(
             level="warn",
@@ -120,6 +121,19 @@ def _shards(config: RabbitConfig, interest: Interest) -> Iterator[Finding]:
         why="messages without a key all go to one of them; changing the number moves keys",
         next="give every type of the group a key",
     )
+
+
+def _foreign(config: RabbitConfig, interest: Interest) -> Iterator[Finding]:
+    for exchange in interest.topics:
+        if exchange in config.foreign:
+            yield Finding(
+                level="say",
+                code="EB2211",
+                what=f"group {interest.group!r}: duplicates possible of messages from {exchange!r}",
+                why="what is no CloudEvent is known by its message_id; without one each delivery "
+                "is a message of its own",
+                next="let its publishers set message_id, the same when they send again",
+            )
 
 
 def refused(interest: Interest, error: RefusedError) -> Finding:

@@ -8,11 +8,12 @@ from functools import lru_cache
 from hashlib import blake2s
 from struct import Struct
 from struct import error as StructError  # noqa: N812 - it is a class
+from types import MappingProxyType
 
 from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic, Queue
 
-from eventbus.message import Message
+from eventbus.message import Message, new_id
 from eventbus.structured import is_structured, unfold
 
 JSON = "application/json"
@@ -132,10 +133,16 @@ def _seconds(until_seconds: str, rest: str) -> bytes:
         return b""
 
 
-def read(delivered: DeliveredMessage) -> tuple[Message, str | None]:
+def read(
+    delivered: DeliveredMessage, foreign: Mapping[str, str] = MappingProxyType({})
+) -> tuple[Message, str | None]:
     """The message, and why its envelope cannot be read if so; never raises.
 
     Of an unreadable one as much is kept as there is: body, key, headers as `native:<name>`.
+
+    Args:
+        delivered: as the client has it.
+        foreign: exchange -> type of what comes from there without any CloudEvents header.
     """
     properties = delivered.header.properties
     raw = properties.headers or {}
@@ -163,9 +170,14 @@ def read(delivered: DeliveredMessage) -> tuple[Message, str | None]:
     key = attributes.pop("partitionkey", None)
     wrong = None
     if version is None or not version.startswith("1.") or not (message_id and name and source):
-        wrong = broken or _what_is_wrong(raw, version, message_id, name, source)
-        message_id = message_id or properties.message_id or _digest(delivered)
-        name = name or properties.message_type or delivered.routing_key or ""
+        declared = foreign.get(topic)
+        if declared is not None and not broken and not _is_ours(raw):
+            message_id = properties.message_id or new_id()  # without one a repeat is not known
+            name, source = declared, f"/rabbit/{topic}"
+        else:
+            wrong = broken or _what_is_wrong(raw, version, message_id, name, source)
+            message_id = message_id or properties.message_id or _digest(delivered)
+            name = name or properties.message_type or delivered.routing_key or ""
     message = Message(
         id=message_id,
         type=name,
@@ -193,13 +205,18 @@ def _what_is_wrong(
     type: str,
     source: str,
 ) -> str:
-    if not any(name.lower().startswith("ce-") for name in raw):
+    if not _is_ours(raw):
         return "no CloudEvents headers: nothing begins with ce-"
     if version is not None and not version.startswith("1."):
         return f"specversion {version[:20]!r} is not 1.x"
     attributes = {"specversion": version, "id": id, "type": type, "source": source}
     missing = [f"ce-{name}" for name, value in attributes.items() if not value]
     return f"missing or empty: {', '.join(missing)}"
+
+
+def _is_ours(raw: Mapping[str, object]) -> bool:
+    """Whether it says to be a CloudEvent."""
+    return any(name.lower().startswith("ce-") for name in raw)
 
 
 def _normal(value: object) -> str:

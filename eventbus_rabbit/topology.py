@@ -11,7 +11,7 @@ from eventbus.transport import Change, Interest, Place
 from eventbus_rabbit.config import RabbitConfig
 from eventbus_rabbit.connection import RPC_SECONDS, Link
 from eventbus_rabbit.errors import DIFFERENT, MISSING, RefusedError, guarded
-from eventbus_rabbit.mapping import binding_key
+from eventbus_rabbit.mapping import binding_key, is_among
 
 DELIVERY_LIMIT = 50  # a net under crash loops; never the way to retry (B7)
 HASHED_BY = "ce-partitionkey"
@@ -25,6 +25,7 @@ class Exchange:
     name: str
     kind: str = "topic"
     arguments: Arguments = field(default_factory=dict[str, Any])
+    foreign: bool = False  # whoever publishes there makes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +80,12 @@ def topology_of(interest: Interest, config: RabbitConfig) -> Topology:
     names = queues_of(interest, config)
     sharded = names != (group,)
     hashed = f"{group}.shards"
-    exchanges = [Exchange(topic) for topic in interest.topics]
-    keys = [binding_key(each) for each in interest.types] or ["#"]
+    exchanges = [Exchange(topic, foreign=topic in config.foreign) for topic in interest.topics]
     target = hashed if sharded else group
     bindings = [
         Binding(topic, target, key, to_exchange=sharded)
         for topic in interest.topics
-        for key in dict.fromkeys(keys)
+        for key in _keys(interest.types, config.foreign.get(topic))
     ]
     if sharded:
         exchanges.append(Exchange(hashed, "x-consistent-hash", {"hash-header": HASHED_BY}))
@@ -97,6 +97,12 @@ def topology_of(interest: Interest, config: RabbitConfig) -> Topology:
         bindings=tuple(bindings),
         letters=tuple(map(letters, interest.dead_topics)),
     )
+
+
+def _keys(types: tuple[str, ...], foreign: str | None) -> Iterable[str]:
+    """What is foreign comes under keys of its own, so of that everything is wanted, or nothing."""
+    everything = not types or (foreign is not None and is_among(foreign, types))
+    return ["#"] if everything else dict.fromkeys(binding_key(each) for each in types)
 
 
 def queue_arguments(group: str, *, ordered: bool) -> Arguments:
@@ -132,7 +138,7 @@ async def declare(channel: Channel, topology: Topology, *, passive: bool = False
         RefusedError: it exists with other arguments, is missing (`passive`), or is forbidden.
     """
     for exchange in topology.exchanges:
-        await declare_exchange(channel, exchange, passive=passive)
+        await declare_exchange(channel, exchange, passive=passive or exchange.foreign)
     for queue in topology.queues:
         await declare_queue(channel, queue, passive=passive)
     for binding in () if passive else topology.bindings:
@@ -209,8 +215,9 @@ async def _place(link: Link, what: Exchange | Queue) -> Place:
     async def ask(channel: Channel) -> None:
         if isinstance(what, Exchange):
             await declare_exchange(channel, what, passive=True)
-            await declare_exchange(channel, what)
-            said.append(what.kind)
+            if not what.foreign:
+                await declare_exchange(channel, what)
+            said.append("of others" if what.foreign else what.kind)
         else:
             ready, consumers = await declare_queue(channel, what, passive=True)
             await declare_queue(channel, what)

@@ -194,7 +194,7 @@ class RabbitTransport:
         if not self._entered:
             raise not_entered()
         try:
-            return await browsing.browse(self._consuming, place, limit)
+            return await browsing.browse(self._consuming, place, limit, self.config.foreign)
         except (BrokenError, RefusedError) as error:
             raise public(error, self.config.place) from error
 

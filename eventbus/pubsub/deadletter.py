@@ -94,12 +94,12 @@ class Unstored:
     ) -> bool:
         """Try again until it is done or a dead letter; False: the bus stops first."""
         error: Exception | None = first
-        attempt = 1
+        attempt, first_at = 1, datetime.now(UTC)
         while error is not None:
             verdict = verdict_of(error, self.group.retry, attempt, self._random)
             blocks = self.group.on_give_up == "block" and not isinstance(error, CodecError)
             if verdict.delay is None and not blocks:
-                await self._bury(delivery, attempt, error, verdict)
+                await self._bury(delivery, attempt, error, verdict, first_at)
                 return True
             self._circuit.record(ok=False)
             self._count(delivery, "retried")
@@ -182,7 +182,12 @@ class Unstored:
             self.blocked -= blocked
 
     async def _bury(
-        self, delivery: Delivery, attempt: int, error: Exception, verdict: Verdict
+        self,
+        delivery: Delivery,
+        attempt: int,
+        error: Exception,
+        verdict: Verdict,
+        first_at: datetime,
     ) -> None:
         """Confirmed before the acknowledgement: a crash in between gives a second, never none."""
         message = delivery.message
@@ -196,7 +201,8 @@ class Unstored:
             "error-message": failure.text[:1024],
             "fingerprint": failure.fingerprint,
             "origin": f"{self._scheme}:{delivery.partition}/{delivery.offset}",
-            "at": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            "first-failed-at": _text(first_at),
+            "at": _text(datetime.now(UTC)),
         }
         too_large = len(message.payload) > self._max_body
         letter = Message(
@@ -228,3 +234,7 @@ class Unstored:
         if self._instrumentation is not None:
             self._instrumentation.observe("batch_messages", float(messages), group=self.group.name)
             report_outcomes(self._instrumentation, self.group, self._outcomes)
+
+
+def _text(at: datetime) -> str:
+    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -97,6 +97,10 @@ async def test_letters_of_a_bus_without_a_storage_are_listed_oldest_first(broker
     assert (first["type"], first["group"], first["attempts"]) == ("shop.placed", broker.group, 1)
     assert (first["reason"], first["error"]) == ("exhausted", "card of A-0 refused")
     assert first["origin"].startswith(f"{broker.scheme}:")
+    facts = {
+        name: first["headers"][f"native:eventbus-dead-{name}"] for name in ("first-failed-at", "at")
+    }
+    assert facts["first-failed-at"] <= facts["at"]
     assert json.loads(first["payload"]) == {"order": "A-0"}
     assert all(row["age_seconds"] >= 0 for row in rows)
 

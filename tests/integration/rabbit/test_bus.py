@@ -7,6 +7,7 @@ import aio_pika
 import pytest
 
 from eventbus import Context, Event, EventBus, Group, RetryPolicy, subscribe
+from eventbus.errors import EventBusError
 from tests.integration.rabbit.waiting import until
 
 
@@ -103,3 +104,36 @@ async def test_a_structured_event_arrives_with_the_type_of_its_envelope(rabbit_u
             await exchange.publish(written, routing_key="orders.placed")
         await until(lambda: bool(seen))
     assert seen == [("A", "7")]
+
+
+async def test_messages_of_others_reach_handlers_under_the_type_of_their_exchange(
+    rabbit_url: str,
+) -> None:
+    seen: list[tuple[str, str]] = []
+
+    class Legacy(Event, type="legacy.placed"):
+        order: str
+
+    @subscribe(Legacy, group="billing")
+    async def bill(event: Legacy, ctx: Context) -> None:
+        seen.append((event.order, ctx.message.id))
+
+    bus = EventBus(
+        f"{rabbit_url}?foreign=legacy:legacy.placed",
+        storage="sqlite://",
+        service="shop",
+        handlers=[bill],
+    )
+    with pytest.raises(EventBusError, match="EB2205"):
+        async with bus:
+            pass
+    async with await aio_pika.connect(rabbit_url) as connection:
+        channel = await connection.channel()
+        others = await channel.declare_exchange("legacy", "fanout", durable=True)
+        async with bus:
+            for _ in range(2):
+                body = aio_pika.Message(b'{"order": "A-1"}', message_id="7")
+                await others.publish(body, routing_key="any")
+            await until(lambda: bool(seen), within=30)
+            await bus.until_idle()
+    assert seen == [("A-1", "7")]  # the second one is a repeat

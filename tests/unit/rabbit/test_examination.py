@@ -99,8 +99,49 @@ def test_a_topology_binds_each_type_of_each_topic_once() -> None:
         ("user", "billing", "shop.placed"),
         ("user", "billing", "user.#"),
     ]
-    assert [queue.name for queue in topology.letters] == ["shop.billing.dlq", "user.billing.dlq"]
     assert topology.hashed is None
+
+
+@pytest.mark.parametrize(
+    ("letters", "made"), [(True, ["shop.billing.dlq", "user.billing.dlq"]), (False, [])]
+)
+def test_queues_of_dead_letters_belong_to_groups_without_a_storage(
+    letters: bool, made: list[str]
+) -> None:
+    interest = an_interest(topics=("shop", "user"), letters=letters)
+    topology = topology_of(interest, RabbitConfig())
+    assert [queue.name for queue in topology.letters] == made
+
+
+FOREIGN = RabbitConfig(foreign={"legacy": "legacy.placed"})
+
+
+@pytest.mark.parametrize(
+    ("types", "keys"),
+    [
+        (("legacy.placed",), ["#"]),
+        (("legacy.*",), ["#"]),
+        ((), ["#"]),
+        (("legacy.other",), ["legacy.other"]),
+    ],
+)
+def test_a_group_takes_all_of_an_exchange_whose_type_it_wants(
+    types: tuple[str, ...], keys: list[str]
+) -> None:
+    topology = topology_of(an_interest(topics=("legacy",), types=types), FOREIGN)
+    assert [each.key for each in topology.bindings] == keys
+    assert [each.foreign for each in topology.exchanges] == [True]
+
+
+def test_duplicates_of_foreign_messages_are_told_of_for_groups_that_take_them() -> None:
+    told = [
+        each.what
+        for topic in ("legacy", "shop")
+        for each in findings(FOREIGN, an_interest(topics=(topic,)))
+        if each.code == "EB2211"
+    ]
+    assert len(told) == 1
+    assert "duplicates possible" in told[0]
 
 
 def test_a_sharded_topology_hashes_by_key_behind_the_topics() -> None:

@@ -219,6 +219,29 @@ def test_an_envelope_that_cannot_be_read_says_why_and_keeps_what_there_is(
     assert read(came)[0].identity == message.identity
 
 
+LEGACY = {"shop": "legacy.placed"}
+
+
+def test_what_is_no_cloud_event_has_the_type_that_its_exchange_is_mapped_to() -> None:
+    properties = Basic.Properties(headers={"x": "y"}, message_id="m1", content_type="text/plain")
+    message, malformed = read(delivered(properties), LEGACY)
+    assert malformed is None
+    assert (message.id, message.type, message.source) == ("m1", "legacy.placed", "/rabbit/shop")
+    assert message.headers == {"native:x": "y", "datacontenttype": "text/plain"}
+    assert read(delivered(properties), {"other": "legacy.placed"})[1] is not None
+
+
+def test_foreign_messages_without_an_id_are_never_taken_for_repeats() -> None:
+    two = [read(delivered(Basic.Properties()), LEGACY) for _ in range(2)]
+    assert [malformed for _, malformed in two] == [None, None]
+    assert two[0][0].identity != two[1][0].identity
+
+
+def test_a_broken_cloud_event_is_not_foreign() -> None:
+    broken = Basic.Properties(headers={**WHOLE, "ce-id": ""})
+    assert read(delivered(broken), LEGACY)[1] is not None
+
+
 def test_headers_of_others_are_kept_under_their_own_names() -> None:
     death = [
         {"queue": "q", "count": 1, "reason": "rejected", "time": datetime(2026, 1, 1, tzinfo=UTC)}
