@@ -119,16 +119,21 @@ class Relay:
         unsettled = self._unsettled
         handled = unsettled.to_settle(asyncio.get_running_loop().time())
         out = len(unsettled) - len(handled)
-        # Where several write, a lower row may be committed after a higher one was read.
-        after = 0 if self._storage.capabilities.shared else unsettled.after()
+        # Where several write, a lower row may be committed after a higher one was read, and before
+        # one of its key: then what is out is left out one by one.
+        shared = self._storage.capabilities.shared
+        after, besides = (0, unsettled.rows(handled)) if shared else (unsettled.after(), ())
         rows: list[Outgoing] = []
         async with self._storage.transaction() as tx:
             if handled:
                 self._notice(await tx.outbox.settle(self._holdings.leases, handled), len(handled))
             if out < MOST:
                 await tx.outbox.promote(self._holdings.leases, limit=100)
-                limit = self._batch if after else self._batch + out
-                rows = list(await tx.outbox.read(self._holdings.leases, limit=limit, after=after))
+                limit = self._batch if after or shared else self._batch + out
+                found = await tx.outbox.read(
+                    self._holdings.leases, limit=limit, after=after, besides=besides
+                )
+                rows = list(found)
         unsettled.settled(handled)
         if out >= MOST:
             return []

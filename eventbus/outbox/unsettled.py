@@ -1,6 +1,6 @@
 """Rows that a volatile transport holds: in the outbox still, known here, settled once handled."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from eventbus.message import Message
 from eventbus.storage.outbox import Outgoing
@@ -62,6 +62,10 @@ class Unsettled:
         del self._handled[: len(rows)]
         for row in rows:
             self._out.pop(_identity(row.message), None)
+
+    def rows(self, settled: Collection[Outgoing]) -> Collection[int]:
+        """The numbers of what is out, besides what is settled now."""
+        return {row.row for row in self._out.values()} - {row.row for row in settled}
 
     def after(self) -> int:
         """The highest row that is out, if all below it are out too: they need not be read again.

@@ -46,6 +46,7 @@ SELECT o.* FROM unnest($1::smallint[]) p(part) CROSS JOIN LATERAL (
            SELECT 1 FROM unnest($1) q(part) CROSS JOIN LATERAL (
              SELECT 1 FROM {schema}.outbox f WHERE f.part = q.part AND f.due_at IS NOT NULL
               ORDER BY f.key, f.id LIMIT 1) x) THEN 0 ELSE $2 END)
+     AND b.id NOT IN (SELECT x FROM unnest($3::bigint[]) x)
      AND (b.due_at IS NULL OR b.due_at <= statement_timestamp())
      AND NOT EXISTS (SELECT 1 FROM {schema}.outbox d
                       WHERE d.part = b.part AND d.key = b.key AND d.id < b.id
@@ -106,7 +107,12 @@ class PostgresOutbox:
         return await self._changed(_PROMOTE, *arrays, where="outbox.promote", limit=_size(limit))
 
     async def read(
-        self, leases: Collection[Lease], *, limit: int, after: int = 0
+        self,
+        leases: Collection[Lease],
+        *,
+        limit: int,
+        after: int = 0,
+        besides: Collection[int] = (),
     ) -> Sequence[Outgoing]:
         """What is due, per partition in row order; partitions from anywhere, so none starves."""
         size = _size(limit)
@@ -116,6 +122,7 @@ class PostgresOutbox:
             _READ,
             parts[start:] + parts[:start],
             after,
+            list(besides),
             where="outbox.read",
             limit=size,
             per_part=_PER_PART if size <= 500 else size,

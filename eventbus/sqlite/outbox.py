@@ -86,16 +86,23 @@ class SqliteOutbox:
         return await self._session.run("outbox.promote", promote)
 
     async def read(
-        self, leases: Collection[Lease], *, limit: int, after: int = 0
+        self,
+        leases: Collection[Lease],
+        *,
+        limit: int,
+        after: int = 0,
+        besides: Collection[int] = (),
     ) -> Sequence[Outgoing]:
         """What is due, in the order of ids, so in the order of each key."""
-        parts = _partitions(leases)
+        parts, most = _partitions(leases), limit + len(besides)
 
         def read(connection: sqlite3.Connection) -> list[Row]:
             if len(parts) == PARTITIONS:
-                return connection.execute(_READ_ALL, (after, limit)).fetchall()
-            some = (after, json_list(sorted(parts)), limit)
-            return connection.execute(_READ_SOME, some).fetchall()
+                found = connection.execute(_READ_ALL, (after, most)).fetchall()
+            else:
+                some = (after, json_list(sorted(parts)), most)
+                found = connection.execute(_READ_SOME, some).fetchall()
+            return [row for row in found if row[1] not in besides][:limit]
 
         return [
             Outgoing(

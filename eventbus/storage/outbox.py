@@ -49,13 +49,19 @@ class Outbox(Protocol):
         ...
 
     async def read(
-        self, leases: Collection[Lease], *, limit: int, after: int = 0
+        self,
+        leases: Collection[Lease],
+        *,
+        limit: int,
+        after: int = 0,
+        besides: Collection[int] = (),
     ) -> Sequence[Outgoing]:
         """What is due, per key in row order; locks nothing.
 
         Rows behind a deferred one of their key are left out. `after` leaves out rows up to that
         number too, unless one of these partitions has a deferred or failed row: it spares reading
         again what is on its way. A lower row may be committed later, so read from 0 now and then.
+        `besides` leaves out rows by their numbers.
         """
         ...
 

@@ -192,6 +192,15 @@ class OutboxSuite:
             found = await tx.outbox.read(leases, limit=10, after=rows[1].row)
         assert numbers(found) == [2, 3]
 
+    async def test_rows_are_left_out_by_their_numbers(self, storage: Storage) -> None:
+        await _write(storage, *some_messages(4, key="k"))
+        leases = await take_partitions(storage)
+        rows = await _read(storage, leases)
+        async with storage.transaction() as tx:
+            besides = {rows[0].row, rows[2].row}
+            found = await tx.outbox.read(leases, limit=2, besides=besides)
+        assert numbers(found) == [1, 3]
+
     async def test_with_a_row_held_back_everything_is_read_again(
         self, storage: Storage, clock: Clock
     ) -> None:

@@ -37,7 +37,7 @@ def _hasty(self: Any, *args: Any, **more: Any) -> None:
 
 
 async def _by_cursor(
-    self: PostgresOutbox, leases: Collection[Lease], *, limit: int, after: int = 0
+    self: PostgresOutbox, leases: Collection[Lease], *, limit: int, **_: Any
 ) -> Sequence[Outgoing]:
     """From the beginning each tenth time, so that what was jumped over comes late, but comes."""
     _reads.append(0 if len(_reads) % 10 == 0 else _reads[-1])

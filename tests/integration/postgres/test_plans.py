@@ -18,7 +18,8 @@ READ = {"limit": 500, "per_part": 200}
 
 PLANS: Mapping[str, Plan] = {
     "outbox.read": (
-        *(outbox._READ, READ, "smallint[], bigint", f"{PARTS}, 7", "control"),
+        *(outbox._READ, READ, "smallint[], bigint, bigint[]"),
+        *(f"{PARTS}, 7, ARRAY[8, 9]", "control"),
         {"outbox_pkey", "outbox_deferred"},
     ),
     "outbox.settle": (
