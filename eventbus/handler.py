@@ -11,6 +11,7 @@ from eventbus.event import Command, Event, Rejection, Reply, TypedMessage, Untyp
 from eventbus.message import NO_HEADERS, Message
 from eventbus.storage import Transaction
 from eventbus.storage.events import Appended, Expected
+from eventbus.storage.sagas import EffectEnd
 from eventbus.storage.sql import Sql
 
 T = TypeVar("T")
@@ -367,18 +368,35 @@ class Effect:
     message: Message  # the command
     effect_id: UUID  # of the forward command
     undo: bool
+    new: bool = False  # its row was made by `begin`, or taken over
     fence: int = 0
     runs: bool  # the handler is to be called
     done: Reply | None = None  # of an undo: what the forward command was answered with, if known
-    answer: Reply | None = None  # of the handler; None: an undo that went well
-    reply: Message | None = None  # what is sent if nothing runs
+    end: EffectEnd | None = None  # what its row becomes; None: it stays as it is
+    reply: Message | None = None  # what is sent; until the handler has answered: if nothing runs
 
 
 class Fence(Protocol):
     """What goes around the handlers of commands that sagas send (sagas.md 9)."""
 
-    async def begin(self, message: Message, tx: Transaction, *, undo: bool) -> Effect:
-        """Record that it runs, or learn why it does not.
+    async def begin(
+        self, commands: Sequence[tuple[Message, bool]], tx: Transaction
+    ) -> Sequence[Effect | Exception | None]:
+        """Record that they run, or learn why they do not.
+
+        Args:
+            commands: each with whether its handler undoes.
+            tx: their rows are locked until it ends, in the order of their ids.
+
+        Returns:
+            aligned: its effect; or what its message is to be parked with, `Retry` if it runs
+            elsewhere at this moment, EB7051 if its headers are not of a saga; None if one before
+            it is about the same effect: to be asked again once that one has ended.
+        """
+        ...
+
+    async def claim(self, message: Message, *, undo: bool, lease: timedelta) -> Effect:
+        """As `begin`, in a transaction of its own, for work that is done in none.
 
         Raises:
             Retry: it runs elsewhere at this moment.
@@ -386,12 +404,16 @@ class Fence(Protocol):
         """
         ...
 
-    async def claim(self, message: Message, *, undo: bool, lease: timedelta) -> Effect:
-        """As `begin`, in a transaction of its own, for work that is done in none."""
+    def answered(self, effect: Effect, answer: Reply | None) -> None:
+        """Note what the handler answered, None of an undo; raises what encoding raises."""
         ...
 
-    async def finish(self, effect: Effect, tx: Transaction) -> None:
-        """Store the answer, and send it."""
+    async def finish(self, effects: Sequence[Effect], tx: Transaction) -> None:
+        """Store the answers, and send them."""
+        ...
+
+    async def forget(self, effects: Sequence[Effect], tx: Transaction) -> None:
+        """They were begun in this transaction, and did not run to their end: no trace is left."""
         ...
 
     async def give_back(self, effect: Effect, tx: Transaction) -> None:

@@ -48,6 +48,8 @@ ended AS (
     AND (SELECT count(*) FROM ours) = cardinality($1::uuid[]))
 SELECT effect_id FROM ours"""
 
+_FORGET = "DELETE FROM {schema}.saga_effect WHERE effect_id = ANY($1::uuid[])"
+
 
 async def begin(session: Session, effects: Sequence[EffectStart]) -> list[EffectRow]:
     """Insert or take over, else say what stands, locked; aligned with `effects`."""
@@ -99,6 +101,12 @@ async def finish(session: Session, effects: Sequence[EffectEnd]) -> None:
     session.wrote = True
     if len(ours) < len(effects):
         raise not_ours(effects, {row["effect_id"] for row in ours})
+
+
+async def forget(session: Session, ids: Collection[UUID]) -> None:
+    """Nobody else has seen them."""
+    if ids:
+        await _fetch(session, _FORGET, in_order(list(ids)), where="sagas.forget_effect")
 
 
 async def _fetch(session: Session, statement: str, *args: Any, where: str) -> list[Any]:

@@ -145,7 +145,7 @@ async def save(session: Session, changes: Sequence[SagaChange]) -> None:
         raise not_locked(changes, {row["saga_id"] for row in rows})
     session.wrote = True
     session.testify(rows[0])
-    if any(change.arm or change.calls for change in changes):
+    if any(change.is_urgent for change in changes):
         session.hints.add("timers")
 
 

@@ -112,6 +112,10 @@ class PostgresSagas:
         """Insert or take over, else what stands, locked; aligned with `effects`."""
         return await saga_effects.begin(self._session, effects)
 
+    async def forget_effect(self, ids: Collection[UUID]) -> None:
+        """Delete rows that this transaction has made."""
+        await saga_effects.forget(self._session, ids)
+
     async def finish_effect(self, effects: Sequence[EffectEnd]) -> None:
         """Store outcomes.
 

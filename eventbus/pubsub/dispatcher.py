@@ -4,14 +4,16 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from uuid import UUID
 
 from eventbus.handler import BatchHandler, Group
 from eventbus.instrumentation import Instrumentation
 from eventbus.pubsub.call import Call, Calls, behind
+from eventbus.pubsub.effects import Effects
 from eventbus.pubsub.outside import Outside
 from eventbus.pubsub.unit_of_work import Holding, held
-from eventbus.pubsub.verdict import Verdicts, raise_if_not_its_own
+from eventbus.pubsub.verdict import OneOfThemError, Verdicts, one_of_them, raise_if_not_its_own
 from eventbus.pubsub.watchdog import Run
 from eventbus.storage import Storage, Transaction
 from eventbus.storage.parking import Parked
@@ -24,15 +26,8 @@ class Batch:
 
     new: set[UUID]
     held: set[str]
+    effects: Effects
     parked: list[Parked] = field(default_factory=list)
-
-
-class OneOfThemError(Exception):
-    """A call of a batch handler failed: roll back, and try its messages one by one."""
-
-    def __init__(self, cause: Exception) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
 
 
 class Dispatcher:
@@ -99,6 +94,7 @@ class Dispatcher:
         async with self._storage.transaction() as tx:
             batch = await self._receive(ours, tx)
             started = await self._each(calls, batch, tx, run, stop)
+            await batch.effects.finish()
             await self._forget(calls[started:], batch, tx)
             if batch.parked:
                 await tx.parking.park(batch.parked, group=self.group.name)
@@ -110,7 +106,8 @@ class Dispatcher:
             keys=[call.key for call in ours],
             group=self.group.name,
         )
-        return Batch(set(received.new), set(received.held))
+        effects = Effects(self._verdicts.attempts.participant, tx)
+        return Batch(set(received.new), set(received.held), effects)
 
     async def _each(
         self, calls: Sequence[Call], batch: Batch, tx: Transaction, run: Run, stop: asyncio.Event
@@ -136,8 +133,10 @@ class Dispatcher:
                 batch.new.difference_update(one.identity for one in together)
                 started += len(together)
                 continue
+            effect = await batch.effects.of(call, partial(_to_come, calls, started, batch))
             batch.new.discard(call.identity)
-            parked = await self._verdicts.attempt(call, tx, run)
+            parked = await self._verdicts.attempt(call, tx, run, effect)
+            batch.effects.ended(effect, failed=parked is not None)
             if parked is not None:
                 await self._verdicts.buried(call, parked, tx)
                 batch.parked.append(parked)
@@ -198,11 +197,8 @@ class Dispatcher:
         """
         together = _at_once(calls, first, batch)
         batch.new.difference_update(one.identity for one in together)
-        try:
+        with one_of_them():
             verdicts = await self._verdicts.attempt_batch(together, handler, tx, run)
-        except Exception as error:  # the border where the user's code may fail in any way
-            raise_if_not_its_own(error)
-            raise OneOfThemError(error) from error
         for call, parked in zip(together, verdicts, strict=True):
             if parked is not None:
                 await self._verdicts.buried(call, parked, tx)
@@ -263,6 +259,15 @@ class Dispatcher:
         self._verdicts.report()
         if self._instrumentation is not None:
             self._instrumentation.observe("batch_messages", float(messages), group=self.group.name)
+
+
+def _to_come(calls: Sequence[Call], first: int, batch: Batch) -> Sequence[Call]:
+    """What may run yet, as far as is known."""
+    return [
+        call
+        for call in calls[first:]
+        if call.ours and call.identity in batch.new and call.key not in batch.held
+    ]
 
 
 def _at_once(calls: Sequence[Call], first: int, batch: Batch) -> Sequence[Call]:

@@ -1,6 +1,6 @@
 """The handlers of commands: outside a saga as they are, of a saga's effects behind the fence."""
 
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any, cast
 
@@ -19,52 +19,53 @@ class Participant:
     """Calls the handlers of commands."""
 
     def __init__(self, fence: Fence | None) -> None:
-        self._fence = fence
+        self.fence: Fence | None = fence
 
     async def handle(self, handler: Handler, invocation: Invocation) -> None:
         """Call a handler: of an effect of a saga at most once.
 
-        Fence row, what the handler wrote and the reply commit together, or, claimed before, with
-        what `settle` is given.
+        Fence row, what the handler wrote and the reply commit together: at once, or with what
+        `Effects.finish` or `settle` is given of an effect that was begun before.
         """
         context = cast("HandlerContext", invocation.context)
         if not _is_sagas(handler, context.message):
             answer = await invocation.handler(invocation.what, context)
             _check(handler, answer, reply_of(_command(handler)))
             return
-        if context.effect is not None:
-            await _call(handler, invocation, context.effect, nullcontext())
+        fence, effect = self._required(handler), context.effect
+        if effect is not None:
+            await _call(fence, handler, invocation, _possible(effect), context.block())
             return
-        fence = self._required(handler)
         tx = context.storage
-        effect = await fence.begin(context.message, tx, undo=handler.kind == "undo")
-        await _call(handler, invocation, effect, tx.savepoint())
-        await fence.finish(effect, tx)
+        (effect,) = await fence.begin([(context.message, handler.kind == "undo")], tx)
+        effect = _possible(effect)
+        await _call(fence, handler, invocation, effect, context.block())
+        await fence.finish([effect], tx)
 
     async def claim(self, route: Route, message: Message) -> Effect | None:
         """The effect that the handlers, called in no transaction, are about; None: of no saga."""
-        for handler in route.handlers:
-            if handler.kind != "event" and _is_sagas(handler, message):
-                lease = handler.group.timeout + MARGIN
-                undo = handler.kind == "undo"
-                return await self._required(handler).claim(message, undo=undo, lease=lease)
-        return None
+        handler = handler_of_effect(route, message)
+        if handler is None:
+            return None
+        lease = handler.group.timeout + MARGIN
+        undo = handler.kind == "undo"
+        return await self._required(handler).claim(message, undo=undo, lease=lease)
 
     async def settle(
         self, effect: Effect | None, tx: Transaction, *, failed: bool, dead: bool
     ) -> None:
         """Write what became of it."""
-        if effect is None or self._fence is None:
+        if effect is None or self.fence is None:
             return
         if not failed:
-            await self._fence.finish(effect, tx)
+            await self.fence.finish([effect], tx)
         elif dead:
-            await self._fence.give_up(effect, tx)
+            await self.fence.give_up(effect, tx)
         else:
-            await self._fence.give_back(effect, tx)
+            await self.fence.give_back(effect, tx)
 
     def _required(self, handler: Handler) -> Fence:
-        if self._fence is None:
+        if self.fence is None:
             raise SagaError(
                 "EB7050",
                 f"a saga's command for {handler.name}, and no storage",
@@ -72,10 +73,19 @@ class Participant:
                 why="the fence that keeps its effect to one is rows beside those of the handler",
                 next='EventBus(…, storage="postgresql://…") in the participant too; then redrive',
             )
-        return self._fence
+        return self.fence
+
+
+def handler_of_effect(route: Route, message: Message) -> Handler | None:
+    """Who does, or undoes, the effect that a message is about; None: it is of no saga."""
+    for handler in route.handlers:
+        if handler.kind != "event" and _is_sagas(handler, message):
+            return handler
+    return None
 
 
 async def _call(
+    fence: Fence,
     handler: Handler,
     invocation: Invocation,
     effect: Effect,
@@ -85,18 +95,26 @@ async def _call(
     if not effect.runs:
         return
     what, context = invocation.what, invocation.context
+    answer: Reply | None = None
     try:
         async with block:
             if handler.kind == "undo":
                 await invocation.handler(what, effect.done, context)
-                return
-            answer = await invocation.handler(what, context)
-            _check(handler, answer, reply_of(_command(handler)))
-            effect.answer = answer
+            else:
+                answer = await invocation.handler(what, context)
+                _check(handler, answer, reply_of(_command(handler)))
     except Reject as rejected:
         if handler.kind == "command":
             _check(handler, rejected.rejection, *_command(handler).__rejects__)
-        effect.answer = rejected.rejection
+        answer = rejected.rejection
+    fence.answered(effect, answer)
+
+
+def _possible(effect: Effect | Exception | None) -> Effect:
+    if isinstance(effect, Exception):
+        raise effect
+    assert effect is not None  # noqa: S101 - asked one at a time, none is about the same
+    return effect
 
 
 def _is_sagas(handler: Handler, message: Message) -> bool:

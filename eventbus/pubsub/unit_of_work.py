@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
@@ -280,7 +280,11 @@ class HandlerContext(Unit):
         self.group: str = group
         self.attempt: int = attempt
         self.replaying: bool = False
-        self.effect: Effect | None = None  # claimed in a transaction before this one
+        self.effect: Effect | Exception | None = None  # begun before, or why it was not
+
+    def block(self) -> AbstractAsyncContextManager[None]:
+        """What is undone alone if it raises; without a transaction nothing is."""
+        return nullcontext() if self._tx is None else self._tx.savepoint()
 
     @property
     def idempotency_key(self) -> str:

@@ -2,13 +2,14 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from random import Random
 
 from eventbus.errors import CodecError, LimitError, StorageError
 from eventbus.event import Untyped
-from eventbus.handler import BatchHandler, Group, Invocation, Reject, Retry
+from eventbus.handler import BatchHandler, Effect, Group, Invocation, Reject, Retry
 from eventbus.instrumentation import Instrumentation
 from eventbus.pubsub.attempt import NO_DATA, Attempts, Decoded
 from eventbus.pubsub.call import Call, cut
@@ -26,6 +27,14 @@ _ITS_OWN = frozenset({"EB5003", "EB5005", "EB5009"})  # storage errors that a me
 
 class ProcessKilledError(Exception):
     """A message whose attempts began and never ended: it may kill its process."""
+
+
+class OneOfThemError(Exception):
+    """What was done for several messages failed: roll back, and try them one by one."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
 
 
 class Verdicts:
@@ -56,13 +65,22 @@ class Verdicts:
         """Whether the circuit opened: what has not started yet must not start now (B9)."""
         return self._circuit.state == "open"
 
-    async def attempt(self, call: Call, tx: Transaction, run: Run) -> Parked | None:
+    async def attempt(
+        self, call: Call, tx: Transaction, run: Run, effect: Effect | Exception | None = None
+    ) -> Parked | None:
         """All handlers of the message in one savepoint, again in place; None: done.
+
+        Args:
+            call: the message.
+            tx: of the batch.
+            run: of the lane.
+            effect: what a command of a saga is about, if the batch has begun it, or why not.
 
         Raises:
             StorageError: our database is in trouble: that is no verdict on the message.
         """
         context = self.context(call, tx)
+        context.effect = effect
         try:
             once = partial(self._in_savepoint, call, self.decoded(call), context, tx, run)
             await attempts_in_place(once, self.group.retry, may_retry=is_its_own)
@@ -149,9 +167,8 @@ class Verdicts:
         for message, delay in context.messages:
             await tx.outbox.add([message], delay=delay)
         dead = parked is not None and parked.failure is not None and parked.delay is None
-        await self.attempts.participant.settle(
-            context.effect, tx, failed=parked is not None, dead=dead
-        )
+        effect = context.effect if isinstance(context.effect, Effect) else None
+        await self.attempts.participant.settle(effect, tx, failed=parked is not None, dead=dead)
 
     def decoded(self, call: Call) -> Decoded:
         """What the handlers get.
@@ -251,6 +268,16 @@ def raise_if_not_its_own(error: Exception) -> None:
     """Let through what is no verdict on a message."""
     if not is_its_own(error):
         raise error
+
+
+@contextmanager
+def one_of_them() -> Iterator[None]:
+    """Raise OneOfThemError for what one message of several is to blame for."""
+    try:
+        yield
+    except Exception as error:  # the border where the user's code may fail in any way
+        raise_if_not_its_own(error)
+        raise OneOfThemError(error) from error
 
 
 def _log_failure(call: Call, group: Group, verdict: Verdict, failure: Failure) -> None:

@@ -18,13 +18,13 @@ from eventbus.saga.transition import raise_if_ours, write
 from eventbus.saga.work import run_call
 from eventbus.service import Alarm, end
 from eventbus.storage import Storage
-from eventbus.storage.sagas import Call
+from eventbus.storage.sagas import LOOKED_AFTER, Call
 
 log: logging.Logger = logging.getLogger("eventbus.saga")
 
 LEASE = timedelta(seconds=30)
 AT_ONCE = 20  # calls in a process, of one saga
-LONGEST_REST_SECONDS = 1.0
+LONGEST_REST_SECONDS = LOOKED_AFTER.total_seconds()
 GIVE_BACK_SECONDS = 2.0
 NO_TIMEOUT = timedelta(days=365)
 
@@ -72,7 +72,7 @@ class CallWorker:
         self._busy = True
         try:
             free = AT_ONCE - len(self._running)
-            if free <= 0:
+            if free <= 0 or not self._engine.family.has_calls:
                 return 0
             async with self._storage.transaction() as tx:
                 calls = await tx.sagas.claim_calls(

@@ -228,6 +228,11 @@ class Definition:
         return any(spec.kind == "local" for spec in self.steps)
 
     @cached_property
+    def has_calls(self) -> bool:
+        """Such a saga has steps that its worker executes."""
+        return any(spec.kind == "call" for spec in self.steps)
+
+    @cached_property
     def has_pivot(self) -> bool:
         """Whether a declared step is the pivot."""
         return any(spec.pivot for spec in self.steps)

@@ -1,9 +1,13 @@
 """The participant's half of a saga: each effect at most once, undone at most once (G5)."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
+from uuid import UUID
 
 from eventbus.codec import Encoder, Registry
+from eventbus.errors import CodecError
 from eventbus.event import Rejection, Reply, Undone
 from eventbus.handler import Effect, Retry
 from eventbus.message import Message
@@ -16,6 +20,17 @@ BUSY = timedelta(seconds=40)  # who met running work looks again; with a lease, 
 SKEW = timedelta(days=1)  # of two hosts' clocks: rows are taken for gone a day before they go
 
 Answer = tuple[Outcome, Reply | None]  # None: as it is stored
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """A command, read."""
+
+    message: Message
+    undo: bool
+    headers: EffectHeaders
+    late: bool
+    start: EffectStart
 
 
 class EffectFence:
@@ -32,39 +47,72 @@ class EffectFence:
         self._storage = storage
         self._replies = Replies(encoder, registry)
 
-    async def begin(self, message: Message, tx: Transaction, *, undo: bool) -> Effect:
-        """Insert the row, or act on the one that stands; both stay locked by `tx`."""
-        return await self._begin(message, tx, undo=undo, lease=None)
+    async def begin(
+        self, commands: Sequence[tuple[Message, bool]], tx: Transaction
+    ) -> Sequence[Effect | Exception | None]:
+        """Insert the rows, or act on those that stand; all of them stay locked by `tx`."""
+        found: list[Effect | Exception | None] = [None] * len(commands)
+        asked: dict[UUID, tuple[int, _Asked]] = {}  # by effect: the first that is about it
+        for place, (message, undo) in enumerate(commands):
+            try:
+                one = _asked(message, undo=undo)
+            except CodecError as error:
+                found[place] = error
+            else:
+                asked.setdefault(one.start.effect_id, (place, one))
+        rows = await tx.sagas.begin_effect([one.start for _, one in asked.values()])
+        for (place, one), row in zip(asked.values(), rows, strict=True):
+            try:
+                found[place] = self._begun(one, row)
+            except (CodecError, Retry) as error:
+                found[place] = error
+        return found
 
     async def claim(self, message: Message, *, undo: bool, lease: timedelta) -> Effect:
         """Commit that it runs, for so long."""
+        one = _asked(message, undo=undo, lease=lease)
         async with self._storage.transaction() as tx:
-            return await self._begin(message, tx, undo=undo, lease=lease)
+            (row,) = await tx.sagas.begin_effect([one.start])
+            return self._begun(one, row)
 
-    async def finish(self, effect: Effect, tx: Transaction) -> None:
-        """Store the outcome, and send it; where nothing ran, send what stands.
-
-        Raises:
-            ConcurrencyError: EB7033, the lease ended and another worker took it over.
-        """
-        if not effect.runs:
-            assert effect.reply is not None  # noqa: S101 - begin() made it
-            await tx.outbox.add([effect.reply])
-            return
-        outcome, state = _ended(effect)
-        reply = effect.answer or Undone()
+    def answered(self, effect: Effect, answer: Reply | None) -> None:
+        """Encoded here, where its message is to blame for what cannot be."""
+        outcome, state = _ended(effect, answer)
+        reply = answer or Undone()
+        headers = headers_of(effect.message, undo=effect.undo)
+        effect.reply = self._replies.message(effect.message, headers, outcome, reply)
+        effect.end = None
         if state is not None:
             name, payload = self._replies.stored(reply)
-            end = EffectEnd(
+            effect.end = EffectEnd(
                 effect_id=effect.effect_id,
                 state=state,
                 reply_type=name,
                 reply=payload,
                 fence=effect.fence,
             )
-            await tx.sagas.finish_effect([end])
-        headers = headers_of(effect.message, undo=effect.undo)
-        await tx.outbox.add([self._replies.message(effect.message, headers, outcome, reply)])
+
+    async def finish(self, effects: Sequence[Effect], tx: Transaction) -> None:
+        """Store the outcomes, and send them; where nothing ran, send what stands.
+
+        Raises:
+            ConcurrencyError: EB7033, a lease ended and another worker took its effect over.
+        """
+        ends = [effect.end for effect in effects if effect.end is not None]
+        if ends:
+            await tx.sagas.finish_effect(ends)
+        replies = [effect.reply for effect in effects if effect.reply is not None]
+        if replies:
+            await tx.outbox.add(replies)
+
+    async def forget(self, effects: Sequence[Effect], tx: Transaction) -> None:
+        """What stood before, stands; what was taken over is free to be taken over again."""
+        made = [effect.effect_id for effect in effects if effect.new and not effect.fence]
+        if made:
+            await tx.sagas.forget_effect(made)
+        taken = [_end(effect, "executing") for effect in effects if effect.new and effect.fence]
+        if taken:
+            await tx.sagas.finish_effect(taken)
 
     async def give_back(self, effect: Effect, tx: Transaction) -> None:
         """Its claim ends: it is known here that nothing runs."""
@@ -76,47 +124,34 @@ class EffectFence:
         if effect.runs and not effect.undo:
             await tx.sagas.finish_effect([_end(effect, "unknown")])
 
-    async def _begin(
-        self, message: Message, tx: Transaction, *, undo: bool, lease: timedelta | None
-    ) -> Effect:
-        headers = headers_of(message, undo=undo)
-        late = _is_late(headers)
-        runs = headers.phase == "forward" and not late
-        start = EffectStart(
-            effect_id=headers.target,
-            state="executing" if runs else "fenced",
-            saga_id=headers.saga_id,
-            step=headers.step,
-            lease=lease if runs else None,
-        )
-        (row,) = await tx.sagas.begin_effect([start])
+    def _begun(self, one: "_Asked", row: EffectRow) -> Effect:
+        """Raises Retry, or what reading a stored answer raises."""
         effect = Effect(
-            message=message,
-            effect_id=headers.target,
-            undo=undo,
+            message=one.message,
+            effect_id=one.headers.target,
+            undo=one.undo,
+            new=row.new,
             fence=row.fence,
-            runs=runs and row.new,
+            runs=row.new and one.start.state == "executing",
         )
         if effect.runs:
             return effect
         if row.state == "executing":
-            raise Retry(after=lease or BUSY, counted=False)
-        if undo and row.state in {"done", "unknown"}:
+            raise Retry(after=one.start.lease or BUSY, counted=False)
+        if one.undo and row.state in {"done", "unknown"}:
             effect.runs = True
             stored = _stored(row)
             effect.done = None if stored is None else self._replies.read(stored)
             return effect
-        effect.reply = self._standing(message, headers, row, late=late)
+        effect.reply = self._standing(one, row)
         return effect
 
-    def _standing(
-        self, message: Message, headers: EffectHeaders, row: EffectRow, *, late: bool
-    ) -> Message:
-        outcome, reply = _answer(headers, row, late=late)
+    def _standing(self, one: "_Asked", row: EffectRow) -> Message:
+        outcome, reply = _answer(one.headers, row, late=one.late)
         stored = _stored(row)
         if reply is None and stored is not None:
-            return self._replies.again(message, headers, outcome, stored)
-        return self._replies.message(message, headers, outcome, reply or Undone())
+            return self._replies.again(one.message, one.headers, outcome, stored)
+        return self._replies.message(one.message, one.headers, outcome, reply or Undone())
 
 
 def _answer(headers: EffectHeaders, row: EffectRow, *, late: bool) -> Answer:
@@ -140,9 +175,25 @@ def _end(effect: Effect, state: Literal["executing", "unknown"]) -> EffectEnd:
     return EffectEnd(effect_id=effect.effect_id, state=state, fence=effect.fence)
 
 
-def _ended(effect: Effect) -> tuple[Outcome, Literal["done", "rejected", "undone"] | None]:
+def _asked(message: Message, *, undo: bool, lease: timedelta | None = None) -> _Asked:
+    headers = headers_of(message, undo=undo)
+    late = _is_late(headers)
+    runs = headers.phase == "forward" and not late
+    start = EffectStart(
+        effect_id=headers.target,
+        state="executing" if runs else "fenced",
+        saga_id=headers.saga_id,
+        step=headers.step,
+        lease=lease if runs else None,
+    )
+    return _Asked(message=message, undo=undo, headers=headers, late=late, start=start)
+
+
+def _ended(
+    effect: Effect, answer: Reply | None
+) -> tuple[Outcome, Literal["done", "rejected", "undone"] | None]:
     """The outcome of what ran, and its state; None: an undo that was refused changes nothing."""
-    if isinstance(effect.answer, Rejection):
+    if isinstance(answer, Rejection):
         return "rejected", None if effect.undo else "rejected"
     return ("undone", "undone") if effect.undo else ("succeeded", "done")
 

@@ -1,21 +1,19 @@
 """A lane's batch of a saga's messages, in one transaction (G3). Read `handle_batch` first."""
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from uuid import UUID
 
 from eventbus.errors import CodecError, SagaError
 from eventbus.handler import Invocation
 from eventbus.message import Message
-from eventbus.saga.advance import advance
 from eventbus.saga.course import Course
 from eventbus.saga.definition import Stash
 from eventbus.saga.family import Family
 from eventbus.saga.handover import Handover
 from eventbus.saga.incoming import Incoming, read
 from eventbus.saga.input import GaveUp, Started
-from eventbus.saga.instance import Instance
 from eventbus.saga.outgoing import Tools
 from eventbus.saga.tenancy import new_saga_id
 from eventbus.saga.transition import Transition, all_or_none, raise_if_ours, write
@@ -32,7 +30,7 @@ class Work:
     transitions: dict[UUID, Transition]
     elsewhere: dict[UUID, Handover]  # sagas of a version that is not here
     started: dict[UUID, Incoming]
-    refused: dict[UUID, Exception]  # by message: no saga can be started from it
+    early: Mapping[Correlation, Sequence[Stashed]]  # what came before what starts now
     waiting: list[Stashed]  # before their sagas
 
 
@@ -53,6 +51,7 @@ class Engine:
 
         Raises:
             StorageError: nothing is kept, roll back.
+            Exception: a start failed, roll back; alone it fails its message.
         """
         messages = [call.context.message for call in calls]
         if not self.family.has_local_steps:
@@ -73,6 +72,8 @@ class Engine:
         failures: list[Exception | None] = []
         for each in incoming:
             one = each if isinstance(each, Exception) else await self._one(each, ids, work, tx)
+            if one is not None and any(each is start for start in work.started.values()):
+                raise one  # its row must not stand without a transition
             failures.append(one)
         handovers = list(work.elsewhere.values())
         await write(tx, list(work.transitions.values()), self.tools, handovers)
@@ -149,8 +150,7 @@ class Engine:
             await tx.sagas.lock_keys(missing | drains)
         if missing:
             ids |= await tx.sagas.find(missing)
-        refused: dict[UUID, Exception] = {}
-        started = await self._start(incoming, ids, refused, tx)
+        started = await self._start(incoming, ids, tx)
         wanted = {*ids.values(), *(each.saga_id for each in incoming if each.saga_id)}
         records = await tx.sagas.lock(sorted(wanted)) if wanted else ()
         here = {each.record.saga_id: each for each in self.transitions(records, tx)}
@@ -159,27 +159,30 @@ class Engine:
             for record in records
             if record.saga == self.family.name and record.saga_id not in here
         }
-        return ids, Work(here, elsewhere, started, refused, [])
+        early = await self._early(here.keys() & started.keys(), here, tx)
+        return ids, Work(here, elsewhere, started, early, [])
+
+    async def _early(
+        self, started: Iterable[UUID], here: Mapping[UUID, Transition], tx: Transaction
+    ) -> Mapping[Correlation, Sequence[Stashed]]:
+        """What waited for the business keys of those that start, taken out of the stash."""
+        keys = [here[saga_id].business_key for saga_id in started]
+        found: defaultdict[Correlation, list[Stashed]] = defaultdict(list)
+        for each in await tx.sagas.drain(keys) if keys else ():
+            found[each.key].append(each)
+        return found
 
     async def _start(
-        self,
-        incoming: Sequence[Incoming],
-        ids: Ids,
-        refused: dict[UUID, Exception],
-        tx: Transaction,
+        self, incoming: Sequence[Incoming], ids: Ids, tx: Transaction
     ) -> dict[UUID, Incoming]:
-        """One for each business key that has none, if its first transition can be made."""
+        """One for each business key that has none."""
         starts: dict[Correlation, SagaStart] = {}
         by: dict[UUID, Incoming] = {}
         for each in incoming:
             key = each.start
             if key is None or key in starts or any(one in ids for _, one in each.keys):
                 continue
-            try:
-                start = self._first_row(each, key)
-            except SagaError as error:
-                refused[each.message.identity] = error
-                continue
+            start = self._first_row(each, key)
             starts[key], by[start.saga_id] = start, each
         if not starts:
             return {}
@@ -191,14 +194,9 @@ class Engine:
         return {saga_id: each for saga_id, each in by.items() if saga_id in new}
 
     def _first_row(self, each: Incoming, key: Correlation) -> SagaStart:
-        """With a first decision made for nothing: a row must not stand without a transition."""
-        assert each.event is not None  # noqa: S101 - only an event starts
         newest = self.family.newest
-        saga_id = new_saga_id(each.message.tenant)
-        blank = Instance(saga_id=saga_id, key=key.value, data_version=newest.version)
-        advance(newest, blank, (), Started(each.event, each.message.id), datetime.now(UTC))
         return SagaStart(
-            saga_id=saga_id,
+            saga_id=new_saga_id(each.message.tenant),
             saga=self.family.name,
             key=key.value,
             definition=newest.version,
@@ -249,7 +247,8 @@ class Engine:
         if each.drains:
             await one.drain(each.drains)
         elif work.started.get(one.record.saga_id) is each and each.event is not None:
-            await one.start(Started(each.event, each.message.id), each.message)
+            early = work.early.get(one.business_key, ())
+            await one.start(Started(each.event, each.message.id), each.message, early)
         elif _says_something(each):
             await one.offer(each.message)
         else:
@@ -260,9 +259,6 @@ class Engine:
         if not each.keys:
             self._missing()
             return None
-        refused = work.refused.get(each.message.identity)
-        if refused is not None:
-            return refused
         route, key = each.missing
         if isinstance(route.missing, Stash):
             stashed = Stashed(key=key, message=each.message, ttl=route.missing.ttl)

@@ -67,6 +67,12 @@ class Family:
         """Whether authors' SQL runs in its transitions."""
         return any(each.has_local_steps for each in self.definitions.values())
 
+    @cached_property
+    def has_calls(self) -> bool:
+        """Whether a worker with this family may have to execute calls."""
+        migrates = any(len(each.reads_from) > 1 for each in self.definitions.values())
+        return migrates or any(each.has_calls for each in self.definitions.values())
+
     def reading(self, version: int) -> Definition | None:
         """That version, or the newest one that takes its sagas over; None: not here."""
         exact = self.definitions.get(version)

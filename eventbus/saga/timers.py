@@ -11,12 +11,13 @@ from eventbus.saga.input import GaveUp, TimerFired
 from eventbus.saga.transition import Transition, all_or_none, raise_if_ours, write
 from eventbus.service import Alarm
 from eventbus.storage import Storage, Transaction
+from eventbus.storage.sagas import LOOKED_AFTER
 
 log: logging.Logger = logging.getLogger("eventbus.saga")
 
 AT_ONCE = 100  # sagas in one transaction
 AT_ONCE_WITH_SQL = 8
-LONGEST_REST_SECONDS = 1.0
+LONGEST_REST_SECONDS = LOOKED_AFTER.total_seconds()
 TROUBLED_SECONDS = 1.0
 AGAIN = timedelta(minutes=5)  # a timer on which the author's code failed
 

@@ -62,6 +62,11 @@ class Transition:
         )
 
     @property
+    def business_key(self) -> Correlation:
+        """By which events find it."""
+        return Correlation(self.family.name, "", self.record.key)
+
+    @property
     def is_closed(self) -> bool:
         """Whether inputs wait: it is paused, or one of them failed and a person must look."""
         saga = self.course.saga
@@ -78,11 +83,11 @@ class Transition:
         else:
             await self._take(input_of(message, self.course, self._tools), message)
 
-    async def start(self, input: Started, message: Message) -> None:
-        """The event that starts it, then what came before it."""
+    async def start(self, input: Started, message: Message, early: Sequence[Stashed]) -> None:
+        """The event that starts it, then what came before it, taken out of the stash."""
+        self._drained += early
         await self._take(input, message)
-        business = Correlation(self.family.name, "", self.record.key)
-        await self.drain([business])
+        await self._offer_again(early)
 
     async def feed(self, input: Input, cause: Message | None = None) -> Decision | None:
         """What is no message; the decision, None if the input was gone."""

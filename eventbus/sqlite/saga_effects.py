@@ -3,7 +3,8 @@
 # ruff: noqa: S608 - statements are built from this room's constants only; values are bound
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from uuid import UUID
 
 from eventbus.sqlite.rows import Row
 from eventbus.sqlite.saga_rows import EFFECT, delay, effect_of
@@ -18,6 +19,7 @@ _TAKE_OVER = """
 UPDATE eventbus_saga_effect SET fence = fence + 1, lease_until = eventbus_now() + ?
  WHERE effect_id = ? AND state = 'executing' AND lease_until <= eventbus_now()"""
 _READ = f"SELECT {EFFECT} FROM eventbus_saga_effect WHERE effect_id = ?"
+_FORGET = "DELETE FROM eventbus_saga_effect WHERE effect_id = ?"
 _STATE = "SELECT state FROM eventbus_saga_effect WHERE effect_id = ? AND fence = ?"
 _END = """
 UPDATE eventbus_saga_effect SET state = ?1, reply_type = ?2, reply = ?3,
@@ -49,6 +51,11 @@ def _begin(connection: sqlite3.Connection, one: EffectStart) -> EffectRow:
     if not new and one.state == "executing":
         new = connection.execute(_TAKE_OVER, (lease, effect_id)).rowcount == 1
     return effect_of(connection.execute(_READ, (effect_id,)).fetchone(), new=new)
+
+
+def forget(connection: sqlite3.Connection, ids: Collection[UUID]) -> None:
+    """Nobody else has seen them."""
+    connection.executemany(_FORGET, [(str(one),) for one in ids])
 
 
 def finish(connection: sqlite3.Connection, effects: Sequence[EffectEnd]) -> None:

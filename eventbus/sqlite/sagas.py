@@ -102,7 +102,7 @@ class SqliteSagas:
         await self._session.run(
             "sagas.save", lambda connection: saga_instances.save(connection, changes)
         )
-        if any(change.arm or change.calls for change in changes):
+        if any(change.is_urgent for change in changes):
             self._session.hints.add("timers")
 
     async def stash(self, inputs: Sequence[Stashed]) -> None:
@@ -144,6 +144,12 @@ class SqliteSagas:
         """Insert or take over, else what stands; aligned with `effects`."""
         return await self._session.run(
             "sagas.begin_effect", lambda connection: saga_effects.begin(connection, effects)
+        )
+
+    async def forget_effect(self, ids: Collection[UUID]) -> None:
+        """Delete rows that this transaction has made."""
+        await self._session.run(
+            "sagas.forget_effect", lambda connection: saga_effects.forget(connection, ids)
         )
 
     async def finish_effect(self, effects: Sequence[EffectEnd]) -> None:

@@ -17,6 +17,7 @@ StepStatus = Literal[
 ]
 Phase = Literal["forward", "undo"]
 
+LOOKED_AFTER = timedelta(seconds=1)  # a timer that is due later needs no hint
 EFFECTS_ARE_KEPT = timedelta(days=90)  # at least; a command that is older meets no fence
 
 
@@ -158,6 +159,11 @@ class SagaChange:
     calls: Sequence[CallRequest] = ()
     correlations: Sequence[Correlation] = ()
     journal: Sequence[JournalEntry]
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether who waits for timers and calls is told: they look once in `LOOKED_AFTER`."""
+        return bool(self.calls) or any(arm.delay < LOOKED_AFTER for arm in self.arm)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -361,6 +367,10 @@ class Sagas(Protocol):
 
         `executing` takes over a row that is executing under a lease which ended.
         """
+        ...
+
+    async def forget_effect(self, ids: Collection[UUID]) -> None:
+        """Delete rows that this transaction has made: what was begun did not run to its end."""
         ...
 
     async def finish_effect(self, effects: Sequence[EffectEnd]) -> None:

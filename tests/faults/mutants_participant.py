@@ -16,9 +16,9 @@ from eventbus.saga.effect_replies import Replies
 from tests.faults.mutants_storage import Mutant, Patch, instead
 
 
-def _always_runs(begin: Callable[..., Any]) -> Callable[..., Any]:
-    async def mutated(*args: Any, **keywords: Any) -> Any:
-        found = await begin(*args, **keywords)
+def _always_runs(begun: Callable[..., Any]) -> Callable[..., Any]:
+    def mutated(*args: Any) -> Any:
+        found = begun(*args)
         found.runs = True
         return found
 
@@ -37,8 +37,8 @@ def _impatient(claim: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _without_block(call: Callable[..., Any]) -> Callable[..., Any]:
-    async def mutated(handler: Any, invocation: Any, about: Any, _: Any) -> None:
-        await call(handler, invocation, about, nullcontext())
+    async def mutated(fence: Any, handler: Any, invocation: Any, about: Any, _: Any) -> None:
+        await call(fence, handler, invocation, about, nullcontext())
 
     return mutated
 
@@ -46,22 +46,14 @@ def _without_block(call: Callable[..., Any]) -> Callable[..., Any]:
 def _no_tombstone(begin: Callable[..., Any]) -> Callable[..., Any]:
     """An undo that finds nothing forgets that it came."""
 
-    async def mutated(self: Any, message: Any, tx: Any, **keywords: Any) -> Any:
-        try:
-            async with tx.savepoint():
-                found = await begin(self, message, tx, **keywords)
-                if message.headers["sagaphase"] != "forward" and not found.runs:
-                    raise _ForgottenError(found)  # noqa: TRY301 - the way out of a savepoint
-        except _ForgottenError as forgotten:
-            return forgotten.effect
+    async def mutated(self: Any, commands: Any, tx: Any) -> Any:
+        found = await begin(self, commands, tx)
+        for (message, _), one in zip(commands, found, strict=True):
+            if message.headers["sagaphase"] != "forward" and not one.runs:
+                await self.forget([one], tx)
         return found
 
     return mutated
-
-
-class _ForgottenError(Exception):
-    def __init__(self, about: Any) -> None:
-        self.effect = about
 
 
 def _nothing(_: Any) -> Callable[..., Any]:
@@ -96,7 +88,7 @@ def _once(again: Callable[..., Any]) -> Callable[..., Any]:
 _TABLE: list[tuple[str, Patch, str]] = [
     (
         "a command runs as often as it comes",
-        instead(effect.EffectFence, "begin", _always_runs),
+        instead(effect.EffectFence, "_begun", _always_runs),
         "test_sent_again_it_runs_once_and_its_answer_is_repeated",
     ),
     (
@@ -105,13 +97,18 @@ _TABLE: list[tuple[str, Patch, str]] = [
         "test_a_rejection_leaves_nothing_and_is_repeated",
     ),
     (
+        "what failed stays begun",
+        instead(effect.EffectFence, "forget", _nothing),
+        "test_another_error_leaves_no_fence_and_the_next_attempt_runs",
+    ),
+    (
         "an undo that came first leaves no tombstone",
-        instead(effect.EffectFence, "_begin", _no_tombstone),
+        instead(effect.EffectFence, "begin", _no_tombstone),
         "test_an_undo_before_its_command_bars_it",
     ),
     (
         "a resolve does not bar",
-        instead(effect.EffectFence, "_begin", _no_tombstone),
+        instead(effect.EffectFence, "begin", _no_tombstone),
         "test_a_resolve_of_what_never_came_bars_it_for_ever",
     ),
     (

@@ -27,6 +27,7 @@ from eventbus.outbox.relay import Relay
 from eventbus.pubsub.call import Call
 from eventbus.pubsub.deadletter import Unstored
 from eventbus.pubsub.dispatcher import Batch, Dispatcher
+from eventbus.pubsub.effects import Effects
 from eventbus.pubsub.gate import Gate
 from eventbus.pubsub.lanes import Lane
 from eventbus.pubsub.publisher import OutboxPublisher
@@ -146,6 +147,7 @@ async def _recorded_apart(self: Any, calls: Sequence[Call], run: Any, stop: Any)
     async with self._storage.transaction() as tx:
         batch = await self._receive([call for call in calls if call.ours], tx)
     async with self._storage.transaction() as tx:
+        batch.effects = Effects(self._verdicts.attempts.participant, tx)
         return int(await _run_and_park(self, calls, batch, tx, run, stop))
 
 
@@ -157,7 +159,8 @@ async def _recorded_afterwards(self: Any, calls: Sequence[Call], run: Any, stop:
     async with self._storage.transaction() as tx:
         found = await tx.inbox.look(messages, keys=keys, group=self.group.name)
     async with self._storage.transaction() as tx:
-        batch = Batch(set(found.new), set(found.held))
+        effects = Effects(self._verdicts.attempts.participant, tx)
+        batch = Batch(set(found.new), set(found.held), effects)
         started = await self._each(calls, batch, tx, run, stop)
         if batch.parked:
             await tx.parking.park(batch.parked, group=self.group.name)
@@ -291,12 +294,12 @@ def _runs_though_held(self: Any, call: Call, batch: Batch) -> bool:
 _attempt = Verdicts.attempt
 
 
-async def _dropped_if_undecodable(self: Any, call: Call, tx: Any, run: Any) -> Any:
+async def _dropped_if_undecodable(self: Any, call: Call, tx: Any, run: Any, *begun: Any) -> Any:
     try:
         self.decoded(call)
     except CodecError:
         return None
-    return await _attempt(self, call, tx, run)
+    return await _attempt(self, call, tx, run, *begun)
 
 
 async def _not_counted(self: Any, call: Call) -> bool:

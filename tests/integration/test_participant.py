@@ -95,7 +95,7 @@ class Saga:
         self._published = published
         self._encoder = Encoder("/orders", max_body=1 << 20)
 
-    async def send(self, command: Command[Any], phase: str = "forward", **headers: str) -> Message:
+    def made(self, command: Command[Any], phase: str = "forward", **headers: str) -> Message:
         effect = {"forward": self.forward, "undo": self.undo_id}.get(phase, uuid4())
         told = {
             "sagaid": str(self.saga_id),
@@ -110,11 +110,18 @@ class Saga:
             told["sagatarget"] = str(self.forward)
         tenant = {"tenant": headers.pop("tenant")} if "tenant" in headers else NO_HEADERS
         made = self._encoder.typed(command, tenant, None)
-        message = replace(made, headers={**made.headers, **told, **headers})
-        async with self.bus.transaction() as tx:
-            await tx.storage.outbox.add([message])
-        await self.bus.until_idle()
+        return replace(made, headers={**made.headers, **told, **headers})
+
+    async def send(self, command: Command[Any], phase: str = "forward", **headers: str) -> Message:
+        message = self.made(command, phase, **headers)
+        await self.together(message)
         return message
+
+    async def together(self, *messages: Message) -> None:
+        """In one transaction, so they come in one batch."""
+        async with self.bus.transaction() as tx:
+            await tx.storage.outbox.add(messages)
+        await self.bus.until_idle()
 
     async def charge(self, **fields: Any) -> Message:
         return await self.send(Charge(order="A", **fields))

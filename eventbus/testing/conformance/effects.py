@@ -58,6 +58,19 @@ class EffectSuite:
         assert [row.effect_id for row in rows] == [*effects, effects[0]]
         assert [row.new for row in rows] == [True] * 8 + [False]
 
+    async def test_what_is_forgotten_was_never_begun(self, storage: Storage) -> None:
+        mine, others, late = uuid4(), uuid4(), uuid4()
+        await self.begin(storage, others, "executing")
+        asked = [
+            EffectStart(effect_id=one, state="executing", saga_id=None) for one in (mine, late)
+        ]
+        async with storage.transaction() as tx:
+            await tx.sagas.begin_effect(asked)
+            await tx.sagas.forget_effect([mine])
+            await tx.sagas.forget_effect([])
+        found = [await self.begin(storage, one, "executing") for one in (mine, others, late)]
+        assert [row.new for row in found] == [True, False, False]
+
     @pytest.mark.parametrize("state", ["done", "rejected"])
     async def test_a_reply_is_stored_and_said_again(
         self, storage: Storage, state: Literal["done", "rejected"]

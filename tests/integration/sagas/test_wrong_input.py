@@ -5,13 +5,15 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from pydantic import BaseModel
 
-from eventbus import Event, EventBus
+from eventbus import Command, Event, EventBus, Reply
 from eventbus.errors import SagaError
 from eventbus.memory import MemoryBroker, MemoryTransport
 from eventbus.message import Message, new_id
-from eventbus.saga import Saga, cancels_on, local_step, starts_on, wait_step
+from eventbus.saga import Saga, cancels_on, local_step, starts_on, step, wait_step
 from eventbus.sqlite import SqliteStorage
+from eventbus.storage.sagas import SagaSummary
 from tests.integration.sagas.rig import Clock, Rig
 from tests.unit.saga.shop import OrderPlaced, OrderState, StockReserved
 
@@ -55,12 +57,39 @@ class Strict(Saga[OrderState], name="strict", step_timeout=timedelta(minutes=1))
         return "refunded"
 
 
+class Told(Reply, type="far.told"): ...
+
+
+class Tell(Command[Told], type="far.tell", key="order_id"):
+    order_id: str
+    text: str
+
+
+class Size(BaseModel):
+    order_id: str
+    cents: int
+
+
+class Talkative(Saga[Size], name="talkative", step_timeout=timedelta(minutes=1)):
+    @starts_on(OrderPlaced)
+    def begin(self, event: OrderPlaced) -> Size:
+        return Size(order_id=event.order_id, cents=event.cents)
+
+    @step(no_undo="what was said was said")
+    def tell(self, s: Size) -> Tell:
+        return Tell(order_id=s.order_id, text="x" * s.cents)
+
+
 @pytest.fixture
 async def strict(clock: Clock) -> AsyncIterator[Rig]:
     transport = MemoryTransport(MemoryBroker())
     bus = EventBus(transport, storage=SqliteStorage(now=clock), handlers=[Strict])
     async with bus:
         yield Rig(bus, clock)
+
+
+def by_key(saga: SagaSummary) -> str:
+    return saga.key
 
 
 async def the_only_failure(rig: Rig) -> str:
@@ -83,6 +112,25 @@ async def test_a_start_whose_method_fails_leaves_no_saga_behind(strict: Rig) -> 
     await strict.publish(OrderPlaced(order_id="A-1", cents=-1))
     assert "EB7002" in await the_only_failure(strict)
     assert await strict.bus.sagas.list() == []
+
+
+async def test_a_start_whose_command_is_too_large_leaves_no_saga_and_its_neighbours_start(
+    clock: Clock,
+) -> None:
+    transport = MemoryTransport(MemoryBroker())
+    bus = EventBus(transport, storage=SqliteStorage(now=clock), handlers=[Talkative], service="t")
+    async with bus:
+        rig = Rig(bus, clock)
+        async with bus.transaction() as tx:
+            for number, size in enumerate((10, 3 << 20, 10)):
+                await tx.publish(OrderPlaced(order_id=f"A-{number}", cents=size))
+        await bus.until_idle()
+        assert "EB3001" in await the_only_failure(rig)
+        found = await bus.sagas.list()
+        assert [(one.key, one.status, one.version) for one in sorted(found, key=by_key)] == [
+            ("A-0", "running", 1),
+            ("A-2", "running", 1),
+        ]
 
 
 async def test_an_input_that_fails_every_time_makes_its_saga_stuck_and_retry_redrives_it(
