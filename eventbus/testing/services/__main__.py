@@ -45,9 +45,11 @@ def _up(names: Sequence[str]) -> int:
 
 
 def _down(names: Sequence[str]) -> int:
-    for entry in down(names):
+    def tell(entry: Entry) -> None:
         used = [str(user.pid) for user in entry.users if user.alive]
         _say(f"ended {entry.running}{', used by process ' if used else ''}{', '.join(used)}")
+
+    down(names, ended=tell)
     return _DONE
 
 

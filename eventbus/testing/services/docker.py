@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from eventbus.errors import ConfigurationError
 from eventbus.testing.services.processes import BESIDE, free_port, wait_until
 from eventbus.testing.services.service import (
     Absent,
@@ -48,7 +49,11 @@ def start(service: Service, *, say: Say) -> Running | Absent:
 
 
 def remove(container_id: str) -> None:
-    """End a container and its volumes; nothing if it is gone."""
+    """End a container and its volumes; nothing if it is gone.
+
+    Raises:
+        ConfigurationError: EB1303, the engine refuses, or is not done within 180 s.
+    """
     from docker.errors import NotFound  # type: ignore[import-untyped]  # it has no types
 
     engine = _engine(seconds=REMOVE_SECONDS)
@@ -58,8 +63,21 @@ def remove(container_id: str) -> None:
         engine.client.containers.get(container_id).remove(force=True, v=True)
     except NotFound:
         return
+    except Exception as error:  # the engine went away, or its client's deadline passed
+        raise _not_removed(container_id, error) from error
     finally:
         engine.client.close()
+
+
+def _not_removed(container_id: str, error: Exception) -> ConfigurationError:
+    return ConfigurationError(
+        "EB1303",
+        "a container for tests was not removed",
+        where=f"container {container_id}",
+        why=f"{type(error).__name__}: {' '.join(str(error).split())}"[:300],
+        next="python -m eventbus.testing.services down, once the engine answers; "
+        f"or docker rm -f -v {container_id[:12]}",
+    )
 
 
 def _engine(seconds: int = ENGINE_SECONDS) -> "DockerClient | Absent":

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ SERVICES: Mapping[str, Service] = {
 _PATIENCE = 15.0  # seconds
 
 
-def say_nothing(text: str) -> None:
+def say_nothing(what: object) -> None:
     """For callers that do not want to hear of progress."""
 
 
@@ -109,18 +109,27 @@ def _release_once(name: str, user: Process) -> None:
         _end_unwanted(entries)
 
 
-def down(names: Sequence[str] = ()) -> list[Entry]:
-    """End what was started here and is named (default: all of it); what was ended."""
+def down(names: Sequence[str] = (), *, ended: Callable[[Entry], object] = say_nothing) -> None:
+    """End what was started here and is named (default: all of it), and tell of each.
+
+    Raises:
+        ConfigurationError: EB1303, the first that does not end; it stays written down, and the
+            others are ended.
+    """
     state = state_of_this_checkout()
     if not state.read():
-        return []
+        return
+    failures: list[ConfigurationError] = []
     with state.locked() as entries:
-        chosen = [name for name in entries if not names or name.partition(":")[0] in names]
-        ended = []
-        for name in chosen:
-            end(entries[name].running)
-            ended.append(entries.pop(name))
-        return ended
+        for name in [name for name in entries if not names or name.partition(":")[0] in names]:
+            try:
+                end(entries[name].running)
+            except ConfigurationError as error:
+                failures.append(error)
+            else:
+                ended(entries.pop(name))
+    if failures:
+        raise failures[0]
 
 
 def status() -> dict[str, Entry]:

@@ -10,17 +10,21 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from eventbus.testing.services import docker
+from eventbus.testing.services.__main__ import main
 from eventbus.testing.services.find import SERVICES
 from eventbus.testing.services.postgres import IMAGE, Postgres
 from eventbus.testing.services.processes import BESIDE
-from eventbus.testing.services.service import Absent, Service, variable
+from eventbus.testing.services.service import Absent, Running, Service, variable
+from eventbus.testing.services.state import DIRECTORY, State, started_here
 
+CONTAINER = "c" * 64
 COMPOSE = Path(__file__).parents[4] / "docker-compose.test.yml"
 
 
@@ -48,8 +52,14 @@ class Engine(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/version":
             self.answer(200, {"ApiVersion": "1.44"})
+        elif self.path.endswith(f"/containers/{CONTAINER}/json"):
+            self.answer(200, {"Id": CONTAINER})
         else:
             self.answer(404, {"message": f"No such image: {self.path}"})
+
+    def do_DELETE(self) -> None:
+        self.finished.wait(30)
+        self.answer(204, None)
 
     def do_POST(self) -> None:
         if self.pull == "hangs":
@@ -118,6 +128,25 @@ def test_the_image_is_chosen_by_the_environment(
 ) -> None:
     monkeypatch.setenv("EVENTBUS_TEST_POSTGRES_IMAGE", "mirror.example/postgres:16")
     assert start().reason.startswith("mirror.example/postgres:16 is not here")
+
+
+def test_a_container_that_is_not_removed_in_time_is_told_and_stays_written_down(
+    engine: type[Engine],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(DIRECTORY, str(tmp_path))
+    monkeypatch.setattr(docker, "REMOVE_SECONDS", 1)
+    there = Running(service="postgres", url="", lane="docker", version="17", container=CONTAINER)
+    gone = replace(there, service="kafka", container=None, lane="native")
+    with State(tmp_path).locked() as entries:
+        entries |= {"postgres": started_here(there), "kafka": started_here(gone)}
+    assert main(["down"]) == 1
+    said = capsys.readouterr().err
+    assert "EB1303 a container for tests was not removed" in said
+    assert "ended kafka" in said, "the others are ended all the same"
+    assert set(State(tmp_path).read()) == {"postgres"}
 
 
 def section(name: str) -> str:
