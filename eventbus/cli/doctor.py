@@ -2,12 +2,13 @@
 
 import asyncio
 import platform
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from eventbus.cli.checks import Check, check, clock, failed, seconds_ahead
 from eventbus.cli.failures import DONE, FOUND
 from eventbus.cli.flags import Command, Settings, app_argument
 from eventbus.cli.locate import app_of, target_of
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from eventbus.bus import EventBus
     from eventbus.inspection import Inspected
 
-Check = dict[str, Any]
 _OLD_SECONDS = 60.0  # an outbox whose oldest row is older is not relayed
 
 
@@ -55,7 +55,8 @@ async def _checks(settings: Settings, app: str | None) -> AsyncIterator[Check]:
         except EventBusError as error:
             yield failed("storage", error)
         else:
-            yield await _storage(settings, storage)
+            async for row in _storage(settings, storage):
+                yield row
     else:
         yield check("app", "skip", "no app and no storage was named", "eventbus doctor app:bus")
 
@@ -73,7 +74,8 @@ async def _of_app(settings: Settings, bus: "EventBus") -> AsyncIterator[Check]:
     elif not bus.storage.capabilities.durable:
         yield check("storage", "ok", "in memory: ends with the process")
     else:
-        yield await _storage(settings, beside(bus.storage))
+        async for row in _storage(settings, beside(bus.storage)):
+            yield row
 
 
 async def _transport(settings: Settings, bus: "EventBus") -> Check:
@@ -86,14 +88,22 @@ async def _transport(settings: Settings, bus: "EventBus") -> Check:
         return check("transport", "fail", f"no answer within {settings.timeout:g} s", "--timeout")
 
 
-async def _storage(settings: Settings, storage: "Inspected") -> Check:
+async def _storage(settings: Settings, storage: "Inspected") -> AsyncIterator[Check]:
     try:
         async with asyncio.timeout(settings.timeout), storage:
             figures = await storage.inspection.figures()
+            ahead = await seconds_ahead(storage)
     except EventBusError as error:
-        return failed("storage", error)
+        yield failed("storage", error)
     except TimeoutError:
-        return check("storage", "fail", f"no answer within {settings.timeout:g} s", "--timeout")
+        yield check("storage", "fail", f"no answer within {settings.timeout:g} s", "--timeout")
+    else:
+        yield _backlog(figures)
+        if ahead is not None:
+            yield clock(ahead)
+
+
+def _backlog(figures: Mapping[str, float]) -> Check:
     pending, age = figures["outbox_pending_messages"], figures["outbox_oldest_age_seconds"]
     letters = sum(value for name, value in figures.items() if name.startswith("dead_letters"))
     what = f"schema up to date, outbox {pending:.0f} ({age:.0f} s), dead letters {letters:.0f}"
@@ -102,13 +112,3 @@ async def _storage(settings: Settings, storage: "Inspected") -> Check:
     if letters:
         return check("storage", "warn", what, "eventbus dead-letter list --by fingerprint")
     return check("storage", "ok", what)
-
-
-def check(name: str, status: str, what: str, next: str = "") -> Check:
-    """One line."""
-    return {"check": name, "status": status, "what": what, "next": next}
-
-
-def failed(name: str, error: EventBusError) -> Check:
-    """A check that ended with an error; its code leads to the page."""
-    return check(name, "fail", f"{error.code} {error.what}: {error.why}", error.next)

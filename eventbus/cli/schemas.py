@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from eventbus.postgres import PostgresStorage
     from eventbus.sqlite import SqliteStorage
 
+_WAIT_SECONDS = 5.0  # for a writer of the bus
 _RECORD = (  # values of ours: no quotes in them
     "INSERT INTO {schema}.migrations (number, name, kind, digest)"
     " VALUES ({one.number}, '{one.name}', '{one.kind}', '{one.digest}');"
@@ -47,6 +48,10 @@ class Schema(Protocol):
 
     async def upgrade(self) -> None:
         """Apply what is pending."""
+        ...
+
+    async def begin_incarnation(self, actor: str) -> int:
+        """Another database from here on; how many checkpoints must be accepted first."""
         ...
 
 
@@ -96,6 +101,20 @@ class SqliteSchema:
         from eventbus.sqlite import SqliteStorage
 
         await SqliteStorage(self._path).upgrade()
+
+    async def begin_incarnation(self, actor: str) -> int:
+        """In a transaction of its own, beside a bus that may have the file."""
+        import sqlite3
+        from contextlib import closing
+
+        from eventbus.sqlite.failures import translated
+        from eventbus.sqlite.upgrade import begin_incarnation
+
+        try:
+            with closing(sqlite3.connect(self._path, timeout=_WAIT_SECONDS)) as connection:
+                return begin_incarnation(connection, actor)
+        except sqlite3.Error as error:
+            raise translated(error, "a new incarnation") from error
 
     def _missing(self) -> set[int]:
         import sqlite3
@@ -156,3 +175,14 @@ class PostgresSchema:
     async def upgrade(self) -> None:
         """One transaction per file, under a lock: two at once wait for each other."""
         await self._storage.upgrade()
+
+    async def begin_incarnation(self, actor: str) -> int:
+        """One statement, and its audit row with it."""
+        from eventbus.postgres.upgrade import begin_incarnation
+
+        config, pools = self._storage.config, self._storage.pools
+        try:
+            async with pools.connecting() as connection:
+                return await begin_incarnation(connection, config.schema, config.where, actor)
+        finally:
+            await pools.close()

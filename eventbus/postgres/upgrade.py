@@ -25,6 +25,12 @@ CREATE TABLE IF NOT EXISTS {schema}.migrations (
   applied_at timestamptz NOT NULL DEFAULT statement_timestamp())"""
 _RECORD = "INSERT INTO {schema}.migrations (number, name, kind, digest) VALUES ($1, $2, $3, $4)"
 _THERE = "SELECT to_regclass($1) IS NOT NULL"
+_BEGUN = """
+WITH renewed AS (
+  UPDATE {schema}.store_info SET incarnation = gen_random_uuid() RETURNING incarnation)
+INSERT INTO {schema}.audit (verb, selection, changed, actor, reason)
+SELECT 'new-incarnation', incarnation::text, (SELECT count(*) FROM {schema}.checkpoints), $1, ''
+  FROM renewed RETURNING changed"""
 _APPLIED = "SELECT number, digest FROM {schema}.migrations ORDER BY number"
 
 
@@ -93,6 +99,19 @@ async def upgrade(connection: Connection, schema: str, where: str) -> list[str]:
             raise translated(error, f"upgrade of {schema}, {where}") from error
         applied.append(f"{left[0].number:04}_{left[0].name}")
         log.info("applied %s to %s", applied[-1], where)
+
+
+async def begin_incarnation(connection: Connection, schema: str, where: str, actor: str) -> int:
+    """Say that this is another database now: restored, or copied; an audit row says who.
+
+    Returns:
+        How many checkpoints were saved before: each is refused until it is accepted.
+    """
+    try:
+        changed = await connection.fetchval(_BEGUN.format(schema=schema), actor)
+    except FAILURES as error:
+        raise translated(error, f"new incarnation of {schema}, {where}") from error
+    return int(changed)
 
 
 async def pending(connection: Connection, schema: str, where: str) -> list[Migration]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
+from uuid import uuid4
 
 from eventbus.errors import MigrationError
 
@@ -16,6 +17,9 @@ CREATE TABLE IF NOT EXISTS eventbus_migrations (
 _RECORD = """
 INSERT INTO eventbus_migrations (number, name, kind, digest, applied_at)
 VALUES (?, ?, ?, ?, eventbus_now())"""
+_BEGUN = """
+INSERT INTO eventbus_audit (at, verb, selection, changed, actor, reason)
+VALUES (unixepoch() * 1000, 'new-incarnation', ?, ?, ?, '')"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +77,20 @@ def upgrade(connection: sqlite3.Connection) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def begin_incarnation(connection: sqlite3.Connection, actor: str) -> int:
+    """Say that this is another database now: restored, or copied; an audit row says who.
+
+    Returns:
+        How many checkpoints were saved before: each is refused until it is accepted.
+    """
+    incarnation = str(uuid4())
+    with connection:
+        (changed,) = connection.execute("SELECT count(*) FROM eventbus_checkpoints").fetchone()
+        connection.execute("UPDATE eventbus_store_info SET incarnation = ?", (incarnation,))
+        connection.execute(_BEGUN, (incarnation, changed, actor))
+    return int(changed)
 
 
 def pending(connection: sqlite3.Connection) -> tuple[Migration, ...]:

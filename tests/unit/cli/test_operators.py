@@ -246,6 +246,20 @@ def test_the_schema_is_upgraded_on_demand(run: Run, project: Path) -> None:
     assert run("db", "check", *new, *JSON).fits("db-check").result == {"ok": True, "findings": []}
 
 
+def test_a_new_incarnation_of_a_file_leaves_its_audit_row(run: Run, filled: Path) -> None:
+    with closing(sqlite3.connect(filled / "shop.db")) as connection:
+        before = connection.execute("SELECT incarnation FROM eventbus_store_info").fetchone()
+    assert run("db", "upgrade", *FILE, "--new-incarnation", "--yes").code == 0
+    with closing(sqlite3.connect(filled / "shop.db")) as connection:
+        after = connection.execute("SELECT incarnation FROM eventbus_store_info").fetchone()
+        audit = connection.execute(
+            "SELECT verb, selection, changed, abs(at - unixepoch() * 1000) < 60000"
+            " FROM eventbus_audit"
+        ).fetchall()
+    assert after != before
+    assert audit == [("new-incarnation", after[0], 0, 1)]
+
+
 def test_a_schema_that_is_missing_is_a_precondition(run: Run, project: Path) -> None:
     sqlite3.connect(project / "empty.db").close()
     ran = run("parked", "list", "--storage", "sqlite:///empty.db")

@@ -5,11 +5,15 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
+
+from eventbus.errors import StorageError
+from eventbus.postgres.storage import open_storage
 
 from .conftest import APP, Run
 
@@ -151,6 +155,60 @@ def test_doctor_sees_the_backlog_and_says_what_is_wrong(run: Run, filled: str) -
     broken = next(row for row in ran.result if row["check"] == "storage")
     assert broken["what"].startswith("EB5302")
     assert broken["next"].startswith("eventbus db upgrade --storage postgresql://")
+
+
+@pytest.mark.parametrize(
+    ("off", "status", "says"),
+    [
+        (0.0, "ok", " the database"),
+        (3_600.0, "warn", "3600.0 s ahead of the database"),
+        (-3_600.0, "warn", "3600.0 s behind the database"),
+    ],
+)
+def test_doctor_compares_the_clocks(
+    run: Run, url: str, monkeypatch: pytest.MonkeyPatch, off: float, status: str, says: str
+) -> None:
+    run("db", "upgrade", "--storage", url, "--yes")
+    monkeypatch.setattr("eventbus.cli.checks.time", lambda: time.time() + off)
+    checks = run("doctor", "--storage", url, *JSON).fits("doctor").result
+    clock = next(row for row in checks if row["check"] == "clock")
+    assert clock["status"] == status
+    assert says in clock["what"]
+
+
+def test_after_a_restore_a_new_incarnation_refuses_checkpoints_until_they_are_accepted(
+    run: Run, url: str
+) -> None:
+    storage, fingerprint = ("--storage", url), b"f"
+    assert run("db", "upgrade", *storage, "--yes").code == 0
+    assert asyncio.run(position(url, fingerprint)) == 0
+    assert run("db", "upgrade", *storage, "--new-incarnation").code == 5, "not confirmed"
+    dry = run("db", "upgrade", *storage, "--new-incarnation", "--dry-run")
+    assert "a new incarnation would begin" in dry.out
+    assert asyncio.run(position(url, fingerprint)) == 0
+    done = run("db", "upgrade", *storage, "--new-incarnation", "--yes", *JSON).fits("db-upgrade")
+    assert done.result == {"applied": [], "dry_run": False, "refused_checkpoints": 1}
+    with pytest.raises(StorageError, match="another incarnation") as caught:
+        asyncio.run(position(url, fingerprint))
+    assert caught.value.code == "EB5202"
+    assert asyncio.run(position(url, fingerprint, accept=True)) == 0
+    rows = asyncio.run(fetched(url, "SELECT verb, changed, actor FROM shop.audit"))
+    assert [(row["verb"], row["changed"]) for row in rows] == [("new-incarnation", 1)]
+
+
+async def position(url: str, fingerprint: bytes, *, accept: bool = False) -> int:
+    async with open_storage(url, "test") as storage, storage.transaction() as tx:
+        if accept:
+            await tx.checkpoints.accept("orders@", fingerprint=fingerprint)
+        return await tx.checkpoints.load("orders@1/0", fingerprint=fingerprint)
+
+
+async def fetched(url: str, query: str) -> list[Any]:
+    connection = await asyncpg.connect(url.partition("?")[0], timeout=10, command_timeout=10)
+    try:
+        return list(await connection.fetch(query))
+    finally:
+        connection.terminate()
 
 
 def test_verify_finds_what_no_commit_leaves(run: Run, filled: str) -> None:
