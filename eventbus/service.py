@@ -93,20 +93,20 @@ async def pause(stopping: asyncio.Event, seconds: float) -> bool:
 
 
 async def end(tasks: Iterable[asyncio.Task[object]], *, seconds: float = 3.0) -> bool:
-    """Cancel tasks and wait for them; their errors are logged, not raised.
+    """Cancel tasks and wait for them; their errors, older ones too, are logged, not raised.
 
     Returns:
         False if one of them swallows its cancellation: it is left alone.
     """
-    ended = [task for task in tasks if not task.done()]
+    ended = list(tasks)
     if not ended:
         return True
     for task in ended:
-        task.cancel()
+        task.cancel()  # nothing, to one that is done
     done, left = await asyncio.wait(ended, timeout=seconds)
     for task in done:
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("task %s failed while it was ended", task.get_name(), exc_info=error)
+            log.error("task %s failed", task.get_name(), exc_info=error)
     for task in left:
         log.error("task %s ignores its cancellation and is left alone", task.get_name())
     return not left

@@ -102,7 +102,19 @@ class Pools:
             await self.release(role, connection, whole=whole)
 
     async def connect(self, role: str) -> Connection:
-        """A connection of its own, outside the pools."""
+        """A connection of its own, outside the pools; cancelled, it ends within `connect_seconds`.
+
+        The driver, cancelled while it connects, may leave a future behind that nobody can ask.
+        """
+        connecting = asyncio.create_task(self._connect(role), name=f"connect:{role}")
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            with suppress(StorageError):
+                cut(await connecting)
+            raise
+
+    async def _connect(self, role: str) -> Connection:
         try:
             return await asyncpg.connect(**self._options(role))
         except FAILURES as error:

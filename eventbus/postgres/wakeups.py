@@ -57,7 +57,7 @@ class Wakeups:
         """End both connections."""
         self._stopping.set()
         tasks, self._tasks = self._tasks, []
-        await end(tasks)
+        await end(tasks, seconds=self._pools.config.connect_seconds + 1.0)
 
     def hint(self, work: Work) -> None:
         """Something of a kind was committed here."""
@@ -86,6 +86,8 @@ class Wakeups:
                 await work()
             except _FAILURES as error:
                 log.info("wake-ups from other processes pause, polling goes on: %s", error)
+            except Exception:  # a hint is never worth its task: whatever it was, again
+                log.exception("wake-ups from other processes pause, polling goes on")
             self.listening.clear()
             await pause(self._stopping, AGAIN_SECONDS)
 

@@ -4,6 +4,9 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
+import pytest
+
 from eventbus.postgres import PostgresConfig, PostgresStorage
 from eventbus.postgres.wakeups import NOTIFY_EVERY_SECONDS
 from eventbus.testing.conformance.samples import LONG, failed, some_message, unique
@@ -133,3 +136,60 @@ async def test_a_listener_that_was_killed_comes_back_and_says_there_may_be_work(
     async with asyncio.timeout(10):
         await storage.wait("outbox", at_most=LONG)
     await _listening(storage)
+
+
+async def test_a_notifier_that_meets_what_nobody_foresaw_begins_again(
+    storage: PostgresStorage,
+    server: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with PostgresStorage(PostgresConfig(dsn=server, schema=storage.config.schema)) as other:
+        await _listening(storage, other)
+        await _publish(other)  # its notifier is there
+        async with asyncio.timeout(10):
+            await storage.wait("outbox", at_most=LONG)
+        failed_once = asyncio.Event()
+        execute = asyncpg.Connection.execute
+
+        async def fails_once(self: Any, query: str, *args: Any, **more: Any) -> str:
+            if query.startswith("NOTIFY") and not failed_once.is_set():
+                failed_once.set()
+                raise RuntimeError("the driver's state is not what it thought")
+            return await execute(self, query, *args, **more)
+
+        monkeypatch.setattr(asyncpg.Connection, "execute", fails_once)
+        await _publish(other)
+        async with asyncio.timeout(10):
+            await failed_once.wait()
+            await _publish(other)
+            await storage.wait("outbox", at_most=LONG)
+    assert "polling goes on" in caplog.text
+
+
+async def test_left_while_its_notifier_connects_nothing_stays_behind(
+    storage: PostgresStorage, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_go_on = asyncio.Event(), asyncio.Event()
+    made: list[Any] = []
+    connect = asyncpg.connect
+
+    async def slow(**options: Any) -> Any:
+        begun.set()
+        await may_go_on.wait()  # cancelled here, the driver would leave a future without an owner
+        made.append(await connect(**options))
+        return made[-1]
+
+    monkeypatch.setattr(asyncpg, "connect", slow)
+    other = PostgresStorage(PostgresConfig(dsn=server, schema=storage.config.schema))
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        async with other:
+            await begun.wait()
+            tasks.create_task(_go_on_once_stopped(other, may_go_on), name="lets-it-connect")
+    assert len(made) == 2, "listener and notifier"
+    assert all(connection.is_closed() for connection in made)
+
+
+async def _go_on_once_stopped(storage: PostgresStorage, may_go_on: asyncio.Event) -> None:
+    await storage.wakeups._stopping.wait()  # in the same turn its tasks are cancelled
+    may_go_on.set()
