@@ -24,6 +24,7 @@ from tests.faults.history import History
 
 BUS = "bank"  # the schema of the bus
 REDRIVE_SECONDS = 3.0
+LOOK_SECONDS = 0.5  # it counts all there is
 _SETTINGS = {"deadlock_timeout": "200ms", "log_lock_waits": "on"}
 
 
@@ -227,4 +228,4 @@ class Bank:
         while time.monotonic() < until and not self.workers.surprises:
             if await fact():
                 return
-            await pause(asyncio.Event(), 0.2)
+            await pause(asyncio.Event(), LOOK_SECONDS)

@@ -16,7 +16,7 @@ FULL = os.environ.get("EVENTBUS_FAULTS") == "full"
 SEED = int(os.environ.get("EVENTBUS_SEED", "1"))
 QUICK = Plan(seed=SEED, effects=2_000, hits=1, every=6.0, most_seconds=150.0)
 LONG = Plan(
-    seed=SEED, effects=100_000, hits=10, every=15.0, most_seconds=2_400.0, rest_seconds=120.0
+    seed=SEED, effects=100_000, hits=10, every=15.0, most_seconds=3_000.0, rest_seconds=120.0
 )
 PLAN = LONG if FULL else QUICK
 QUICK_BROKER = Plan(seed=SEED, effects=600, hits=0, hits_at_all=3, every=1.0, most_seconds=120.0)

@@ -28,7 +28,7 @@ CREATE TABLE effects (at bigint GENERATED ALWAYS AS IDENTITY, grp text NOT NULL,
   key text NOT NULL, seq int NOT NULL, pid int NOT NULL,  -- of the worker
   txid xid8 NOT NULL DEFAULT pg_current_xact_id(),
   written timestamptz NOT NULL DEFAULT clock_timestamp());
-CREATE INDEX ON effects (key, grp);
+CREATE INDEX ON effects (key, grp, seq);  -- clients ask for the last one all the time
 CREATE TABLE repaired (transfer text PRIMARY KEY);
 """
 _RETRY = RetryPolicy(in_place=0, parked=(timedelta(milliseconds=100),) * 4)

@@ -47,11 +47,12 @@ class Client:
     async def _standing(self) -> tuple[int, int]:
         async with self._bus.transaction() as tx:
             rows = await tx.sql.fetch(
-                "SELECT (SELECT count(*) FROM requests WHERE source = $1) AS requested,"
-                " (SELECT count(*) FROM effects WHERE key = $1 AND grp = 'confirm') AS done",
+                "SELECT (SELECT max(seq) FROM requests WHERE source = $1) AS requested,"
+                " (SELECT max(seq) FROM effects WHERE key = $1 AND grp = 'confirm') AS done",
                 self._account,
             )
-        return rows[0]["requested"], rows[0]["requested"] - rows[0]["done"]
+        requested = rows[0]["requested"] or 0
+        return requested, requested - (rows[0]["done"] or 0)
 
     async def _publish(self, wanted: Wish) -> None:
         facts: dict[str, Any] = {"key": wanted.source, "seq": wanted.seq}
