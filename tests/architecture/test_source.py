@@ -18,6 +18,7 @@ SLEEPS = {
     "tests/conformance/postgres.py": "the clock of a real database cannot be moved",
     "tests/faults/bank/worker.py": "waits for a file that another process writes",
     "tests/faults/crash.py": "polls the file past the bus: asking it would count as a call",
+    "tests/faults/killed/scenario.py": "polls the database past the bus: asking would count",
     "tests/faults/proxy.py": "a delay on the wire is the fault",
     "tests/faults/saga_dying.py": "leases of a killed process run out: nothing tells",
     "tests/faults/simulated/life.py": "virtual time: nobody waits",

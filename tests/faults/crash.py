@@ -119,17 +119,18 @@ async def scenario(file: Path, plan: FaultPlan, history: History) -> None:
                 await tx.sql.execute(statement)
         async with asyncio.TaskGroup() as tasks:
             for key in range(KEYS):
-                tasks.create_task(_publish(bus, f"k{key}", history), name=f"client:k{key}")
+                tasks.create_task(publish(bus, f"k{key}", history), name=f"client:k{key}")
         enough = 2 if _deadly else 1
         await _until(lambda: _dead(file) == enough or _effects(file, "ledger") == ALL)
         if _dead(file):
-            await _repair(bus)
+            await repair(bus)
             await bus.dead_letters.change("redrive", actor="crash")
         await _until(lambda: _effects(file, "audit") == ALL)
         await bus.until_idle()
 
 
-async def _repair(bus: EventBus) -> None:
+async def repair(bus: EventBus) -> None:
+    """What made a message a dead letter is put right."""
     letters = await bus.dead_letters.list()
     async with bus.transaction() as tx:
         await tx.sql.execute("INSERT INTO repaired (at) VALUES ($1)", 1)
@@ -150,7 +151,8 @@ def _now() -> float:
 _ahead_seconds = 0.0  # of this process's clock: the leases of the dead have run out for the next
 
 
-async def _publish(bus: EventBus, key: str, history: History) -> None:
+async def publish(bus: EventBus, key: str, history: History) -> None:
+    """The steps of a key that are not there yet, each with its business row."""
     async with bus.transaction() as tx:
         rows = await tx.sql.fetch(
             "SELECT count(*) AS n FROM business WHERE key = $1 AND kind = 'step'", key

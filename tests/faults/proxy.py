@@ -48,7 +48,14 @@ class Blackhole:
     """From this frame on nothing passes on this connection, and nobody is told."""
 
 
-Action = Delay | Rate | Swallow | Cut | Blackhole
+@dataclass(frozen=True)
+class Instead:
+    """Something else happens, the frame never arrives, and the connection is reset."""
+
+    call: Callable[[bytes], None]
+
+
+Action = Delay | Rate | Swallow | Cut | Blackhole | Instead
 
 
 def postgres(buffer: bytes, toward: Toward, before: int) -> int:
@@ -224,6 +231,10 @@ class FaultProxy:
                 return
             case Cut(how):
                 link.cut(how)
+            case Instead(call):
+                call(frame)
+                link.cut("rst")
+                return
             case Blackhole():
                 link.dark = True
             case _:
