@@ -157,7 +157,8 @@ class KafkaTransport:
         if self._topics is not None:
             try:
                 if self.config.provision:
-                    await self._topics.apply(await self._topics.plan(interests))
+                    plan = await self._topics.plan(interests)
+                    await self._topics.apply([each for each in plan if not each.destructive])
                 findings += await self._topics.findings(interests)
             except TransportError as error:
                 findings.append(
