@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from eventbus.cli.changing import actor, confirm
-from eventbus.cli.flags import Command, Rate, Settings, app_argument
+from eventbus.cli.flags import Command, Rate, Settings, all_of, app_argument
+from eventbus.cli.helping import helpers
 from eventbus.cli.locate import app_of
 from eventbus.cli.main import Commands
 from eventbus.cli.output import note, show_facts, show_rows
@@ -130,13 +131,22 @@ def rollback(settings: Settings, name: str, app: str | None) -> None:
     _change(settings, app, "rollback", name, back)
 
 
+_scan_flags = all_of(
+    [
+        click.option("--from", "since", type=Since(), help="Only what was recorded after it."),
+        click.option("--stream", "streams", multiple=True, help="Only what it holds; repeat it."),
+        click.option("--batch", type=click.IntRange(1), default=5000, help="Events read at once."),
+        click.option("--rate", type=Rate(), help="Events per second and process, at most: 5000/s."),
+    ]
+)
+
+
 @projection.command(cls=Command)
 @click.argument("name")
 @app_argument
-@click.option("--from", "since", type=Since(), help="Only what was recorded after it.")
-@click.option("--shards", type=click.IntRange(1), default=1, help="Parts of the scan, in turn.")
-@click.option("--batch", type=click.IntRange(1), default=5000, help="Events read at once.")
-@click.option("--rate", type=Rate(), help="Events per second, at most: 5000/s.")
+@_scan_flags
+@click.option("--processes", type=click.IntRange(1), default=1, help="That share the scan.")
+@click.option("--shards", type=click.IntRange(1), help="Parts of the scan; one for each process.")
 @click.option("--verify", "sample", type=click.IntRange(0), default=0, help="Keys; 0 is all.")
 @click.option("--no-switch", is_flag=True, help="Build and compare; the old one goes on serving.")
 @click.option("--resume", is_flag=True, help="Go on with what stands there, or fail.")
@@ -149,6 +159,8 @@ def rebuild(settings: Settings, /, name: str, app: str | None, **flags: Any) -> 
 
     Killed, it goes on where it was when it is started again.
     """
+    processes = flags.pop("processes")
+    flags["shards"] = flags["shards"] or processes
     switch = not flags.pop("no_switch") and not settings.dry_run
     if switch and not sys.stdin.isatty():
         confirm(settings, f"projection {name}: rebuild and switch")
@@ -157,14 +169,16 @@ def rebuild(settings: Settings, /, name: str, app: str | None, **flags: Any) -> 
     async def run(projector: "Projector") -> Any:
         if settings.dry_run:
             return asdict(await projector.status(name))
-        return asdict(
-            await projector.rebuild(
-                name,
-                options=_options(flags, switch=switch),
-                beat=bar.show,
-                confirm=_asking(settings, bar, name) if switch else None,
+        options = _options(flags, switch=switch)
+        async with helpers(settings, name, app, options, processes - 1):
+            return asdict(
+                await projector.rebuild(
+                    name,
+                    options=options,
+                    beat=bar.show,
+                    confirm=_asking(settings, bar, name) if switch else None,
+                )
             )
-        )
 
     result = _with_projector(settings, app, run)
     if settings.dry_run:
@@ -177,6 +191,22 @@ def rebuild(settings: Settings, /, name: str, app: str | None, **flags: Any) -> 
     show_facts(settings, "projection rebuild", _plain(result) | {"dry_run": False}, lines)
 
 
+@projection.command("assist", cls=Command)
+@click.argument("name")
+@app_argument
+@_scan_flags
+@click.pass_obj
+def assist_(settings: Settings, /, name: str, app: str | None, **flags: Any) -> None:
+    """Help with the scan of a rebuild that another process leads, here or elsewhere.
+
+    With the same code and the same flags; it ends when all parts are copied.
+    """
+    options = _options(flags | {"shards": 1}, switch=False)
+    rows = _with_projector(settings, app, lambda projector: projector.assist(name, options=options))
+    lines = [f"{name}  {rows:,} rows are copied, by all who helped"]
+    show_facts(settings, "projection assist", {"name": name, "rows": rows}, lines)
+
+
 def _options(flags: dict[str, Any], *, switch: bool) -> Any:
     from eventbus.sourcing.rebuild import Options
     from eventbus.storage.events import Position
@@ -185,6 +215,7 @@ def _options(flags: dict[str, Any], *, switch: bool) -> Any:
     return Options(
         parts=flags.pop("shards"),
         page=flags.pop("batch"),
+        streams=flags.pop("streams"),
         switch=switch,
         since=since if isinstance(since, datetime) else Position(since or 0),
         **flags,

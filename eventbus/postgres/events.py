@@ -238,9 +238,13 @@ def _conditions(only: Filter) -> tuple[str, list[Any]]:
         "type = ANY(${}::text[])": list(only.types) or None,
         "tenant = ${}": only.tenant,
         "split_part(stream, '-', 1) = ${}": only.category,
+        "stream = ANY(${}::text[])": list(only.streams) or None,
     }
     given = [(text, value) for text, value in asked.items() if value is not None]
     texts = [f" AND {text.format(number)}" for number, (text, _) in enumerate(given, 3)]
+    if only.share is not None:  # in the text: a statement for each, which is planned once
+        number, of = only.share
+        texts.append(f" AND stream_id % {int(of)} = {int(number)}")
     return "".join(texts), [value for _, value in given]
 
 

@@ -48,7 +48,7 @@ _OF_A_VERSION = (  # its checkpoints, the marks of its scan, what is parked in i
     ("DELETE FROM {schema}.parked WHERE starts_with(group_name, $1)", "projection:"),
     ("DELETE FROM {schema}.parked_keys WHERE starts_with(group_name, $1)", "projection:"),
 )
-_FORGET_PROGRESS = "DELETE FROM {schema}.progress WHERE name = $1"
+_FORGET_PROGRESS = "DELETE FROM {schema}.progress WHERE name = $1 OR starts_with(name, $2)"
 _BUILT = "UPDATE {schema}.projections SET built_to = $3 WHERE name = $1 AND version = $2"
 _INDEXES = """
 SELECT i.relname AS name, pg_get_indexdef(x.indexrelid) AS sql
@@ -143,7 +143,7 @@ class PostgresProjections:
                 await self._session.execute(f"DROP TABLE IF EXISTS {table}", where=where)
             for statement, prefix in _OF_A_VERSION:
                 await self._fetch(statement, f"{prefix}{name}@{version}/", where=where)
-            await self._fetch(_FORGET_PROGRESS, name, where=where)
+            await self._fetch(_FORGET_PROGRESS, name, f"scan/{name}@{version}/", where=where)
 
     async def built(self, name: str, version: int, *, to: Position) -> None:
         """Keep how far the scan goes."""

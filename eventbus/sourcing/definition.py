@@ -38,11 +38,13 @@ class Definition:
             self.name: str = self.general.name
             self.version: int = getattr(projection, "version", 1)
             self.runs: Runs = "following"
+            self.by_stream: bool = False
             self.shards: int = 1
             self.classes: tuple[type[Event], ...] = tuple(getattr(projection, "handles", ()))
         else:
             self.name, self.version = folding.name, folding.version
             self.runs, self.shards = folding.runs, folding.shards
+            self.by_stream = folding.by_stream
             self.rows = folding.rows
             self.classes = tuple(dict.fromkeys(one.what for one in folding.folds))
             self._changes = _changes(_made(projection), folding)
@@ -183,10 +185,12 @@ def _fingerprint(one: Definition, folding: Declared | None) -> bytes:
 
 def _code_hash(one: Definition) -> bytes:
     """Of everything that makes rows: a shadow of other code is not gone on with."""
+    by_stream = ["by stream"] if one.by_stream else []  # its parts are others
     names = ["apply"] if one.folding is None else [fold.method for fold in one.folding.folds]
     trees = [_tree(getattr(one.cls, name)) for name in names]
     sources = ["" if tree is None else ast.unparse(tree) for tree in trees]
-    return sha256("\0".join([one.fingerprint.hex(), *names, *sources]).encode()).digest()
+    parts = [one.fingerprint.hex(), *by_stream, *names, *sources]
+    return sha256("\0".join(parts).encode()).digest()
 
 
 def _key_sources(one: Definition, fold: Fold) -> Iterable[str]:

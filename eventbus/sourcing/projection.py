@@ -101,6 +101,7 @@ class Declared:
     shards: int
     rows: Rows
     folds: tuple[Fold, ...]
+    by_stream: bool
 
 
 class FoldingProjection(Generic[V]):
@@ -115,6 +116,8 @@ class FoldingProjection(Generic[V]):
         runs: `following`, behind the log; `inline`, in the transaction of the append; `live`, on
             read.
         shards: how many workers can share it.
+        by_stream: all events of a row are of one stream, as of `order-7` those of order 7: then
+            the parts of a rebuild read only streams of their own.
 
     Raises:
         WiringError: EB1260 to EB1262, when the class is declared.
@@ -129,6 +132,7 @@ class FoldingProjection(Generic[V]):
         version: int = 1,
         runs: Runs = "following",
         shards: int = 1,
+        by_stream: bool = False,
         **keywords: Any,
     ) -> None:
         super().__init_subclass__(**keywords)
@@ -149,6 +153,7 @@ class FoldingProjection(Generic[V]):
             shards=shards,
             rows=Rows(_model_of(cls)),
             folds=_folds_of(cls),
+            by_stream=by_stream,
         )
 
 

@@ -14,7 +14,7 @@ from eventbus.sourcing.definition import Definition
 from eventbus.sourcing.folding import Step, fold
 from eventbus.sourcing.parking import row_key, stream_key
 from eventbus.sourcing.read_model import Key, ReadModel, key_text
-from eventbus.sourcing.rebuild import Beat, Options, Rebuild, Rebuilt, roll_back
+from eventbus.sourcing.rebuild import Beat, Options, Rebuild, Rebuilt, assist, roll_back
 from eventbus.sourcing.recorded import Recorded
 from eventbus.sourcing.shard import MOST_HELD, lease_prefix, shard_name
 from eventbus.sourcing.view import Encode
@@ -219,6 +219,22 @@ class Projector:
             confirm=confirm,
         )
         return await rebuild.run()
+
+    async def assist(self, name: str, *, options: Options = AS_IT_IS) -> int:
+        """Copy parts of a rebuild that another process leads, until all are copied.
+
+        Args:
+            name: of the projection.
+            options: those of the rebuild; its `parts` are shared by all who help.
+
+        Returns:
+            How many rows all parts have.
+
+        Raises:
+            ProjectionError: EB6007; EB6010, nobody rebuilds it; EB6009, the log cannot be read.
+        """
+        definition = self.definition(name)
+        return await assist(self._storage, definition, self._registry, options=options)
 
     async def rollback(self, name: str) -> tuple[int, int]:
         """Let the version that served before serve again, where it stands: (from, to).

@@ -70,6 +70,8 @@ SELECT {RECORDED} FROM eventbus_events
    AND (:types IS NULL OR type IN (SELECT value FROM json_each(:types)))
    AND (:tenant IS NULL OR tenant = :tenant)
    AND (:category IS NULL OR substr(stream, 1, instr(stream || '-', '-') - 1) = :category)
+   AND (:streams IS NULL OR stream IN (SELECT value FROM json_each(:streams)))
+   AND (:of IS NULL OR stream_id % :of = :number)
  ORDER BY position LIMIT :limit"""
 _TRUNCATE = """
 UPDATE eventbus_streams SET kept_from = :before
@@ -200,6 +202,9 @@ class SqliteEvents:
                 "types": json_list(only.types) if only.types else None,
                 "tenant": only.tenant,
                 "category": only.category,
+                "streams": json_list(only.streams) if only.streams else None,
+                "number": only.share[0] if only.share else None,
+                "of": only.share[1] if only.share else None,
                 "limit": limit,
             }
             events = [recorded_of(row) for row in connection.execute(_FEED, values)]

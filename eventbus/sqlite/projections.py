@@ -50,6 +50,8 @@ _OF_A_VERSION = (  # its checkpoints, the marks of its scan, what is parked in i
         "projection:",
     ),
 )
+_FORGET_PROGRESS = """
+DELETE FROM eventbus_progress WHERE name = ?1 OR substr(name, 1, length(?2)) = ?2"""
 _BUILT = "UPDATE eventbus_projections SET built_to = ? WHERE name = ? AND version = ?"
 _INDEXES = "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = ? AND sql > ''"
 _INDEX = re.compile(r'(?is)^(create\s+(?:unique\s+)?index)\s.*?\son\s+("[^"]+"|\[[^\]]+\]|\w+)')
@@ -141,7 +143,7 @@ class SqliteProjections:
                 connection.execute(f'DROP TABLE IF EXISTS "{row[0]}__v{version}"')
             for statement, prefix in _OF_A_VERSION:
                 connection.execute(statement, (f"{prefix}{name}@{version}/",))
-            connection.execute("DELETE FROM eventbus_progress WHERE name = ?", (name,))
+            connection.execute(_FORGET_PROGRESS, (name, f"scan/{name}@{version}/"))
 
         await self._session.run("projections.drop", drop, slow=True)
 

@@ -115,6 +115,8 @@ class Filter:
     types: tuple[str, ...] = ()
     category: str | None = None
     tenant: str | None = None
+    streams: tuple[str, ...] = ()
+    share: tuple[int, int] | None = None  # (number, of): a stream is always in the same share
 
 
 EVERYTHING = Filter()

@@ -11,13 +11,14 @@ from eventbus.errors import LeaseLostError, StorageError
 from eventbus.sourcing.batch import Batches
 from eventbus.sourcing.definition import Definition
 from eventbus.sourcing.rebuild import refusals
-from eventbus.sourcing.rebuild.options import START
+from eventbus.sourcing.rebuild.options import START, Options
 from eventbus.sourcing.rebuild.owner import Owner
+from eventbus.sourcing.rebuild.plan import filter_of
 from eventbus.sourcing.recorded import Recorded
 from eventbus.sourcing.shard import Shard
 from eventbus.sourcing.view import Encode
 from eventbus.storage import Storage, Transaction
-from eventbus.storage.events import Filter, Position
+from eventbus.storage.events import Position
 from eventbus.storage.projections import ProjectionVersion
 
 log: logging.Logger = logging.getLogger("eventbus.sourcing")
@@ -39,6 +40,7 @@ class Level:
         encode: not used for effects: they are off.
         old: the version that serves.
         shards: of the new one, leased.
+        options: which events are in it.
         owner: is told how far it is.
     """
 
@@ -51,12 +53,13 @@ class Level:
         encode: Encode,
         old: ProjectionVersion,
         shards: Sequence[Shard],
+        options: Options,
         owner: Owner,
     ) -> None:
         self._storage = storage
         self._registry = registry
         self._batches = Batches(definition, encode, Random())  # noqa: S311 - jitter
-        self._only = Filter(types=definition.types)
+        self._only = filter_of(definition, options)
         self._old = old
         self._inline = "inline" in {old.runs, definition.runs}
         self._shards = shards

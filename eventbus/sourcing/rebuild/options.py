@@ -8,17 +8,20 @@ from eventbus.storage.projections import Difference
 
 START = Position(0)
 PAGE = 5000  # events of a scan
+MOST_ROWS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """What a rebuild may, and what it leaves."""
 
-    parts: int = 1  # of the scan, one after another: each holds so much less in memory
+    parts: int = 1  # of the scan: each holds so much less in memory; whoever helps takes one
+    most_rows: int = MOST_ROWS  # of a part in memory; one that has more is split
     page: int = PAGE
     rate: float | None = None  # events per second; None: as fast as it goes
     sample: int = 0  # keys that are compared; 0: all
     since: Position | datetime = START  # only what was recorded after it
+    streams: tuple[str, ...] = ()  # only what they hold; empty: all
     switch: bool = True
     resume: bool = False  # go on with a shadow of this code, or fail
     allow_truncated: bool = False

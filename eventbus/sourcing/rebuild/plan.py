@@ -7,7 +7,7 @@ from eventbus.sourcing.definition import Definition
 from eventbus.sourcing.rebuild import refusals
 from eventbus.sourcing.rebuild.options import START, Options
 from eventbus.storage import Storage
-from eventbus.storage.events import Position
+from eventbus.storage.events import Filter, Position
 from eventbus.storage.projections import ProjectionVersion, Table, shadow_of
 
 
@@ -66,10 +66,16 @@ async def planned(storage: Storage, definition: Definition, options: Options) ->
 
 
 def code_of(definition: Definition, options: Options) -> bytes:
-    """What a shadow is told apart by: the code, and where it begins."""
-    if options.since == START:
+    """What a shadow is told apart by: the code, and which events are in it."""
+    if options.since == START and not options.streams:
         return definition.code_hash
-    return sha256(definition.code_hash + str(options.since).encode()).digest()
+    what = "\0".join([str(options.since), *sorted(options.streams)])
+    return sha256(definition.code_hash + what.encode()).digest()
+
+
+def filter_of(definition: Definition, options: Options) -> Filter:
+    """Which events are in what is built."""
+    return Filter(types=definition.types, streams=options.streams)
 
 
 async def _gone_on(

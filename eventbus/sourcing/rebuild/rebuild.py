@@ -8,6 +8,7 @@ from eventbus.sourcing.rebuild import refusals
 from eventbus.sourcing.rebuild.level import Level
 from eventbus.sourcing.rebuild.options import START, Beat, Options, Rebuilt
 from eventbus.sourcing.rebuild.owner import Owner
+from eventbus.sourcing.rebuild.parts import Far, Parts
 from eventbus.sourcing.rebuild.plan import Plan, planned
 from eventbus.sourcing.rebuild.scan import Scan
 from eventbus.sourcing.shard import MOST_HELD, shard_name
@@ -72,6 +73,7 @@ class Rebuild:
                 encode=self._encode,
                 old=plan.old,
                 shards=await self._owner.shards(self._definition, plan.new),
+                options=self._options,
                 owner=self._owner,
             )
             await level.catch_up()
@@ -94,38 +96,33 @@ class Rebuild:
         version, options = plan.new, self._options
         async with self._storage.transaction() as tx:
             standing = await tx.checkpoints.positions(f"{version.name}@{version.version}/")
-            marks = await tx.checkpoints.positions(f"scan/{version.name}@{version.version}/")
         if standing:
             return 0  # it was scanned, and follows since
-        parts = int(next(iter(marks)).rpartition("/")[2]) if marks else options.parts
         scan = Scan(
             self._storage,
             self._definition,
             self._registry,
             version,
             plan.shadow,
-            page=options.page,
-            rate=options.rate,
-            since=options.since,
+            options=options,
         )
-        upto, beat = version.built_to or START, self._beat
-        beat.phase, beat.total, beat.parts = "replay", upto * parts, parts
-        for number in range(parts):
-
-            def report(done: int, found: int, first: int = number, before: int = beat.rows) -> None:
-                beat.done = first * upto + done
-                beat.rows = before + found
-                self._owner.show()
-
-            await self._owner.while_owned(scan.part(self._owner.lease, number, parts, report))
+        parts = Parts(self._storage, scan, self._far)
+        await parts.begin(options.parts)
+        rows = await self._owner.while_owned(parts.work(to_the_end=True))
         async with self._storage.transaction() as tx:
             for number in range(version.shards):
                 await tx.checkpoints.load(
                     shard_name(version, number),
                     fingerprint=self._definition.fingerprint,
-                    start=upto,
+                    start=scan.upto,
                 )
-        return beat.rows
+        return rows
+
+    def _far(self, far: Far) -> None:
+        beat = self._beat
+        beat.phase, beat.done, beat.total = "replay", far.done, far.total
+        beat.rows, beat.parts = far.rows, far.parts
+        self._owner.show()
 
     async def _index(self, plan: Plan) -> None:
         await self._owner.say("index")

@@ -1,29 +1,33 @@
 """The scan of a rebuild: the log up to a position, folded in memory, copied in one transaction."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import datetime
 from random import Random
 from typing import Any
 
 from eventbus.codec import Registry
-from eventbus.errors import CodecError, ProjectionError
-from eventbus.service import end
+from eventbus.errors import CodecError, ProjectionError, StorageError
 from eventbus.sourcing.definition import Definition, shard_of
 from eventbus.sourcing.folding import Step
-from eventbus.sourcing.parking import Sequences, row_key
+from eventbus.sourcing.parking import Sequences, row_key, stream_key
 from eventbus.sourcing.read_model import Key, ReadModel, Rows, key_text
+from eventbus.sourcing.rebuild.options import START, Options
+from eventbus.sourcing.rebuild.pages import pages_of
+from eventbus.sourcing.rebuild.plan import filter_of
 from eventbus.sourcing.recorded import Recorded
 from eventbus.sourcing.shard import shard_name
-from eventbus.storage import Storage
-from eventbus.storage.events import FeedPage, Filter, Position
+from eventbus.storage import Storage, Transaction
+from eventbus.storage.events import Position
 from eventbus.storage.leases import Lease
 from eventbus.storage.parking import Parked
 from eventbus.storage.projections import ProjectionVersion, Table
 
+log: logging.Logger = logging.getLogger("eventbus.sourcing")
+
 MOST_PARKED = 10_000  # events of a scan that may wait; above, the code is wrong, not the events
-START = Position(0)
 
 Report = Callable[[int, int], None]
 """(done, rows): the highest position read, and how many rows there are in memory."""
@@ -38,7 +42,7 @@ class Scan:
         registry: decodes what is recorded.
         version: with its `built_to`.
         table: the shadow.
-        page: events that are read at once.
+        options: how it is read.
     """
 
     def __init__(
@@ -49,64 +53,110 @@ class Scan:
         version: ProjectionVersion,
         table: Table,
         *,
-        page: int,
-        rate: float | None = None,
-        since: Position | datetime = START,
+        options: Options,
     ) -> None:
         assert definition.rows is not None  # noqa: S101 - only folding projections are built
         assert version.built_to is not None  # noqa: S101 - planned
         self._storage = storage
         self._definition = definition
         self._registry = registry
-        self._version = version
+        self.version: ProjectionVersion = version
+        self.upto: Position = version.built_to
         self._table = table
-        self._page = page
-        self._rate = rate
-        self._since = since
-        self._upto: Position = version.built_to
+        self._options = options
         self._rows: Rows = definition.rows
         self._sequences = Sequences(Random())  # noqa: S311 - jitter
 
-    async def part(self, lease: Lease, number: int, of: int, report: Report) -> None:
-        """Copy part `number` of `of`, unless its mark says that it is there.
+    async def part(self, lease: Lease, report: Report) -> None:
+        """Copy the part that the lease is of, unless its mark says that it is there.
 
-        A part that was cut off left nothing, and is done again.
+        A part that was cut off left nothing, and is done again. One that has too many rows for the
+        memory is marked as done with two marks of halves instead.
+
+        Args:
+            lease: `scan/<name>@<version>/<number>/<of>`.
+            report: is told how far it is.
 
         Raises:
             ProjectionError: EB6009, an event cannot be decoded, or a row fits no column.
             LeaseLostError: somebody else rebuilds.
         """
-        mark = mark_name(self._version, number, of)
+        mark, number, of = lease.name, *place_of(lease.name)
         async with self._storage.transaction() as tx:
-            done = await tx.checkpoints.load(mark, fingerprint=self._definition.code_hash)
-        if done >= self._upto:
-            report(self._upto, 0)
+            done = await self.marked(tx, mark)
+        if done >= self.upto:
             return
-        states, parked = await self._folded(number, of, report)
+        try:
+            states, parked = await self._folded(number, of, report)
+        except _TooManyError:
+            await self._split(lease, number, of)
+            return
         records = [list(self._written(key, row).values()) for key, row in states.items()]
         async with self._storage.transaction() as tx:
-            await tx.projections.load(self._table, records)
+            await self._copied(tx, records)
             for shard, waiting in parked.items():
-                name = f"projection:{shard_name(self._version, shard)}"
+                name = f"projection:{shard_name(self.version, shard)}"
                 await tx.parking.park(waiting, group=name)
             # last: it locks the lease, which is to be renewed while rows are copied
-            await tx.checkpoints.save(mark, self._upto, after=done, lease=lease)
+            await tx.checkpoints.save(mark, self.upto, after=done, lease=lease)
+            await tx.projections.progress(
+                mark, "done", done=self.upto, total=self.upto, rows=len(records)
+            )
+
+    async def _copied(self, tx: Transaction, records: Sequence[Sequence[Any]]) -> None:
+        try:
+            await tx.projections.load(self._table, records)
+        except StorageError as error:
+            if not self._definition.by_stream or error.code != "EB5005":
+                raise
+            raise ProjectionError(
+                "EB6009",
+                f"projection {self._definition.name!r} cannot be rebuilt in parts by stream",
+                where=f"copying into {self._table.name}",
+                why=f"two parts made the same row: {error.why}",
+                next="leave out by_stream=: a row has events of several streams",
+            ) from error
+
+    async def marked(self, tx: Transaction, mark: str) -> Position:
+        """Where the mark of a part stands; it is made if it is not there.
+
+        Raises:
+            StorageError: EB5202, a part of other code.
+        """
+        return await tx.checkpoints.load(mark, fingerprint=self._definition.code_hash)
+
+    async def _split(self, lease: Lease, number: int, of: int) -> None:
+        log.info("%s has more than %d rows: two halves", lease.name, self._options.most_rows)
+        async with self._storage.transaction() as tx:
+            for half in (number, number + of):
+                await self.marked(tx, mark_name(self.version, half, 2 * of))
+            await tx.checkpoints.save(lease.name, self.upto, after=START, lease=lease)
+            await tx.projections.progress(
+                lease.name, "split", done=self.upto, total=self.upto, rows=0
+            )
 
     async def _folded(
         self, number: int, of: int, report: Report
     ) -> tuple[dict[Key, ReadModel], dict[int, list[Parked]]]:
         states: dict[Key, ReadModel] = {}
+        since, most = self._options.since, self._options.most_rows
         held: set[Key] = set()
+        homes: dict[Key, str] = {}
         parked: dict[int, list[Parked]] = {}
         waiting = 0
-        async with aclosing(self._pages()) as pages:
+        only = filter_of(self._definition, self._options)
+        if self._definition.by_stream and of > 1:
+            only = replace(only, share=(number, of))
+        async with aclosing(pages_of(self._storage, self.upto, only, self._options)) as pages:
             async for page in pages:
                 for place, recorded in enumerate(page.events):
-                    if isinstance(self._since, datetime) and recorded.recorded_at < self._since:
+                    if isinstance(since, datetime) and recorded.recorded_at < since:
                         continue
                     event = Recorded(recorded, self._registry)
                     for step in self._steps(event, place):
-                        if of > 1 and shard_of(key_text(step.key), of) != number:
+                        if self._definition.by_stream:
+                            self._of_one_stream(event, step.key, homes)
+                        elif of > 1 and shard_of(key_text(step.key), of) != number:
                             continue
                         if step.key not in held:
                             error = self._fold(states, step)
@@ -121,7 +171,14 @@ class Scan:
                         if waiting > MOST_PARKED:
                             raise self._refused(event, error or one.failure or "")
                 report(page.read_to, len(states))
+                if len(states) > most:
+                    raise _TooManyError
         return states, parked
+
+    def _of_one_stream(self, event: Recorded, key: Key, homes: dict[Key, str]) -> None:
+        stream = stream_key(event.recorded)
+        if homes.setdefault(key, stream) != stream:
+            raise self._refused(event, f"by_stream=True, but a row has events of {homes[key]} too")
 
     def _fold(self, states: dict[Key, ReadModel], step: Step) -> Exception | None:
         row = states.get(step.key)
@@ -147,7 +204,7 @@ class Scan:
 
     def _waits(self, event: Recorded, step: Step, error: Exception | None) -> tuple[int, Parked]:
         text = key_text(step.key)
-        shard = shard_of(text, self._version.shards)
+        shard = shard_of(text, self.version.shards)
         if error is None:
             return shard, self._sequences.queued(event, row_key(text), number=step.number)
         return shard, self._sequences.failed(
@@ -161,42 +218,10 @@ class Scan:
             raise ProjectionError(
                 "EB6009",
                 f"projection {self._definition.name!r} cannot be rebuilt: a row fits no column",
-                where=f"{row_key(key_text(key))}, version {self._version.version}",
+                where=f"{row_key(key_text(key))}, version {self.version.version}",
                 why=str(error),
                 next="mend the projection; what serves is untouched",
             ) from error
-
-    async def _pages(self) -> AsyncGenerator[FeedPage, None]:
-        """The next page is read while the present one is folded."""
-        after = START if isinstance(self._since, datetime) else self._since
-        coming: asyncio.Task[FeedPage] | None = None
-        loop = asyncio.get_running_loop()
-        began, read = loop.time(), 0
-        try:
-            while after < self._upto:
-                page = await (self._read(after) if coming is None else coming)
-                coming = None
-                if page.read_to <= after:
-                    break
-                after = page.read_to
-                if after < self._upto and self._storage.capabilities.concurrent:
-                    coming = asyncio.create_task(self._read(after), name=f"scan:{after}")
-                yield page
-                read += len(page.events)
-                if self._rate is not None:
-                    await asyncio.sleep(max(0.0, began + read / self._rate - loop.time()))
-        finally:
-            if coming is not None:
-                await end([coming])
-
-    async def _read(self, after: Position) -> FeedPage:
-        async with self._storage.transaction() as tx:
-            return await tx.events.read_all(
-                after=after,
-                limit=self._page,
-                upto=self._upto,
-                only=Filter(types=self._definition.types),
-            )
 
     def _refused(self, event: Recorded, why: object) -> ProjectionError:
         recorded = event.recorded
@@ -211,5 +236,20 @@ class Scan:
 
 
 def mark_name(version: ProjectionVersion, number: int, of: int) -> str:
-    """The checkpoint that says that a part is copied; no checkpoint of the version itself."""
-    return f"scan/{version.name}@{version.version}/{number}/{of}"
+    """The checkpoint that says that a part is copied, and the lease of who copies it."""
+    return f"{marks_of(version)}{number}/{of}"
+
+
+def marks_of(version: ProjectionVersion) -> str:
+    """What the names of all marks of a version begin with."""
+    return f"scan/{version.name}@{version.version}/"
+
+
+def place_of(mark: str) -> tuple[int, int]:
+    """Which part it is, and of how many."""
+    number, of = mark.rsplit("/", 2)[1:]
+    return int(number), int(of)
+
+
+class _TooManyError(Exception):
+    """The rows of a part do not fit into memory."""

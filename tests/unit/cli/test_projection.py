@@ -2,15 +2,20 @@
 
 import asyncio
 import json
+import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from eventbus.cli.flags import Settings
+from eventbus.cli.helping import arguments, environment
 from eventbus.cli.rebuilding import Pace, line
-from eventbus.sourcing.rebuild import Beat
+from eventbus.sourcing.rebuild import Beat, Options
+from eventbus.storage.events import Position
 
 from .conftest import Run
 
@@ -111,6 +116,50 @@ def test_a_rebuild_compares_switches_and_is_undone(app: Any, run: Run) -> None:
     back = run("projection", "rollback", "revenue", APP, *YES, *JSON).fits("projection-change")
     assert back.result["verb"] == "rollback"
     assert run("projection", "status", "revenue", APP, *JSON).result["version"] == 1
+
+
+def test_who_assists_copies_what_is_left_of_a_scan(app: Any, run: Run) -> None:
+    asyncio.run(_cut_off_at_the_scan(app))
+    assisted = run("projection", "assist", "revenue", APP, *JSON).fits("projection-assist")
+    assert assisted.result == {"name": "revenue", "rows": 3}
+    ran = run("projection", "rebuild", "revenue", APP, "--resume", "--require-equal", *YES, *JSON)
+    assert ran.result["switched"]
+    first = next(json.loads(each) for each in ran.err.splitlines() if '"replay"' in each)
+    assert first["done"] == first["total"]
+
+
+async def _cut_off_at_the_scan(app: Any) -> None:
+    def cut(beat: Beat) -> None:
+        if beat.phase == "replay":
+            raise RuntimeError
+
+    async with app.bus.client() as bus:
+        with suppress(RuntimeError):
+            await bus.projections.rebuild("revenue", options=Options(parts=3), beat=cut)
+
+
+def test_processes_share_a_scan(
+    app: Any, run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(project), *sys.path]))
+    flags = ("--processes", "2", "--shards", "4", "--require-equal")
+    ran = run("projection", "rebuild", "revenue", APP, *flags, *YES, *JSON)
+    assert ran.result["switched"]
+    assert ran.result["rows"] == 3
+    lines = [json.loads(each) for each in ran.err.splitlines() if each[:1] == "{"]
+    assert {each["shards"] for each in lines if each["phase"] == "replay"} == {4}
+
+
+def test_who_assists_is_told_the_same_and_no_password_on_its_command_line() -> None:
+    settings = Settings()
+    settings.storage = "postgresql://shop:secret@db/shop"
+    options = Options(since=Position(7), streams=("order-1",), page=9, rate=5.0)
+    words = arguments(settings, "revenue", APP, options)
+    assert words[1:5] == ["projection", "assist", "revenue", APP]
+    told = dict(zip(words[5::2], words[6::2], strict=True))
+    assert told == {"--from": "7", "--stream": "order-1", "--batch": "9", "--rate": "5.0"}
+    assert not any("secret" in word for word in words)
+    assert environment(settings)["EVENTBUS_STORAGE"] == settings.storage
 
 
 def test_nothing_to_roll_back_to_is_refused(app: Any, run: Run) -> None:
