@@ -165,6 +165,10 @@ POINTS: Mapping[str, tuple[str, bool]] = {
     "redelivery.claimed": ("redelivery:commit+inbox.count", True),
     "redelivery.handled": ("redelivery:parking.settle", False),
     "redelivery.commit_sent": ("redelivery:commit+parking.settle", True),
+    "projection.read": ("projection:events.read_all", True),
+    "projection.applied": ("projection:projections.write", True),
+    "projection.commit_sent": ("projection:commit+checkpoints.save", True),
+    "projection.switching": ("projection:commit+projections.switch", True),
 }
 """Crash points: the call, with the role of its task, and whether the process dies after it."""
 

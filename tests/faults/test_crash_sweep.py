@@ -1,7 +1,7 @@
 """Real processes on one SQLite file, killed by SIGKILL at their calls: the next one finishes.
 
-`EVENTBUS_SWEEP=all` takes every point; otherwise every `STRIDE`-th, which takes both the one before
-and the one after a call.
+`EVENTBUS_FAULTS=full` takes every point; otherwise every `STRIDE`-th, which takes both the one
+before and the one after a call.
 """
 
 import json
@@ -16,7 +16,7 @@ import pytest
 
 from tests.faults.crash import REACHED, deadly_handler
 
-ALL = os.environ.get("EVENTBUS_SWEEP") == "all"
+ALL = os.environ.get("EVENTBUS_FAULTS") == "full"
 STRIDE = 1 if ALL else 7
 WORKERS = 2
 

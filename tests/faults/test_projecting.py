@@ -1,12 +1,13 @@
 """A projection killed anywhere, and met by any fault, has the rows of a replay from zero (K3).
 
-`EVENTBUS_SWEEP=all` takes every point; otherwise every `STRIDE`-th.
+`EVENTBUS_FAULTS=full` takes every point; otherwise one of `STRIDES`.
 """
 
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,28 +17,47 @@ from eventbus.sourcing import following
 from eventbus.sourcing.rebuild import Options
 from eventbus.sqlite import SqliteStorage
 from eventbus.testing.faults import Conflict, Fault, FaultPlan, FaultyStorage, LoseLease, LoseReply
+from tests.conformance.postgres import database
 from tests.integration.sourcing.read_models import Sum, sell
 
-ALL = os.environ.get("EVENTBUS_SWEEP") == "all"
-STRIDE = 1 if ALL else 7
+ALL = os.environ.get("EVENTBUS_FAULTS") == "full"
+STRIDES = {"sqlite": 1 if ALL else 7, "postgres": 1 if ALL else 23}  # a lease's time for each
+
+NAMED = {
+    "follow": {"projection.read", "projection.applied", "projection.commit_sent"},
+    "rebuild": {"projection.read", "projection.commit_sent", "projection.switching"},
+}
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="capability: processes are forked"),
-    pytest.mark.timeout(1800 if ALL else 300),
+    pytest.mark.timeout(3600 if ALL else 300),
 ]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def where(request: pytest.FixtureRequest) -> Iterator[str]:
+    """What is swept."""
+    if request.param == "sqlite":
+        yield "sqlite"
+        return
+    with database() as url:
+        yield url
 
 
 @pytest.mark.parametrize(("mode", "least"), [("follow", 60), ("rebuild", 60)])
 def test_a_process_killed_at_any_call_leaves_what_a_replay_gives(
-    tmp_path: Path, mode: str, least: int
+    tmp_path: Path, where: str, mode: str, least: int
 ) -> None:
-    command = [sys.executable, "-m", "tests.faults.projecting", str(tmp_path), mode]
-    ran = subprocess.run([*command, "0", str(STRIDE)], capture_output=True, text=True, check=False)
+    stride = STRIDES["sqlite" if where == "sqlite" else "postgres"]
+    command = [sys.executable, "-m", "tests.faults.projecting", where, str(tmp_path), mode]
+    ran = subprocess.run([*command, "0", str(stride)], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     points = [json.loads(line) for line in ran.stdout.splitlines()]
     assert [point for point in points if point["wrong"] or point["failed"]] == []
-    assert len(points) >= least / STRIDE
+    assert len(points) >= least / stride
     assert sum(not point["killed"] for point in points) == 1  # it went on to the end
+    if ALL:
+        assert {name for point in points for name in point["names"]} == NAMED[mode]
 
 
 @pytest.mark.parametrize(

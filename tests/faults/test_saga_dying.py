@@ -1,6 +1,6 @@
 """A worker of sagas killed anywhere: another one ends them, and each effect was there once (K4).
 
-`EVENTBUS_SWEEP=all` takes every point on SQLite; otherwise every `STRIDE`-th.
+`EVENTBUS_FAULTS=full` takes every point on SQLite; otherwise every `STRIDE`-th.
 """
 
 import json
@@ -15,7 +15,7 @@ import pytest
 from eventbus.testing.conformance.samples import unique
 from tests.conformance.postgres import database
 
-ALL = os.environ.get("EVENTBUS_SWEEP") == "all"
+ALL = os.environ.get("EVENTBUS_FAULTS") == "full"
 STRIDE = 1 if ALL else 17
 
 pytestmark = [
