@@ -17,13 +17,13 @@ help:  ## what there is
 $(VENV)/$(STAMP): pyproject.toml
 	$$($(PYTHONS) oldest) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --group dev --editable '.[cli,otel,prometheus,testing,postgres,sqlalchemy,kafka,rabbit]'
+	$(BIN)/python -m pip install --quiet --group dev --editable '.[cli,crypto,otel,prometheus,testing,postgres,sqlalchemy,kafka,rabbit]'
 	touch $@
 
 $(NEWEST)/$(STAMP): pyproject.toml
 	$$($(PYTHONS) newest) -m venv $(NEWEST)
 	$(NEWEST)/bin/python -m pip install --quiet --upgrade pip
-	$(NEWEST)/bin/python -m pip install --quiet --group dev --editable '.[cli,otel,prometheus,testing,postgres,sqlalchemy,kafka,rabbit]'
+	$(NEWEST)/bin/python -m pip install --quiet --group dev --editable '.[cli,crypto,otel,prometheus,testing,postgres,sqlalchemy,kafka,rabbit]'
 	touch $@
 
 $(OUTSIDE)/$(STAMP): tests/outside/requirements.txt

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         subscribe,
         undoes,
     )
+    from eventbus.personal import Forgotten, Personal
     from eventbus.storage.sql import Sql
 
 __all__ = [
@@ -26,7 +27,9 @@ __all__ = [
     "DeadLetter",
     "Event",
     "EventBus",
+    "Forgotten",
     "Group",
+    "Personal",
     "Reject",
     "Rejection",
     "Reply",
@@ -46,6 +49,7 @@ if not TYPE_CHECKING:  # or every misspelt name would pass the type checkers
     _HOMES = {
         "eventbus.bus": {"EventBus"},
         "eventbus.event": {"Command", "Event", "Rejection", "Reply", "Undone", "Untyped", "upcast"},
+        "eventbus.personal": {"Forgotten", "Personal"},
         "eventbus.storage.sql": {"Sql"},
     }
 

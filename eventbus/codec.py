@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -14,6 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 from eventbus.errors import DecodeError, LimitError, UnknownTypeError, WiringError
 from eventbus.event import TypedMessage, Untyped, Wire, upcasters
 from eventbus.message import Message, new_id
+from eventbus.personal import Collecting, Marked, Opening, Sealing, Writing, marked_in, opened_in
+from eventbus.sealing import Key, KeySource, Subject
 
 MAX_HEADERS, MAX_HEADER_BYTES, MAX_DEPTH = 64, 8 << 10, 64
 _SCHEMA = "urn:eventbus:schema:"
@@ -43,16 +45,19 @@ class _Plan:
     cls: type[TypedMessage]
     wire: Wire
     schema: str
-    write: Callable[[Any], bytes]
-    read: Callable[[bytes], TypedMessage]
+    write: Callable[..., bytes]
+    read: Callable[..., TypedMessage]
     upcasters: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]
+    personal: bool  # whether a field of it, or of what it is made of, is sealed
 
 
 class Registry:
     """The message classes that reading knows, by wire type; closed once the bus is built (B1)."""
 
     def __init__(self, classes: Iterable[type[TypedMessage]] = ()) -> None:
+        self.keys: KeySource | None = None  # of personal data; without them they stay sealed
         self._plans: dict[str, _Plan] = {}
+        self.personal: set[str] = set()  # the types that have personal fields
         for cls in classes:
             self.add(cls)
 
@@ -60,11 +65,14 @@ class Registry:
         """Know a class; one without a wire type is passed over.
 
         Raises:
-            WiringError: EB1202, `key=` names no field; EB1203, another class claims the type.
+            WiringError: EB1202, `key=` names no field; EB1203, another class claims the type;
+                EB1223, EB1224, EB1225, a personal field cannot be sealed as it is declared.
         """
         if cls.__wire__ is None:
             return
         plan = plan_of(cls)
+        if plan.personal:
+            self.personal.add(plan.wire.type)
         known = self._plans.setdefault(plan.wire.type, plan)
         if known.cls is not cls:
             raise WiringError(
@@ -88,12 +96,36 @@ class Registry:
         """All known classes, in the order in which they became known."""
         return tuple(plan.cls for plan in self._plans.values())
 
-    def decode(self, message: Message) -> TypedMessage:
+    async def openings(
+        self, messages: Sequence[Message], tx: object | None = None
+    ) -> Sequence[Opening | None]:
+        """With what each is to be decoded; keys are read once for all, where any are needed.
+
+        Args:
+            messages: of any types.
+            tx: the transaction that the caller holds, if it holds one.
+        """
+        if self.keys is None or not self.personal:
+            return (None,) * len(messages)
+        sealed = [one.payload for one in messages if one.type in self.personal]
+        if not sealed:
+            return (None,) * len(messages)
+        keys = await self.keys.opening(sealed, tx)
+        return [
+            Opening(keys, one.tenant) if one.type in self.personal else None for one in messages
+        ]
+
+    def decode(self, message: Message, opening: Opening | None = None) -> TypedMessage:
         """The typed message of the current version; older ones go through the upcasters.
+
+        Args:
+            message: of a known type.
+            opening: what `openings` answered; without it personal fields are `Sealed`.
 
         Raises:
             UnknownTypeError: EB3103, no class of this registry has the type.
             DecodeError: EB3101, no way leads from its version; EB3102, it does not validate.
+            PersonalDataError: EB3114, EB3115, what is sealed cannot be opened.
         """
         plan = self._plans.get(message.type)
         if plan is None:
@@ -107,8 +139,8 @@ class Registry:
         schema = message.headers.get("dataschema")
         try:
             if schema == plan.schema or (version := _version_of(schema)) == plan.wire.version:
-                return plan.read(message.payload)
-            return plan.read(_upcasted(plan, version, message))
+                return plan.read(message.payload, context=opening)
+            return plan.read(_upcasted(plan, version, message, opening), context=opening)
         except ValidationError as error:
             raise _does_not_validate(message, error) from None
 
@@ -153,6 +185,9 @@ def _plan(cls: type[TypedMessage]) -> _Plan:
         )
     adapter = TypeAdapter(cls)
     serializer = adapter.serializer
+    marked = list(marked_in(adapter.core_schema))
+    for each in marked:
+        _check_mark(each, wire)
     return _Plan(
         cls=cls,
         wire=wire,
@@ -160,7 +195,67 @@ def _plan(cls: type[TypedMessage]) -> _Plan:
         write=serializer.to_json,
         read=adapter.validator.validate_json,
         upcasters=upcasters(cls),
+        personal=bool(marked),
     )
+
+
+def _check_mark(marked: Marked, wire: Wire) -> None:
+    where = f"{_path(marked.owner)}.{marked.name}"
+    if marked.subject not in marked.before:
+        raise WiringError(
+            "EB1223",
+            f"Personal(subject={marked.subject!r}) names no field before {marked.name!r}",
+            where=where,
+            why="the subject says under whose key it is sealed, and is read first",
+            next="name a field of the same class, and declare it above the personal one",
+        )
+    if not marked.may_be_forgotten:
+        raise WiringError(
+            "EB1224",
+            f"personal field {marked.name!r} cannot hold what is left of a forgotten one",
+            where=where,
+            why="its readers get Forgotten, which is text, and its type takes no text",
+            next="make it str, or a union with Forgotten: Annotated[date | Forgotten, Personal(…)]",
+        )
+    if marked.name == wire.key and _is_of(marked.owner, wire):
+        raise WiringError(
+            "EB1225",
+            f"key={wire.key!r} of {wire.type!r} is a personal field",
+            where=where,
+            why="keys travel in the clear, and stand in inbox, outbox and logs",
+            next="take an id that says nothing about the person",
+        )
+
+
+def _is_of(owner: type, wire: Wire) -> bool:
+    return issubclass(owner, TypedMessage) and owner.__wire__ == wire
+
+
+def is_personal(what: object) -> bool:
+    """Whether it has personal fields: then its keys are needed before it is encoded."""
+    return (
+        isinstance(what, TypedMessage)
+        and what.__wire__ is not None
+        and (type(what).__dict__.get("__plan__") or plan_of(type(what))).personal
+    )
+
+
+def subjects_of(what: TypedMessage, tenant: str) -> Mapping[Subject, None]:
+    """Whose keys are needed to encode it.
+
+    Raises:
+        PersonalDataError: EB3117, a personal field is filled, and its subject is not.
+    """
+    collecting = Collecting(tenant)
+    _written(plan_of(type(what)), what, collecting)
+    return collecting.subjects
+
+
+def _written(plan: _Plan, what: TypedMessage, context: Writing) -> bytes:
+    payload = plan.write(what, context=context)
+    if context.problem is not None:
+        raise context.problem
+    return payload
 
 
 class Encoder:
@@ -177,6 +272,7 @@ class Encoder:
         headers: Mapping[str, str],
         cause: Message | None,
         tenant: str = "",
+        keys: Mapping[Subject, Key] | None = None,
     ) -> Message:
         """Encode a typed message, once.
 
@@ -185,17 +281,23 @@ class Encoder:
             headers: further attributes.
             cause: what is being handled: its flow and tenant are inherited.
             tenant: of a flow that begins here; with a cause: not asked.
+            keys: of the subjects of its personal fields.
 
         Raises:
             WiringError: EB1201, EB1202; EB1211 under strict: the bus does not know the class.
             LimitError: EB3001, the body is too large; EB3002, a header is not allowed.
+            PersonalDataError: EB3117, EB3118, personal fields cannot be sealed.
         """
         plan: _Plan = type(what).__dict__.get("__plan__") or plan_of(type(what))
         wire = plan.wire
         if self._registry is not None and wire.type not in self._registry:
             raise _unregistered(wire.type)
         key = None if wire.key is None else _text(getattr(what, wire.key))
-        payload = plan.write(what)
+        if plan.personal:
+            whose = tenant_of(headers, cause, tenant)
+            payload = _written(plan, what, Sealing(keys or {}, whose))
+        else:
+            payload = plan.write(what)
         return self._message(
             wire.type, wire.topic, payload, key, headers, cause, plan.schema, tenant
         )
@@ -279,6 +381,13 @@ class Encoder:
             key=key,
             headers=attributes,
         )
+
+
+def tenant_of(headers: Mapping[str, str], cause: Message | None, beginning: str) -> str:
+    """Whose flow a message will belong to."""
+    if cause is not None:
+        return cause.tenant
+    return headers.get("tenant", beginning)
 
 
 def decode_untyped(message: Message) -> Untyped:
@@ -401,8 +510,10 @@ def _version_of(schema: str | None) -> int:
     return int(last) if last.isascii() and last.isdigit() and len(last) < 10 else 1
 
 
-def _upcasted(plan: _Plan, version: int, message: Message) -> bytes:
+def _upcasted(plan: _Plan, version: int, message: Message, opening: Opening | None) -> bytes:
     data: dict[str, Any] = dict(decode_untyped(message).data)
+    if opening is not None:
+        data = opened_in(data, opening)
     while version < plan.wire.version and version in plan.upcasters:
         try:
             data = plan.upcasters[version](data)

@@ -168,6 +168,10 @@ class LimitError(CodecError):
     """The message exceeds a limit: send a reference instead of the data."""
 
 
+class PersonalDataError(CodecError):
+    """Look for the keys: personal data can be neither sealed nor opened without them."""
+
+
 class HandlerTimeoutError(EventBusError):
     """The handler ran longer than its group allows; treated as any failure (B7)."""
 

@@ -4,13 +4,15 @@ A command is not an event: one verb publishes, another sends.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from eventbus.errors import WiringError
+from eventbus.personal import Forgotten, Personal, Sealed
+from eventbus.sealing import HIDDEN
 
 _NAME = re.compile(r"[a-z][a-z0-9-]*(\.[a-z0-9][a-z0-9-]*)+")
 
@@ -53,6 +55,18 @@ class TypedMessage(BaseModel):
     ) -> None:
         super().__init_subclass__(**config)
         cls.__wire__ = None if type is None else _wire(cls.__qualname__, type, version, key, topic)
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Without personal data: a message stands in logs, failures and debuggers."""
+        fields = type(self).model_fields
+        for name, value in super().__repr_args__():
+            field = fields.get(name or "")
+            marked = field is not None and any(isinstance(one, Personal) for one in field.metadata)
+            yield name, HIDDEN if marked and _is_plain(value) else value
+
+
+def _is_plain(value: object) -> bool:
+    return value is not None and not isinstance(value, Forgotten | Sealed)
 
 
 def _wire(name: str, type: str, version: int, key: str | None, topic: str | None) -> Wire:

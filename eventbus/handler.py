@@ -9,6 +9,8 @@ from uuid import UUID
 from eventbus.errors import WiringError
 from eventbus.event import Command, Event, Rejection, Reply, TypedMessage, Untyped
 from eventbus.message import NO_HEADERS, Message
+from eventbus.personal import Opening
+from eventbus.sealing import Keys
 from eventbus.storage import Transaction
 from eventbus.storage.events import Appended, Expected
 from eventbus.storage.sagas import EffectEnd
@@ -54,8 +56,20 @@ class UnitOfWork(Protocol):
         """Whose flow it is: that of the message being handled, or `transaction(tenant=)`."""
         ...
 
-    def decode(self, message: Message) -> TypedMessage:
+    async def openings(self, messages: Sequence[Message]) -> Sequence[Opening | None]:
+        """With what messages are to be decoded, aligned; keys are read once for all of them."""
+        ...
+
+    async def keys(self, sealed: Sequence[bytes]) -> Keys:
+        """The keys of what was sealed as a whole; those that are not there are left out."""
+        ...
+
+    def decode(self, message: Message, opening: Opening | None = None) -> TypedMessage:
         """A message of the log, by the bus's registry, in its current version.
+
+        Args:
+            message: of the log.
+            opening: what `openings` answered; without it personal fields are `Sealed`.
 
         Raises:
             CodecError: its type is unknown, or it cannot be read.
@@ -404,7 +418,7 @@ class Fence(Protocol):
         """
         ...
 
-    def answered(self, effect: Effect, answer: Reply | None) -> None:
+    async def answered(self, effect: Effect, answer: Reply | None, tx: Transaction | None) -> None:
         """Note what the handler answered, None of an undo; raises what encoding raises."""
         ...
 

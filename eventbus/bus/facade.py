@@ -35,6 +35,7 @@ from eventbus.event import Command, Event, Untyped
 from eventbus.handler import Context, Fence, Group, Middleware, UnitOfWork
 from eventbus.inspection import Inspected, Inspection, Place
 from eventbus.instrumentation import Instrumentation
+from eventbus.keyring import keyring_for
 from eventbus.message import NO_HEADERS
 from eventbus.pubsub.attempt import Attempts
 from eventbus.pubsub.guarantees import GRACE
@@ -77,11 +78,13 @@ class EventBus:
         middleware: wrapped around each call of a handler, the first one outermost.
         instrumentation: what counts, times and traces.
         service: CloudEvents source, and default group of the untyped form.
+        master_key: 32 bytes that wrap the keys of personal data; from outside of the database.
         strict: warnings of the guarantee report refuse too, and only known types are published.
 
     Raises:
         WiringError: what was handed over does not fit together.
-        ConfigurationError: no adapter for a URL.
+        ConfigurationError: no adapter for a URL; EB1122, a class has personal fields, and there is
+            no master key or no storage.
     """
 
     def __init__(
@@ -93,8 +96,10 @@ class EventBus:
         middleware: Sequence[Middleware] = (),
         instrumentation: Instrumentation | None = None,
         service: str | None = None,
+        master_key: bytes | None = None,
         strict: bool = False,
     ) -> None:
+        self._master_key = master_key
         self._given = (transport, storage)
         self._service = service
         self._strict = strict
@@ -118,6 +123,7 @@ class EventBus:
         register_messages(self._families, self._registry)
         if self._storage is None:
             refuse_without_storage(self._handlers)
+        self._keyring = keyring_for(self._registry, self._storage, master_key)
         self._named: list[Handler] = []
         self._tuning = AS_WRITTEN
         encoder = Encoder(
@@ -133,6 +139,7 @@ class EventBus:
             self._registry,
             self._afterwards.add,
             record=self._inline.append,
+            keyring=self._keyring,
         )
         self._engines = engines(self._families, self._publishing, instrumentation)
         self._groups = self._grouped()
@@ -181,6 +188,7 @@ class EventBus:
             middleware=(*middleware, *self._middleware),
             instrumentation=instrumentation or self._instrumentation,
             service=self._service,
+            master_key=self._master_key,
             strict=self._strict,
         )
         copy._named, copy._tuning = list(self._named), tuning
@@ -294,10 +302,12 @@ class EventBus:
         refuse_if_held("publish")
         if isinstance(what, str) == (data is None) or not isinstance(what, str | Event):
             raise wrong_verb(what, data)
-        message = self._publishing.message(what, data, key, headers, None)
+        running = self._running or self._entered("publish")
         if delay is not None:
             check_delay(delay, allowed=self._storage is not None)
-        await (self._running or self._entered("publish")).publish(message, delay)
+        keys = await self._publishing.keys([what], headers, None, "", None)
+        message = self._publishing.message(what, data, key, headers, None, keys=keys)
+        await running.publish(message, delay)
         return message.id
 
     async def send(
@@ -311,10 +321,12 @@ class EventBus:
         refuse_if_held("send")
         if not isinstance(command, Command):
             raise wrong_verb(command, None)
-        message = self._publishing.message(command, None, None, headers, None)
+        running = self._running or self._entered("send")
         if delay is not None:
             check_delay(delay, allowed=self._storage is not None)
-        await (self._running or self._entered("send")).publish(message, delay)
+        keys = await self._publishing.keys([command], headers, None, "", None)
+        message = self._publishing.message(command, None, None, headers, None, keys=keys)
+        await running.publish(message, delay)
         return message.id
 
     # -- wiring ----------------------------------------------------------------------------------
@@ -417,7 +429,7 @@ class EventBus:
             self._definitions,
             self._registry,
             self._inspection(),
-            encode=lambda event: self._publishing.message(event, None, None, NO_HEADERS, None),
+            encode=self._publishing.within,
         )
 
     @property
@@ -451,9 +463,10 @@ class EventBus:
             self._events = EventLog(
                 self._needs_storage("events"),
                 self._registry,
-                encode=lambda event, more: self._publishing.message(event, None, None, more, None),
+                encode=self._publishing.events,
                 inline=self._inline,
                 guard=refuse_if_held,
+                keyring=self._keyring,
             )
         return self._events
 
@@ -516,6 +529,8 @@ class EventBus:
         try:
             if self._storage is not None:
                 await stack.enter_async_context(self._storage)
+                if self._keyring is not None:
+                    await self._keyring.check()
             await stack.enter_async_context(self._transport)
             if consume:
                 refuse_unsafe(await self._findings(), strict=self._strict)

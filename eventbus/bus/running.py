@@ -15,7 +15,7 @@ from eventbus.codec import Registry
 from eventbus.errors import ConfigurationError
 from eventbus.handler import Fence, Middleware
 from eventbus.instrumentation import Instrumentation
-from eventbus.message import NO_HEADERS, Message
+from eventbus.message import Message
 from eventbus.outbox.relay import Relay
 from eventbus.pubsub.assembly import Assembly, GroupServices
 from eventbus.pubsub.publisher import DirectPublisher, OutboxPublisher
@@ -203,9 +203,7 @@ class Running:
                     definition,
                     parts.storage,
                     parts.registry,
-                    encode=lambda event: parts.publishing.message(
-                        event, None, None, NO_HEADERS, None
-                    ),
+                    encode=parts.publishing.within,
                     tail=parts.tail,
                     random=Random(),  # noqa: S311 - jitter
                 )

@@ -75,8 +75,8 @@ class Sagas:
         """
         refuse_if_held("sagas.start")
         engine = self._starter(event)
-        message = self._publishing.message(event, None, None, headers, None)
         async with self._storage.transaction() as tx:
+            (message,) = await self._publishing.events([event], headers, tx=tx)
             return await engine.start(message, tx)
 
     async def list(

@@ -69,8 +69,15 @@ def engines(
     instrumentation: Instrumentation | None,
 ) -> dict[str, Engine]:
     """One per saga."""
+
+    async def encode(
+        what: TypedMessage, headers: Mapping[str, str], cause: Message | None, tx: Transaction
+    ) -> Message:
+        keys = await publishing.keys([what], headers, cause, "", tx)
+        return publishing.message(what, None, None, headers, cause, keys=keys)
+
     tools = Tools(
-        encode=lambda what, headers, cause: publishing.message(what, None, None, headers, cause),
+        encode=encode,
         decode=publishing.registry.decode,
         unit=lambda tx, cause: _unit(publishing, tx, cause),
         worker=f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}",

@@ -14,6 +14,7 @@ from eventbus.cli.locate import app_of
 from eventbus.cli.output import note, show_facts
 from eventbus.cli.rows import row_of
 from eventbus.cli.storages import with_storage
+from eventbus.sealing import hidden
 
 if TYPE_CHECKING:
     from eventbus.inspection import Inspected
@@ -28,7 +29,8 @@ def edited(settings: Settings, id: str, data: str | None, reason: str) -> int:
     types = asyncio.run(app_of(settings).describe()).types
     old = bytes(row_of(settings, "dead-letter", id)["payload"])
     payload = body(old, data)
-    note(settings, f"- {old.decode(errors='replace')}\n+ {payload.decode(errors='replace')}")
+    difference = f"- {old.decode(errors='replace')}\n+ {payload.decode(errors='replace')}"
+    note(settings, hidden(difference))
 
     async def ask(storage: "Inspected") -> int:
         letters = DeadLetters(storage.inspection, types)

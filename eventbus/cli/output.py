@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from eventbus.cli.flags import Settings
+from eventbus.sealing import hidden
 
 SCHEMA = "eventbus.cli/1"
 
@@ -51,8 +52,11 @@ def envelope(command: str, result: Any) -> str:
 
 
 def to_json(value: Any) -> str:
-    """One line; bytes are text where they are UTF-8, else `{"base64": …}`."""
-    return json.dumps(value, default=_plain, ensure_ascii=False)
+    """One line; bytes are text where they are UTF-8, else `{"base64": …}`.
+
+    Sealed personal data are hidden: nobody could read them here, and nobody is to copy them.
+    """
+    return hidden(json.dumps(value, default=_plain, ensure_ascii=False))
 
 
 def _plain(value: Any) -> Any:
@@ -104,7 +108,7 @@ def cell(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.1f}"
-    text = value if isinstance(value, str) else str(_plain(value))
+    text = hidden(value if isinstance(value, str) else str(_plain(value)))
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
 
 

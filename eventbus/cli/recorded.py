@@ -66,7 +66,8 @@ def _registry(settings: Settings) -> "Registry":
 
     if settings.app is None:
         return Registry()
-    return asyncio.run(app_of(settings).describe()).types
+    types = asyncio.run(app_of(settings).describe()).types
+    return Registry(types.classes)  # without keys: personal fields are not shown
 
 
 def row_of(one: "Recorded") -> dict[str, Any]:

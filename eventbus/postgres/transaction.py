@@ -20,6 +20,7 @@ from eventbus.postgres.projections import PostgresProjections
 from eventbus.postgres.sagas import PostgresSagas
 from eventbus.postgres.session import Session
 from eventbus.postgres.sql import PostgresSql
+from eventbus.postgres.subject_keys import PostgresSubjectKeys
 from eventbus.storage import Work
 
 T = TypeVar("T")
@@ -41,6 +42,7 @@ class PostgresTransaction:
         self.projections: PostgresProjections = PostgresProjections(session)
         self.leases: PostgresLeases = PostgresLeases(session)
         self.sagas: PostgresSagas = PostgresSagas(session)
+        self.subject_keys: PostgresSubjectKeys = PostgresSubjectKeys(session)
         self._resources = resources
 
     def resource(self, kind: type[T]) -> T:

@@ -13,9 +13,11 @@ from eventbus.event import TypedMessage, Untyped
 from eventbus.handler import BatchHandler, Context, Fence, Invocation, Middleware
 from eventbus.instrumentation import Instrumentation
 from eventbus.message import Message
+from eventbus.personal import Opening
 from eventbus.pubsub.participant import Participant
 from eventbus.pubsub.routes import Handler, Route, Routes
 from eventbus.pubsub.watchdog import Run, Watchdog
+from eventbus.storage import Transaction
 
 Decoded = TypedMessage | Untyped
 NO_DATA: Mapping[str, Any] = MappingProxyType({})
@@ -48,17 +50,34 @@ class Attempts:
         """Whether anybody will look at the context of a message."""
         return route.needs_context or bool(self._middleware)
 
-    def decode(self, message: Message, route: Route) -> Decoded:
+    async def read_keys(self, messages: Sequence[Message], tx: Transaction | None) -> None:
+        """Those of personal data in all of them, in one read; they are kept for a while."""
+        sealed = [one for one in messages if one.type in self._registry.personal]
+        if sealed:
+            await self._registry.openings(sealed, tx)
+
+    async def opening(
+        self, message: Message, route: Route, tx: Transaction | None
+    ) -> Opening | None:
+        """With what its personal fields are read, if somebody will read them."""
+        if message.type not in self._registry.personal or not route.by_class or route.batches:
+            return None
+        return (await self._registry.openings([message], tx))[0]
+
+    def decode(self, message: Message, route: Route, opening: Opening | None = None) -> Decoded:
         """The typed message if a handler wants its class, else its data.
 
-        A batch handler decodes for itself: it gets the type alone.
+        A batch handler decodes for itself: it gets the type alone. In data, and without an
+        opening, personal fields stay sealed.
 
         Raises:
             CodecError: quarantine it.
         """
         if route.batches is not None:
             return Untyped(message.type, NO_DATA)
-        return self._registry.decode(message) if route.by_class else decode_untyped(message)
+        if route.by_class:
+            return self._registry.decode(message, opening)
+        return decode_untyped(message)
 
     async def handle(
         self, route: Route, what: Decoded, message: Message, context: Context | None, run: Run

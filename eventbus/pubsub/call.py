@@ -6,6 +6,7 @@ from uuid import UUID
 from eventbus.errors import CodecError, DecodeError, LimitError
 from eventbus.handler import Group
 from eventbus.message import Message, own_key
+from eventbus.personal import Opening
 from eventbus.pubsub.routes import Route, Routes
 from eventbus.storage.parking import Parked
 from eventbus.transport import Delivery
@@ -25,6 +26,7 @@ class Call:
     wrong: CodecError | None  # found before any handler: it is quarantined
     attempt: int = 1
     delivery: Delivery | None = None
+    opening: Opening | None = None  # with what its personal fields were read
 
     @property
     def ours(self) -> bool:

@@ -93,6 +93,7 @@ class Dispatcher:
         ours = [call for call in calls if call.ours]
         async with self._storage.transaction() as tx:
             batch = await self._receive(ours, tx)
+            await self._verdicts.attempts.read_keys([call.message for call in ours], tx)
             started = await self._each(calls, batch, tx, run, stop)
             await batch.effects.finish()
             await self._forget(calls[started:], batch, tx)
@@ -169,7 +170,7 @@ class Dispatcher:
         context = self._verdicts.context(calls[-1], tx)
         handler = calls[0].route.handlers[0]
         try:
-            whats = [self._verdicts.decoded(call) for call in calls]
+            whats = [await self._verdicts.decoded(call, tx) for call in calls]
             async with tx.savepoint():
                 await self._verdicts.attempts.call(handler, whats, context, run)
         except Exception as error:  # the border where the user's code may fail in any way

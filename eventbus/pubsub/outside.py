@@ -29,6 +29,7 @@ class Outside:
                 keys=[call.key for call in ours],
                 group=self.group.name,
             )
+            await self._verdicts.attempts.read_keys([call.message for call in ours], tx)
         new = set(found.new)
         chains: dict[str, list[Call]] = {}
         for call in ours:

@@ -94,7 +94,7 @@ async def _call(
     """A rejection undoes the block alone: the row of the fence stays."""
     if not effect.runs:
         return
-    what, context = invocation.what, invocation.context
+    what, context = invocation.what, cast("HandlerContext", invocation.context)
     answer: Reply | None = None
     try:
         async with block:
@@ -107,7 +107,7 @@ async def _call(
         if handler.kind == "command":
             _check(handler, rejected.rejection, *_command(handler).__rejects__)
         answer = rejected.rejection
-    fence.answered(effect, answer)
+    await fence.answered(effect, answer, context.tx)
 
 
 def _possible(effect: Effect | Exception | None) -> Effect:

@@ -152,7 +152,8 @@ class Replay:
         route = self._routes.of(message.type)
         if not route.handlers:
             return
-        what = self._attempts.decode(message, route)
+        opening = await self._attempts.opening(message, route, tx)
+        what = self._attempts.decode(message, route, opening)
         context = ReplayContext(self._publishing, tx, message, group=self._routes.group.name)
         try:
             if tx is None:

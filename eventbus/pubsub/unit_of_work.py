@@ -9,12 +9,15 @@ from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
-from eventbus.codec import Encoder, Registry
+from eventbus.codec import Encoder, Registry, is_personal, subjects_of, tenant_of
 from eventbus.errors import NoTransactionError, UnitOfWorkError, WiringError
 from eventbus.event import Command, Event, TypedMessage
 from eventbus.handler import Effect, UnitOfWork
 from eventbus.instrumentation import Instrumentation
+from eventbus.keyring import Keyring, no_keyring
 from eventbus.message import NO_HEADERS, Message
+from eventbus.personal import Opening
+from eventbus.sealing import NO_KEYS, Key, Keys, Subject
 from eventbus.storage import Transaction
 from eventbus.storage.events import Append, Appended, Expected
 from eventbus.storage.sql import Sql
@@ -88,8 +91,10 @@ class Publishing:
         registry: Registry | None = None,
         afterwards: Afterwards = nowhere,
         record: Record = plainly,
+        keyring: Keyring | None = None,
     ) -> None:
         self._encoder = encoder
+        self._keyring = keyring
         self._instrumentation = instrumentation
         self.registry: Registry = Registry() if registry is None else registry
         self.afterwards: Afterwards = afterwards
@@ -103,14 +108,71 @@ class Publishing:
         headers: Mapping[str, str],
         cause: Message | None,
         tenant: str = "",
+        keys: Mapping[Subject, Key] | None = None,
     ) -> Message:
-        """Encode, once; raises what `Encoder` raises."""
+        """Encode, once; raises what `Encoder` raises.
+
+        `keys` are those that `keys` answered; only what has no personal fields, or passes on
+        sealed ones, can be encoded without.
+        """
         if self._instrumentation is not None:
             with self._creating(what) as extra:
                 headers = {**headers, **extra}
         if isinstance(what, str):
             return self._encoder.untyped(what, data or {}, key, headers, cause, tenant)
-        return self._encoder.typed(what, headers, cause, tenant)
+        return self._encoder.typed(what, headers, cause, tenant, keys)
+
+    async def events(
+        self,
+        events: Sequence[Event],
+        headers: Mapping[str, str] = NO_HEADERS,
+        cause: Message | None = None,
+        tenant: str = "",
+        *,
+        tx: Transaction | None = None,
+    ) -> list[Message]:
+        """Several, encoded; the keys of all of them are read at once.
+
+        Args:
+            events: in their order.
+            headers: further attributes of each.
+            cause: what is being handled.
+            tenant: of a flow that begins here.
+            tx: that the caller holds.
+        """
+        keys = await self.keys(events, headers, cause, tenant, tx)
+        return [self.message(each, None, None, headers, cause, tenant, keys) for each in events]
+
+    async def within(self, event: Event, tx: Transaction) -> Message:
+        """One event of no flow, encoded in a transaction."""
+        (message,) = await self.events([event], tx=tx)
+        return message
+
+    async def keys(
+        self,
+        whats: Sequence[object],
+        headers: Mapping[str, str],
+        cause: Message | None,
+        tenant: str,
+        tx: Transaction | None,
+    ) -> Mapping[Subject, Key] | None:
+        """What encoding them needs; None, at no cost: nothing.
+
+        Raises:
+            ConfigurationError: EB1122, there is no master key, or no storage.
+            PersonalDataError: EB3117, EB3119, a subject is missing, or has no fit name.
+        """
+        personal = [what for what in whats if is_personal(what)]
+        if not personal:
+            return None
+        if self._keyring is None:
+            raise no_keyring(type(personal[0]).__qualname__, storage=tx is not None)
+        whose = tenant_of(headers, cause, tenant)
+        subjects: dict[Subject, None] = {}
+        for what in personal:
+            assert isinstance(what, TypedMessage)  # noqa: S101 - only those are personal
+            subjects.update(subjects_of(what, whose))
+        return await self._keyring.sealing(subjects, tx)
 
     def _creating(self, what: TypedMessage | str) -> AbstractContextManager[Mapping[str, str]]:
         assert self._instrumentation is not None  # noqa: S101 - asked by the only caller
@@ -178,9 +240,18 @@ class Unit:
         """Whose flow it is."""
         return self._tenant
 
-    def decode(self, message: Message) -> TypedMessage:
+    async def openings(self, messages: Sequence[Message]) -> Sequence[Opening | None]:
+        """With what they are to be decoded."""
+        return await self._publishing.registry.openings(messages, self._tx)
+
+    async def keys(self, sealed: Sequence[bytes]) -> Keys:
+        """The keys of what was sealed as a whole."""
+        source = self._publishing.registry.keys
+        return NO_KEYS if source is None else await source.opening(sealed, self._tx)
+
+    def decode(self, message: Message, opening: Opening | None = None) -> TypedMessage:
         """A message of the log, in its current version."""
-        return self._publishing.registry.decode(message)
+        return self._publishing.registry.decode(message, opening)
 
     def afterwards(self, name: str, work: Callable[[UnitOfWork], Awaitable[None]]) -> None:
         """Let the bus do it beside the traffic."""
@@ -198,8 +269,10 @@ class Unit:
         """Publish an event, or data under a name, with this unit of work."""
         if isinstance(what, str) == (data is None) or not isinstance(what, str | Event):
             raise wrong_verb(what, data)
+        keys = await self._keys([what], headers)
         return await self._add(
-            self._publishing.message(what, data, key, headers, self._cause, self._tenant), delay
+            self._publishing.message(what, data, key, headers, self._cause, self._tenant, keys),
+            delay,
         )
 
     async def send(
@@ -212,8 +285,10 @@ class Unit:
         """Send a command with this unit of work."""
         if not isinstance(command, Command):
             raise wrong_verb(command, None)
+        keys = await self._keys([command], headers)
         return await self._add(
-            self._publishing.message(command, None, None, headers, self._cause, self._tenant), delay
+            self._publishing.message(command, None, None, headers, self._cause, self._tenant, keys),
+            delay,
         )
 
     async def append(
@@ -224,10 +299,9 @@ class Unit:
         for event in events:
             if not isinstance(event, Event):
                 raise wrong_verb(event, None)
-        messages = [
-            self._publishing.message(event, None, None, NO_HEADERS, self._cause, self._tenant)
-            for event in events
-        ]
+        messages = await self._publishing.events(
+            events, NO_HEADERS, self._cause, self._tenant, tx=tx
+        )
         append = Append(
             stream=stream,
             messages=messages,
@@ -235,6 +309,11 @@ class Unit:
             publish=messages if publish else (),
         )
         return await self._publishing.record(tx, append, events)
+
+    async def _keys(
+        self, whats: Sequence[object], headers: Mapping[str, str]
+    ) -> Mapping[Subject, Key] | None:
+        return await self._publishing.keys(whats, headers, self._cause, self._tenant, self._tx)
 
     async def _add(self, message: Message, delay: timedelta | None) -> str:
         self._refuse_if_over()
@@ -285,6 +364,11 @@ class HandlerContext(Unit):
     def block(self) -> AbstractAsyncContextManager[None]:
         """What is undone alone if it raises; without a transaction nothing is."""
         return nullcontext() if self._tx is None else self._tx.savepoint()
+
+    @property
+    def tx(self) -> Transaction | None:
+        """What it is over; None: a buffer."""
+        return self._tx
 
     @property
     def idempotency_key(self) -> str:

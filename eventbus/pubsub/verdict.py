@@ -82,7 +82,8 @@ class Verdicts:
         context = self.context(call, tx)
         context.effect = effect
         try:
-            once = partial(self._in_savepoint, call, self.decoded(call), context, tx, run)
+            what = await self.decoded(call, tx)
+            once = partial(self._in_savepoint, call, what, context, tx, run)
             await attempts_in_place(once, self.group.retry, may_retry=is_its_own)
         except Reject:
             pass  # rolled back; outside a saga nobody waits for the answer
@@ -111,7 +112,7 @@ class Verdicts:
         """
         contexts = [self.context(call, tx) for call in calls]
         try:
-            whats = [self.decoded(call) for call in calls]
+            whats = [await self.decoded(call, tx) for call in calls]
             failures = await self.attempts.call_batch(handler, whats, contexts, run)
         finally:
             for context in contexts:
@@ -144,7 +145,7 @@ class Verdicts:
 
         claimed = False
         try:
-            what = self.decoded(call)
+            what = await self.decoded(call, None)
             context.effect = await self.attempts.participant.claim(call.route, call.message)
             claimed = True
             await attempts_in_place(once, self.group.retry, may_retry=is_its_own)
@@ -170,7 +171,7 @@ class Verdicts:
         effect = context.effect if isinstance(context.effect, Effect) else None
         await self.attempts.participant.settle(effect, tx, failed=parked is not None, dead=dead)
 
-    def decoded(self, call: Call) -> Decoded:
+    async def decoded(self, call: Call, tx: Transaction | None) -> Decoded:
         """What the handlers get.
 
         Raises:
@@ -178,7 +179,8 @@ class Verdicts:
         """
         if call.wrong is not None:
             raise call.wrong
-        return self.attempts.decode(call.message, call.route)
+        call.opening = await self.attempts.opening(call.message, call.route, tx)
+        return self.attempts.decode(call.message, call.route, call.opening)
 
     def context(self, call: Call, tx: Transaction | None) -> HandlerContext:
         """The context of a message, over a transaction or a buffer."""
@@ -190,7 +192,8 @@ class Verdicts:
         """Where a failed message goes, by the policy of the group."""
         verdict = verdict_of(error, self.group.retry, call.attempt, self._random)
         self._note_failure(call, error, verdict.reason, verdict.code, dead=verdict.delay is None)
-        failure = failure_of(error, verdict)
+        hidden = () if call.opening is None else call.opening.texts
+        failure = failure_of(error, verdict, hidden=hidden)
         uncounted = isinstance(error, Retry) and not error.counted
         _log_failure(call, self.group, verdict, failure)
         return Parked(

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -14,6 +14,7 @@ from typing import Literal
 
 from eventbus.errors import CodecError, HandlerTimeoutError
 from eventbus.handler import DeadLetter, Reject, Retry, RetryPolicy
+from eventbus.personal import without
 from eventbus.storage.parking import Failure
 
 IN_PLACE_CAPS_SECONDS = (0.05, 0.25)  # the last one for every further wait
@@ -139,13 +140,16 @@ def verdict_of(error: Exception, policy: RetryPolicy, attempt: int, random: Rand
     return Verdict(delay, "exhausted" if delay is None else "failed", code)
 
 
-def failure_of(error: Exception, verdict: Verdict) -> Failure:
-    """The failure as it is stored: without secrets, in characters that every database takes."""
+def failure_of(error: Exception, verdict: Verdict, *, hidden: Sequence[str] = ()) -> Failure:
+    """The failure as it is stored: without secrets, in characters that every database takes.
+
+    `hidden` are texts that it must not quote: personal data of the message.
+    """
     return Failure(
         reason=verdict.reason,
         code=verdict.code,
         type=_type_name(error),
-        text=_text_of(error),
+        text=_text_of(error, hidden),
         fingerprint=_fingerprint_of(error),
     )
 
@@ -157,13 +161,14 @@ def _type_name(error: Exception) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _text_of(error: Exception) -> str:
+def _text_of(error: Exception, hidden: Sequence[str] = ()) -> str:
     try:
         text = str(error)
     except Exception as broken:  # the author's __str__: a failure must be stored nevertheless
         text = f"(its text cannot be read: {type(broken).__name__})"
     # cut twice: before, or a body of megabytes is searched; after, because it is bytes that count
-    clean = redact(_UNSTORABLE.sub("\ufffd", text[: 2 * TEXT_LIMIT_BYTES]))
+    told = without(text[: 2 * TEXT_LIMIT_BYTES], hidden)
+    clean = redact(_UNSTORABLE.sub("\ufffd", told))
     return clean.encode()[:TEXT_LIMIT_BYTES].decode(errors="ignore")
 
 

@@ -12,7 +12,14 @@ from eventbus.event import Rejection, Reply, Undone
 from eventbus.handler import Effect, Retry
 from eventbus.message import Message
 from eventbus.saga.effect_headers import EffectHeaders, headers_of
-from eventbus.saga.effect_replies import Cancelled, Forgotten, Outcome, Replies, Unsettled
+from eventbus.saga.effect_replies import (
+    Cancelled,
+    Forgotten,
+    Outcome,
+    Replies,
+    Unsettled,
+    stored,
+)
 from eventbus.storage import Storage, Transaction
 from eventbus.storage.sagas import EFFECTS_ARE_KEPT, EffectEnd, EffectRow, EffectStart
 
@@ -63,7 +70,7 @@ class EffectFence:
         rows = await tx.sagas.begin_effect([one.start for _, one in asked.values()])
         for (place, one), row in zip(asked.values(), rows, strict=True):
             try:
-                found[place] = self._begun(one, row)
+                found[place] = await self._begun(one, row, tx)
             except (CodecError, Retry) as error:
                 found[place] = error
         return found
@@ -73,17 +80,17 @@ class EffectFence:
         one = _asked(message, undo=undo, lease=lease)
         async with self._storage.transaction() as tx:
             (row,) = await tx.sagas.begin_effect([one.start])
-            return self._begun(one, row)
+            return await self._begun(one, row, tx)
 
-    def answered(self, effect: Effect, answer: Reply | None) -> None:
+    async def answered(self, effect: Effect, answer: Reply | None, tx: Transaction | None) -> None:
         """Encoded here, where its message is to blame for what cannot be."""
         outcome, state = _ended(effect, answer)
         reply = answer or Undone()
         headers = headers_of(effect.message, undo=effect.undo)
-        effect.reply = self._replies.message(effect.message, headers, outcome, reply)
-        effect.end = None
+        message = await self._replies.message(effect.message, headers, outcome, reply, tx)
+        effect.reply, effect.end = message, None
         if state is not None:
-            name, payload = self._replies.stored(reply)
+            name, payload = stored(message)
             effect.end = EffectEnd(
                 effect_id=effect.effect_id,
                 state=state,
@@ -124,7 +131,7 @@ class EffectFence:
         if effect.runs and not effect.undo:
             await tx.sagas.finish_effect([_end(effect, "unknown")])
 
-    def _begun(self, one: "_Asked", row: EffectRow) -> Effect:
+    async def _begun(self, one: "_Asked", row: EffectRow, tx: Transaction) -> Effect:
         """Raises Retry, or what reading a stored answer raises."""
         effect = Effect(
             message=one.message,
@@ -140,18 +147,19 @@ class EffectFence:
             raise Retry(after=one.start.lease or BUSY, counted=False)
         if one.undo and row.state in {"done", "unknown"}:
             effect.runs = True
-            stored = _stored(row)
-            effect.done = None if stored is None else self._replies.read(stored)
+            done = _stored(row)
+            if done is not None:
+                effect.done = await self._replies.read(done, one.message.tenant, tx)
             return effect
-        effect.reply = self._standing(one, row)
+        effect.reply = await self._standing(one, row, tx)
         return effect
 
-    def _standing(self, one: "_Asked", row: EffectRow) -> Message:
+    async def _standing(self, one: "_Asked", row: EffectRow, tx: Transaction) -> Message:
         outcome, reply = _answer(one.headers, row, late=one.late)
-        stored = _stored(row)
-        if reply is None and stored is not None:
-            return self._replies.again(one.message, one.headers, outcome, stored)
-        return self._replies.message(one.message, one.headers, outcome, reply or Undone())
+        done = _stored(row)
+        if reply is None and done is not None:
+            return await self._replies.again(one.message, one.headers, outcome, done, tx)
+        return await self._replies.message(one.message, one.headers, outcome, reply or Undone(), tx)
 
 
 def _answer(headers: EffectHeaders, row: EffectRow, *, late: bool) -> Answer:

@@ -1,13 +1,17 @@
 """Answers on their way to a saga: typed ones, stored ones, and those that need no body."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
-from eventbus.codec import Encoder, Registry, plan_of
+from eventbus.codec import Encoder, Registry, is_personal, subjects_of
 from eventbus.errors import DecodeError
 from eventbus.event import Rejection, Reply, Undone
+from eventbus.keyring import no_keyring
 from eventbus.message import NO_HEADERS, Message
 from eventbus.saga.effect_headers import EffectHeaders
+from eventbus.sealing import Key, Subject
+from eventbus.storage import Transaction
 
 Outcome = Literal["succeeded", "rejected", "cancelled", "undone", "unknown"]
 
@@ -33,11 +37,17 @@ class Replies:
         self._encoder = encoder
         self._registry = registry
 
-    def message(
-        self, command: Message, headers: EffectHeaders, outcome: Outcome, reply: Reply
+    async def message(
+        self,
+        command: Message,
+        headers: EffectHeaders,
+        outcome: Outcome,
+        reply: Reply,
+        tx: Transaction | None,
     ) -> Message:
         """An answer, under the key of its saga."""
-        made = self._encoder.typed(reply, NO_HEADERS, command)
+        keys = await self._keys(reply, command.tenant, tx)
+        made = self._encoder.typed(reply, NO_HEADERS, command, keys=keys)
         tenant = made.headers.get("tenant")
         saga_id = str(headers.saga_id)
         effect_id = headers.target if headers.phase == "resolve" else headers.effect_id
@@ -53,21 +63,21 @@ class Replies:
             },
         )
 
-    def again(
-        self, command: Message, headers: EffectHeaders, outcome: Outcome, stored: tuple[str, bytes]
+    async def again(
+        self,
+        command: Message,
+        headers: EffectHeaders,
+        outcome: Outcome,
+        stored: tuple[str, bytes],
+        tx: Transaction,
     ) -> Message:
         """A stored answer, as it was, in a message of its own."""
-        made = self.message(command, headers, outcome, Undone())
+        made = await self.message(command, headers, outcome, Undone(), tx)
         name, payload = stored
         schema = {**made.headers, "dataschema": f"{_SCHEMA}{name}"}
         return replace(made, type=name.rpartition(":")[0], payload=payload, headers=schema)
 
-    def stored(self, reply: Reply) -> tuple[str, bytes]:
-        """What the fence keeps: type and version, and the bytes."""
-        plan = plan_of(type(reply))
-        return f"{plan.wire.type}:{plan.wire.version}", plan.write(reply)
-
-    def read(self, stored: tuple[str, bytes]) -> Reply:
+    async def read(self, stored: tuple[str, bytes], tenant: str, tx: Transaction) -> Reply:
         """A stored answer, in its current version; raises what `Registry.decode` raises."""
         name, payload = stored
         kind = name.rpartition(":")[0]
@@ -77,9 +87,10 @@ class Replies:
             source=self._encoder.source,
             topic=kind.partition(".")[0],
             payload=payload,
-            headers={"dataschema": f"{_SCHEMA}{name}"},
+            headers={"dataschema": f"{_SCHEMA}{name}", "tenant": tenant},
         )
-        reply = self._registry.decode(message)
+        (opening,) = await self._registry.openings([message], tx)
+        reply = self._registry.decode(message, opening)
         if not isinstance(reply, Reply):
             raise DecodeError(
                 "EB3102",
@@ -89,3 +100,17 @@ class Replies:
                 next="a type on the wire keeps its meaning: give the other class another type",
             )
         return reply
+
+    async def _keys(
+        self, reply: Reply, tenant: str, tx: Transaction | None
+    ) -> Mapping[Subject, Key] | None:
+        if not is_personal(reply):
+            return None
+        if self._registry.keys is None:
+            raise no_keyring(type(reply).__qualname__, storage=True)
+        return await self._registry.keys.sealing(subjects_of(reply, tenant), tx)
+
+
+def stored(message: Message) -> tuple[str, bytes]:
+    """What the fence keeps of an answer: type and version, and the bytes."""
+    return message.headers["dataschema"].removeprefix(_SCHEMA), message.payload

@@ -1,6 +1,6 @@
 """What a saga sends: commands with their headers, events, a reminder to itself."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from random import Random
@@ -14,7 +14,9 @@ from eventbus.saga.decision import Key, Send
 from eventbus.saga.tenancy import tenant_of, with_tenant
 from eventbus.storage import Transaction
 
-Encode = Callable[[TypedMessage, Mapping[str, str], Message | None], Message]
+Encode = Callable[
+    [TypedMessage, Mapping[str, str], Message | None, Transaction], Awaitable[Message]
+]
 Unit = Callable[[Transaction, Message | None], AbstractContextManager[UnitOfWork]]
 
 
@@ -29,7 +31,7 @@ class Tools:
     """What the bus lends to its sagas."""
 
     encode: Encode
-    decode: Callable[[Message], TypedMessage]
+    decode: Callable[[Message], TypedMessage]  # personal fields stay sealed: a saga carries them
     unit: Unit  # a unit of work over a transaction, for local steps
     worker: str  # in the journal
     random: Random
@@ -46,6 +48,7 @@ class Sender:
     """One saga's messages."""
 
     tools: Tools
+    tx: Transaction
     saga: str
     saga_id: UUID
     key: str  # business key
@@ -57,7 +60,7 @@ class Sender:
         """Whose saga it is."""
         return tenant_of(self.saga_id, self.key)
 
-    def command(self, send: Send, cause: Message | None) -> Message:
+    async def command(self, send: Send, cause: Message | None) -> Message:
         """Under a new message id, each time it is sent; raises what encoding raises."""
         told = {
             "sagaid": str(self.saga_id),
@@ -73,24 +76,25 @@ class Sender:
             told["sagatarget"] = str(send.target)
         if send.expires is not None:
             told["sagaexpires"] = send.expires
-        return self._with(self._encoded(send.command, cause), told)
+        return self._with(await self._encoded(send.command, cause), told)
 
-    def event(self, event: Event, cause: Message | None) -> Message:
+    async def event(self, event: Event, cause: Message | None) -> Message:
         """As any other event; raises what encoding raises."""
-        return self._encoded(event, cause)
+        return await self._encoded(event, cause)
 
-    def reminder(self, keys: tuple[Key, ...], cause: Message | None) -> Message:
+    async def reminder(self, keys: tuple[Key, ...], cause: Message | None) -> Message:
         """To itself: its transaction locks the keys before the saga, as this one cannot."""
-        message = self._encoded(KeysAdded(keys=tuple((k.name, k.value) for k in keys)), cause)
+        added = KeysAdded(keys=tuple((k.name, k.value) for k in keys))
+        message = await self._encoded(added, cause)
         key = with_tenant(self.tenant, str(self.saga_id))
         message = replace(message, topic=self.replies, key=key)
         return self._with(message, {"sagaid": str(self.saga_id)})
 
-    def _encoded(self, what: TypedMessage, cause: Message | None) -> Message:
+    async def _encoded(self, what: TypedMessage, cause: Message | None) -> Message:
         if cause is not None:
-            return self.tools.encode(what, NO_HEADERS, cause)
+            return await self.tools.encode(what, NO_HEADERS, cause, self.tx)
         headers = {"tenant": self.tenant} if self.tenant else NO_HEADERS
-        message = self.tools.encode(what, headers, None)
+        message = await self.tools.encode(what, headers, None, self.tx)
         return self._with(message, {"correlationid": str(self.saga_id)})
 
     def _with(self, message: Message, headers: Mapping[str, str]) -> Message:

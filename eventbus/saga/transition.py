@@ -54,6 +54,7 @@ class Transition:
         self._held = Correlation(family.name, HELD, str(record.saga_id))
         self._sender = Sender(
             tools,
+            tx,
             family.name,
             record.saga_id,
             record.key,
@@ -94,14 +95,14 @@ class Transition:
         decision = self.course.feed(input)
         if decision is None:
             return None
-        self._note(decision, cause)
+        await self._note(decision, cause)
         drain = decision.drain
         latest: Decision | None = decision
         while latest is not None and latest.local_runs:
             done = await self._run(latest.local_runs[0], cause)
             latest = self.course.feed(done)
             if latest is not None:
-                self._note(latest, cause)
+                await self._note(latest, cause)
                 drain = drain or latest.drain
         if drain:
             await self._drain_held()
@@ -176,13 +177,13 @@ class Transition:
             return LocalDone(run.effect_id, "rejected", reply=no.rejection)
         return LocalDone(run.effect_id, "succeeded", data)
 
-    def _note(self, decision: Decision, cause: Message | None) -> None:
+    async def _note(self, decision: Decision, cause: Message | None) -> None:
         sender = self._sender
-        self.messages += [sender.command(send, cause) for send in decision.commands]
-        self.messages += [sender.event(event, cause) for event in decision.events]
+        self.messages += [await sender.command(send, cause) for send in decision.commands]
+        self.messages += [await sender.event(event, cause) for event in decision.events]
         if decision.correlations:
             self._correlations += [self._correlation(key) for key in decision.correlations]
-            self.messages.append(sender.reminder(decision.correlations, cause))
+            self.messages.append(await sender.reminder(decision.correlations, cause))
         if decision.ignored in _IGNORED:
             outcome = decision.ignored
             self._tools.count("saga_ignored_inputs_total", saga=self.family.name, outcome=outcome)

@@ -3,6 +3,7 @@
 from eventbus.sourcing.aggregate import Aggregate, applies
 from eventbus.sourcing.commands import CommandHandler
 from eventbus.sourcing.decider import Decider
+from eventbus.sourcing.forgetting import SubjectForgotten
 from eventbus.sourcing.log import EventLog, Page
 from eventbus.sourcing.projection import (
     FoldingProjection,
@@ -14,6 +15,7 @@ from eventbus.sourcing.projection import (
 from eventbus.sourcing.read_model import ReadModel
 from eventbus.sourcing.recorded import Recorded
 from eventbus.storage.events import Filter, Position
+from eventbus.storage.subject_keys import Shredded
 
 __all__ = [
     "Aggregate",
@@ -28,6 +30,8 @@ __all__ = [
     "ReadModel",
     "Recorded",
     "RecordedEvent",
+    "Shredded",
+    "SubjectForgotten",
     "View",
     "applies",
     "projects",

@@ -13,7 +13,7 @@ from eventbus.service import end
 from eventbus.sourcing.batch import Batches
 from eventbus.sourcing.definition import Definition
 from eventbus.sourcing.holdings import Holdings, is_active
-from eventbus.sourcing.recorded import Recorded
+from eventbus.sourcing.recorded import Recorded, read
 from eventbus.sourcing.redelivery import Redelivery
 from eventbus.sourcing.shard import table_of_version
 from eventbus.sourcing.tail import Tail
@@ -226,12 +226,10 @@ class Following:
         """A page, decoded: while the database still writes the one before it."""
         async with self._storage.transaction() as tx:
             page = await tx.events.read_all(after=after, limit=PAGE, only=self._only)
-        events: list[Recorded] = []
-        for one in page.events:
-            recorded = Recorded(one, self._registry)
+            events = await read(page.events, self._registry, tx)
+        for recorded in events:
             with suppress(EventBusError):  # told again where it is asked for, and parked there
                 recorded.event  # noqa: B018 - it is kept
-            events.append(recorded)
         return page, events
 
     async def _rest(self, stopping: asyncio.Event) -> None:

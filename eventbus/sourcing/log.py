@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from eventbus.codec import Registry
+from eventbus.codec import Encoder, Registry
 from eventbus.errors import SourcingError
 from eventbus.event import Event
+from eventbus.keyring import Keyring
 from eventbus.message import NO_HEADERS, Message
+from eventbus.sealing import Subject
 from eventbus.service import end
+from eventbus.sourcing.forgetting import Encode, forget
 from eventbus.sourcing.inline import Inline
-from eventbus.sourcing.recorded import Recorded
+from eventbus.sourcing.recorded import Recorded, read
 from eventbus.sourcing.tail import Tail
 from eventbus.storage import Storage
 from eventbus.storage.events import (
@@ -25,13 +28,13 @@ from eventbus.storage.events import (
     Filter,
     Position,
 )
+from eventbus.storage.subject_keys import Shredded
 
 START: Position = Position(0)
 PAGE = 1000  # events
+MAX_BODY = 1 << 20  # bytes, of an operator's events
 LOAD = 20_000  # events of a commit of a bulk load
 NOTHING_INLINE = Inline(())
-
-Encode = Callable[[Event, Mapping[str, str]], Message]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +52,10 @@ class EventLog:
     Args:
         storage: entered with the bus.
         registry: the classes that reading knows.
-        encode: an event as the message that is recorded and published.
+        encode: events as the messages that are recorded and published.
         inline: projections whose rows are written with the events.
         guard: refuses a call by a task that holds a unit of work.
+        keyring: lets go of the keys of who is forgotten.
     """
 
     def __init__(
@@ -62,7 +66,9 @@ class EventLog:
         encode: Encode | None = None,
         inline: Inline = NOTHING_INLINE,
         guard: Callable[[str], None] = lambda _: None,
+        keyring: Keyring | None = None,
     ) -> None:
+        self._keyring = keyring
         self._storage = storage
         self._registry = registry
         self._encode = encode
@@ -98,7 +104,7 @@ class EventLog:
         """
         self._guard("events.append")
         assert self._encode is not None  # noqa: S101 - only readers are built without
-        messages = [self._encode(event, headers) for event in events]
+        messages = await self._encode(events, headers)
         append = Append(
             stream=stream,
             messages=messages,
@@ -143,7 +149,7 @@ class EventLog:
         loaded, size = 0, 0
         waiting: list[tuple[Append, Sequence[Event]]] = []
         for stream, events in streams:
-            messages = [self._encode(event, headers) for event in events]
+            messages = await self._encode(events, headers)
             append = Append(stream=stream, messages=messages, expected="absent")
             waiting.append((append, events))
             size += len(messages)
@@ -185,7 +191,7 @@ class EventLog:
                 backwards=backwards,
                 tenant=tenant,
             )
-        return [Recorded(one, self._registry) for one in found]
+            return await read(found, self._registry, tx)
 
     async def read_all(
         self,
@@ -203,7 +209,7 @@ class EventLog:
         page = await self._page(after, limit, upto, only)
         if page.bound < after:
             await self._refuse_ahead(after)
-        events = [Recorded(one, self._registry) for one in page.events]
+        events = await read(page.events, self._registry)
         return Page(events=events, read_to=page.read_to, bound=page.bound)
 
     async def subscribe(
@@ -235,9 +241,9 @@ class EventLog:
                     read_to, server = seen, found.server_started
                 async with aclosing(self._pages(read_to, found.bound, only)) as pages:
                     async for page in pages:
-                        for one in page.events:
-                            yield Recorded(one, self._registry)
-                            seen = one.position
+                        for one in await read(page.events, self._registry):
+                            yield one
+                            seen = one.recorded.position
                         read_to = page.read_to
 
     async def search(
@@ -257,10 +263,9 @@ class EventLog:
         end_at = bound if upto is None else min(bound, upto)
         async with aclosing(self._pages(after, end_at, only)) as pages:
             async for page in pages:
-                for one in page.events:
-                    recorded = Recorded(one, self._registry)
-                    if where(recorded):
-                        yield recorded
+                for one in await read(page.events, self._registry):
+                    if where(one):
+                        yield one
 
     async def trace(self, correlation_id: str, *, only: Filter = EVERYTHING) -> list[Recorded]:
         """What belongs to one flow, in the order in which it happened; reads the whole log."""
@@ -290,6 +295,46 @@ class EventLog:
     async def tombstone(self, stream: str, *, tenant: str = "") -> None:
         """Take no more events, ever, and show none; retention deletes them."""
         await self._close(stream, "tombstoned", tenant)
+
+    async def forget(
+        self, subject: str, *, tenant: str = "", actor: str = "", reason: str = ""
+    ) -> Shredded:
+        """Destroy the key of a subject's personal data: from now on they read as `Forgotten`.
+
+        In one commit with the deletion of the snapshots it was part of, an audit row, and the
+        event `SubjectForgotten` in the log, for projections. Other processes may read the data for
+        a minute. Told again, nothing happens. Keep the list of who was forgotten outside of the
+        database: a restored backup brings keys back.
+
+        Args:
+            subject: the value of the field that `Personal` names, as text.
+            tenant: whose subject it is.
+            actor: who asks, for the audit.
+            reason: why, for the audit.
+
+        Raises:
+            UnitOfWorkError: EB4104, this task holds a unit of work.
+            PersonalDataError: EB3119, nobody can have a key under this name.
+            StorageError: nothing is forgotten, or may be (`CommitUnknownError`): tell it again.
+        """
+        self._guard("events.forget")
+        assert self._encode is not None  # noqa: S101 - only readers are built without
+        return await forget(
+            self._storage,
+            self._keyring,
+            self._encode,
+            self._inline.append,
+            Subject(tenant, subject),
+            actor=actor,
+            reason=reason,
+        )
+
+    async def forgotten(
+        self, *, after: Subject | None = None, limit: int = PAGE
+    ) -> Sequence[Shredded]:
+        """Who is forgotten, by tenant and name, after this one."""
+        async with self._storage.transaction() as tx:
+            return await tx.subject_keys.shredded(after=after, limit=limit)
 
     def open(self) -> None:
         """The bus was entered."""
@@ -336,6 +381,16 @@ class EventLog:
         head = (await self._storage.read_bound()).head
         if after > head:
             raise _ahead(after, head)
+
+
+def operators_log(storage: Storage) -> EventLog:
+    """A log without an app: it knows no classes, and seals nothing."""
+    encoder = Encoder("/operator", max_body=MAX_BODY)
+
+    async def encode(events: Sequence[Event], headers: Mapping[str, str]) -> list[Message]:
+        return [encoder.typed(event, headers, None) for event in events]
+
+    return EventLog(storage, Registry(), encode=encode)
 
 
 def correlation_of(message: Message) -> str:

@@ -1,11 +1,13 @@
 """Sequences of a projection that wait: a row's events, or those of a stream."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
 from eventbus.handler import RetryPolicy
 from eventbus.resilience.retry import failure_of, verdict_of
 from eventbus.sourcing.projection import RecordedEvent
+from eventbus.sourcing.recorded import Recorded
 from eventbus.storage.events import RecordedMessage
 from eventbus.storage.parking import Parked
 
@@ -28,14 +30,14 @@ class Sequences:
         """It failed for the n-th time; what cannot be decoded is dead at once."""
         verdict = verdict_of(error, self._policy, attempt, self._random)
         waits = self.queued(event, key, number=number)
-        failure = failure_of(error, verdict)
+        failure = failure_of(error, verdict, hidden=_hidden(event))
         return replace(waits, attempts=attempt, delay=verdict.delay, failure=failure)
 
-    def again(self, parked: Parked, error: Exception) -> Parked:
-        """What was parked failed once more."""
+    def again(self, parked: Parked, error: Exception, event: RecordedEvent | None = None) -> Parked:
+        """What was parked failed once more; `event` if it is still in the log."""
         attempt = parked.attempts + 1
         verdict = verdict_of(error, self._policy, attempt, self._random)
-        failure = failure_of(error, verdict)
+        failure = failure_of(error, verdict, hidden=_hidden(event))
         return replace(parked, attempts=attempt, delay=verdict.delay, failure=failure)
 
     def queued(self, event: RecordedEvent, key: str, *, number: int = 0) -> Parked:
@@ -52,6 +54,10 @@ class Sequences:
             origin=f"log:{recorded.stream}@{recorded.version}",
             position=recorded.position,
         )
+
+
+def _hidden(event: RecordedEvent | None) -> Sequence[str]:
+    return event.hidden if isinstance(event, Recorded) else ()
 
 
 def number_of(parked: Parked) -> int:

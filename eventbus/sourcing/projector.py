@@ -15,7 +15,7 @@ from eventbus.sourcing.folding import Step, fold
 from eventbus.sourcing.parking import row_key, stream_key
 from eventbus.sourcing.read_model import Key, ReadModel, key_text
 from eventbus.sourcing.rebuild import Beat, Options, Rebuild, Rebuilt, assist, roll_back
-from eventbus.sourcing.recorded import Recorded
+from eventbus.sourcing.recorded import Recorded, read
 from eventbus.sourcing.shard import MOST_HELD, lease_prefix, shard_name
 from eventbus.sourcing.view import Encode
 from eventbus.storage import Storage, Transaction
@@ -307,10 +307,9 @@ class Projector:
         self, tx: Transaction, definition: Definition, position: Position, held: set[str]
     ) -> None:
         page = await tx.events.read_all(after=Position(position - 1), limit=1, upto=position)
-        for recorded in page.events:
-            keys = {stream_key(recorded)} | _row_keys(
-                definition, Recorded(recorded, self._registry)
-            )
+        for event in await read(page.events, self._registry, tx):
+            recorded = event.recorded
+            keys = {stream_key(recorded)} | _row_keys(definition, event)
             for key in sorted(keys & held):
                 raise ProjectionError(
                     "EB6006",
@@ -356,9 +355,8 @@ class Projector:
             async with self._storage.transaction() as tx:
                 page = await tx.events.read_all(after=position, limit=PAGE, upto=bound, only=only)
             steps: list[Step] = []
-            for place, recorded in enumerate(page.events):
-                event = Recorded(recorded, self._registry).event
-                steps += [one for one in definition.steps(event, place) if one.key == wanted]
+            for place, each in enumerate(await read(page.events, self._registry)):
+                steps += [one for one in definition.steps(each.event, place) if one.key == wanted]
             folded = fold(rows, state, {wanted: steps} if steps else {})
             for stumble in folded.stumbles.values():
                 raise stumble.error

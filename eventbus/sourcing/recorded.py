@@ -1,18 +1,24 @@
 """An event of the log: what was recorded, and what it says, decoded when somebody asks."""
 
+from collections.abc import Sequence
 from typing import cast
 
 from eventbus.codec import Registry
 from eventbus.event import Event
+from eventbus.personal import Opening
+from eventbus.storage import Transaction
 from eventbus.storage.events import RecordedMessage
 
 
 class Recorded:
     """One event with its place in a stream and in the log."""
 
-    def __init__(self, recorded: RecordedMessage, registry: Registry) -> None:
+    def __init__(
+        self, recorded: RecordedMessage, registry: Registry, opening: Opening | None = None
+    ) -> None:
         self.recorded: RecordedMessage = recorded
         self._registry = registry
+        self._opening = opening
         self._event: Event | None = None
 
     @property
@@ -23,9 +29,31 @@ class Recorded:
             CodecError: EB3103, its type was not handed to the bus; EB3101, EB3102.
         """
         if self._event is None:
-            self._event = cast("Event", self._registry.decode(self.recorded.message))
+            decoded = self._registry.decode(self.recorded.message, self._opening)
+            self._event = cast("Event", decoded)
         return self._event
+
+    @property
+    def hidden(self) -> Sequence[str]:
+        """Personal data that were read from it: nothing that is said of it may quote them."""
+        return () if self._opening is None else self._opening.texts
 
     def __repr__(self) -> str:
         one = self.recorded
         return f"<{one.message.type} {one.stream}@{one.version} position {one.position}>"
+
+
+async def read(
+    found: Sequence[RecordedMessage], registry: Registry, tx: Transaction | None = None
+) -> list[Recorded]:
+    """Recorded messages as events; the keys of personal data are read once for all of them.
+
+    Args:
+        found: in any order.
+        registry: the classes that reading knows.
+        tx: that the caller holds.
+    """
+    if not registry.personal:
+        return [Recorded(one, registry) for one in found]
+    openings = await registry.openings([one.message for one in found], tx)
+    return [Recorded(one, registry, opening) for one, opening in zip(found, openings, strict=True)]

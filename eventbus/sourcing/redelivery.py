@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from eventbus.codec import Registry
 from eventbus.sourcing.batch import Batches
-from eventbus.sourcing.recorded import Recorded
+from eventbus.sourcing.recorded import Recorded, read
 from eventbus.sourcing.shard import MOST_HELD, Shard
 from eventbus.storage import Storage, Transaction
 from eventbus.storage.events import Position
@@ -72,7 +72,8 @@ class Redelivery:
         done, error = await self._batches.again(tx, shard, key, found)
         if error is None:
             return done, None
-        return done, self._batches.sequences.again(found[done][0], error)
+        parked, recorded = found[done]
+        return done, self._batches.sequences.again(parked, error, recorded)
 
     async def _stream(
         self, tx: Transaction, shard: Shard, key: str, found: Sequence[tuple[Parked, Recorded]]
@@ -101,5 +102,6 @@ class Redelivery:
             page = await tx.events.read_all(after=before, limit=1, upto=parked.position)
             if not page.events:
                 return found, ForgottenEventError(f"position {parked.position} is not in the log")
-            found.append((parked, Recorded(page.events[0], self._registry)))
+            (recorded,) = await read(page.events, self._registry, tx)
+            found.append((parked, recorded))
         return found, None

@@ -1,13 +1,14 @@
 """How a stream becomes a state: its snapshot, and the events behind it, in their order."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 from eventbus.errors import ConcurrencyError, SourcingError
 from eventbus.event import Event
 from eventbus.handler import UnitOfWork
+from eventbus.sealing import Key, opened_as_a_whole, sealed_as_a_whole
 from eventbus.sourcing.snapshots import StateForm
 from eventbus.storage.events import Loaded, RecordedMessage, Snapshot
 
@@ -22,6 +23,7 @@ class Folded(Generic[S]):
     state: S
     version: int  # of the stream
     since: int = 0  # events behind the snapshot it began with
+    keys: dict[bytes, Key] = field(default_factory=dict[bytes, Key])  # of whom it knows something
 
 
 class Folding(Generic[S]):
@@ -78,9 +80,9 @@ class Folding(Generic[S]):
         self, stream: str, folded: Folded[S], error: ConcurrencyError, tx: UnitOfWork
     ) -> None:
         """Fold what was appended since: what came with the error, and what did not fit into it."""
-        self._fold(folded, error.conflicting, tx)
+        await self._fold(folded, error.conflicting, tx)
         while tail := await self._tail(stream, folded.version, error.version, tx):
-            self._fold(folded, tail, tx)
+            await self._fold(folded, tail, tx)
 
     async def keep(self, stream: str, tenant: str, tx: UnitOfWork) -> None:
         """Take a snapshot of what is committed, whatever became of who asked for it.
@@ -104,7 +106,7 @@ class Folding(Generic[S]):
             schema_hash=self._form.hash,
             version=folded.version,
             position=loaded.tail[-1].position,
-            state=state,
+            state=sealed_as_a_whole(state, list(folded.keys.values())),
         )
         await tx.storage.events.save_snapshot(stream, snapshot, tenant=tenant)
 
@@ -126,14 +128,16 @@ class Folding(Generic[S]):
         if loaded.snapshot is None or self._form is None:
             folded = Folded(self._begin(stream), 0)
         else:
+            keys = await tx.keys([loaded.snapshot.state])
             try:
-                state = self._form.read(loaded.snapshot.state)
+                written, used = opened_as_a_whole(loaded.snapshot.state, keys)
+                state = self._form.read(written)
             except ValueError:  # never the truth: without it the state is the same, only later
                 folded = await self._from_the_start(stream, tenant, tx)
                 folded.version = max(folded.version, loaded.version)  # what was cut counts too
                 return folded
-            folded = Folded(state, loaded.snapshot.version)
-        self._fold(folded, loaded.tail, tx)
+            folded = Folded(state, loaded.snapshot.version, keys=dict(used))
+        await self._fold(folded, loaded.tail, tx)
         folded.version = loaded.version
         return folded
 
@@ -142,14 +146,20 @@ class Folding(Generic[S]):
         while tail := await tx.storage.events.read_stream(
             stream, after=folded.version, limit=PAGE, tenant=tenant
         ):
-            self._fold(folded, tail, tx)
+            await self._fold(folded, tail, tx)
         return folded
 
-    def _fold(self, folded: Folded[S], tail: Sequence[RecordedMessage], tx: UnitOfWork) -> None:
+    async def _fold(
+        self, folded: Folded[S], tail: Sequence[RecordedMessage], tx: UnitOfWork
+    ) -> None:
+        openings = await tx.openings([recorded.message for recorded in tail])
         state = folded.state
-        for recorded in tail:
+        for recorded, opening in zip(tail, openings, strict=True):
             if self._reads is None or recorded.message.type in self._reads:
-                state = self._evolve(state, cast("Event", tx.decode(recorded.message)))
+                event = tx.decode(recorded.message, opening)
+                state = self._evolve(state, cast("Event", event))
+                if opening is not None:
+                    folded.keys |= opening.used
         folded.state = state
         folded.since += len(tail)
         if tail:

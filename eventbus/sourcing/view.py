@@ -1,6 +1,6 @@
 """Where a projection of the general form writes, in the transaction of its checkpoint."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from eventbus.event import Event
 from eventbus.message import Message
@@ -8,7 +8,7 @@ from eventbus.storage import Transaction
 from eventbus.storage.projections import ProjectionVersion
 from eventbus.storage.sql import Sql
 
-Encode = Callable[[Event], Message]
+Encode = Callable[[Event, Transaction], Awaitable[Message]]
 
 
 class BatchView:
@@ -33,7 +33,7 @@ class BatchView:
         if self.replaying:
             self.withheld += 1
         else:
-            await self._tx.outbox.add([self._encode(what)])
+            await self._tx.outbox.add([await self._encode(what, self._tx)])
 
     def table(self, name: str) -> str:
         """The table of this version."""

@@ -17,6 +17,7 @@ from eventbus.sqlite.projections import SqliteProjections
 from eventbus.sqlite.sagas import SqliteSagas
 from eventbus.sqlite.session import Session
 from eventbus.sqlite.sql import SqliteSql
+from eventbus.sqlite.subject_keys import SqliteSubjectKeys
 
 T = TypeVar("T")
 
@@ -37,6 +38,7 @@ class SqliteTransaction:
         self.projections: SqliteProjections = SqliteProjections(session)
         self.leases: SqliteLeases = SqliteLeases(session)
         self.sagas: SqliteSagas = SqliteSagas(session)
+        self.subject_keys: SqliteSubjectKeys = SqliteSubjectKeys(session)
 
     def resource(self, kind: type[T]) -> T:
         """Nothing: the connection belongs to the writer's thread.

@@ -17,6 +17,7 @@ from eventbus.storage.parking import Parking
 from eventbus.storage.projections import Projections
 from eventbus.storage.sagas import Sagas
 from eventbus.storage.sql import Sql
+from eventbus.storage.subject_keys import SubjectKeys
 
 T = TypeVar("T")
 Work = Literal["outbox", "parked", "events", "timers"]
@@ -52,6 +53,8 @@ class Transaction(Protocol):
     def leases(self) -> Leases: ...
     @property
     def sagas(self) -> Sagas: ...
+    @property
+    def subject_keys(self) -> SubjectKeys: ...
     def resource(self, kind: type[T]) -> T:
         """This transaction's own connection of that kind.
 

@@ -34,6 +34,7 @@ from eventbus.storage.parking import Parking
 from eventbus.storage.projections import Projections
 from eventbus.storage.sagas import Sagas
 from eventbus.storage.sql import Sql
+from eventbus.storage.subject_keys import SubjectKeys
 from eventbus.testing.fault_plan import (
     POINTS,
     BreakKeyOrder,
@@ -496,6 +497,10 @@ class _FaultyTransaction:
     @property
     def sagas(self) -> Sagas:
         return cast("Sagas", _SubStore("sagas", self._inner.sagas, self))
+
+    @property
+    def subject_keys(self) -> SubjectKeys:
+        return cast("SubjectKeys", _SubStore("subject_keys", self._inner.subject_keys, self))
 
     def resource(self, kind: type[T]) -> T:
         return self._inner.resource(kind)

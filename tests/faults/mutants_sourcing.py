@@ -81,11 +81,11 @@ def apply_all(self: Any, event: Any) -> None:
 FOLD = state.Folding._fold
 
 
-def decode_all(self: Any, folded: Any, recorded: Sequence[Any], tx: Any) -> None:
+async def decode_all(self: Any, folded: Any, recorded: Sequence[Any], tx: Any) -> None:
     """Decodes every event, whoever applies it."""
     for one in recorded:
         tx.decode(one.message)
-    FOLD(self, folded, recorded, tx)
+    await FOLD(self, folded, recorded, tx)
 
 
 def record_only(**fields: Any) -> Append:

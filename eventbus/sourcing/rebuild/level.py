@@ -14,7 +14,7 @@ from eventbus.sourcing.rebuild import refusals
 from eventbus.sourcing.rebuild.options import START, Options
 from eventbus.sourcing.rebuild.owner import Owner
 from eventbus.sourcing.rebuild.plan import filter_of
-from eventbus.sourcing.recorded import Recorded
+from eventbus.sourcing.recorded import read
 from eventbus.sourcing.shard import Shard
 from eventbus.sourcing.view import Encode
 from eventbus.storage import Storage, Transaction
@@ -118,7 +118,7 @@ class Level:
                 page = await tx.events.read_all(
                     after=shard.position, limit=PAGE, upto=upto, only=self._only
                 )
-                events = [Recorded(one, self._registry) for one in page.events]
+                events = await read(page.events, self._registry, tx)
                 shard.held |= await self._batches.page_within(tx, shard, events, page.read_to)
                 shard.position = page.read_to
 
@@ -126,7 +126,7 @@ class Level:
         after = min(shard.position for shard in self._shards)
         async with self._storage.transaction() as tx:
             page = await tx.events.read_all(after=after, limit=PAGE, upto=upto, only=self._only)
-        events = [Recorded(one, self._registry) for one in page.events]
+        events = await read(page.events, self._registry)
         for shard in self._shards:
             if shard.position < page.read_to:
                 await self._batches.page(self._storage, shard, events, page.read_to)

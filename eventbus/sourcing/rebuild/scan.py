@@ -17,7 +17,7 @@ from eventbus.sourcing.read_model import Key, ReadModel, Rows, key_text
 from eventbus.sourcing.rebuild.options import START, Options
 from eventbus.sourcing.rebuild.pages import pages_of
 from eventbus.sourcing.rebuild.plan import filter_of
-from eventbus.sourcing.recorded import Recorded
+from eventbus.sourcing.recorded import Recorded, read
 from eventbus.sourcing.shard import shard_name
 from eventbus.storage import Storage, Transaction
 from eventbus.storage.events import Position
@@ -149,10 +149,9 @@ class Scan:
             only = replace(only, share=(number, of))
         async with aclosing(pages_of(self._storage, self.upto, only, self._options)) as pages:
             async for page in pages:
-                for place, recorded in enumerate(page.events):
-                    if isinstance(since, datetime) and recorded.recorded_at < since:
+                for place, event in enumerate(await read(page.events, self._registry)):
+                    if isinstance(since, datetime) and event.recorded.recorded_at < since:
                         continue
-                    event = Recorded(recorded, self._registry)
                     for step in self._steps(event, place):
                         if self._definition.by_stream:
                             self._of_one_stream(event, step.key, homes)

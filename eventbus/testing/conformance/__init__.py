@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from eventbus.testing.conformance.samples import Clock, HandClock
     from eventbus.testing.conformance.sql import SqlSuite
     from eventbus.testing.conformance.stress import StressSuite
+    from eventbus.testing.conformance.subject_keys import SubjectKeySuite
     from eventbus.testing.conformance.transactions import TransactionSuite
     from eventbus.testing.conformance.transport import BreakEnvelope, Connect, TransportSuite
 
@@ -43,6 +44,7 @@ __all__ = [
     "SagaSuite",
     "SqlSuite",
     "StressSuite",
+    "SubjectKeySuite",
     "TransactionSuite",
     "TransportSuite",
 ]
@@ -68,6 +70,7 @@ if not TYPE_CHECKING:  # lazy, so that pytest can rewrite the asserts of a suite
         "SagaSuite": "sagas",
         "SqlSuite": "sql",
         "StressSuite": "stress",
+        "SubjectKeySuite": "subject_keys",
         "TransactionSuite": "transactions",
         "TransportSuite": "transport",
     }
