@@ -25,6 +25,7 @@ from benchmarks import (
     postgres,
     projections,
     rabbit,
+    rebuilding,
     sagas,
     startup,
 )
@@ -38,6 +39,7 @@ BARS = {
     "START": startup.bar,
     **postgres.BARS,
     **projections.BARS,
+    "N11": rebuilding.bar,
     **events.BARS,
     **sagas.BARS,
     "N2": rabbit.publishing,
@@ -47,7 +49,7 @@ BARS = {
     "N5B": kafka.publishing,
 }
 SHOWN = (
-    *("rate", "cpu_us", "ms", "above_ms", "of_raw"),
+    *("rate", "cpu_us", "ms", "above_ms", "of_raw", "p50_ms", "p99_ms"),
     *("rss_10_mib", "rss_50_mib", "rss_100_mib", "growth", "blocks_growth"),
 )
 
