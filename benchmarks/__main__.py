@@ -49,7 +49,7 @@ BARS = {
     "N5B": kafka.publishing,
 }
 SHOWN = (
-    *("rate", "cpu_us", "ms", "above_ms", "of_raw", "p50_ms", "p99_ms"),
+    *("rate", "cpu_us", "ms", "above_ms", "of_raw", "times", "p50_ms", "p99_ms"),
     *("rss_10_mib", "rss_50_mib", "rss_100_mib", "growth", "blocks_growth"),
 )
 

@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,6 +18,8 @@ import asyncpg
 
 from benchmarks.measure import TICKS, Clock
 from benchmarks.rounds import Bar, Case, Figures, Goal
+from eventbus import Context, EventBus, Group, Untyped, subscribe
+from eventbus.memory import MemoryTransport
 from eventbus.message import Message, new_id
 from eventbus.postgres import PostgresConfig, PostgresStorage
 from eventbus.storage.leases import Lease
@@ -26,7 +28,9 @@ from eventbus.testing.services.postgres import create_database, drop_database
 
 BILLS = "CREATE TABLE bills (order_id text PRIMARY KEY, cents bigint NOT NULL)"
 BILL = "INSERT INTO bills (order_id, cents) VALUES ($1, $2)"
+SEEN = "INSERT INTO seen (message) VALUES ($1) ON CONFLICT DO NOTHING"
 HOUR = timedelta(hours=1)
+BATCH, ROUNDS = 50, 4
 HEADERS = {"time": "2026-01-02T03:04:05.678901Z", "correlationid": "x" * 36}
 Admin = asyncpg.Connection
 
@@ -39,12 +43,6 @@ class World:
     admin: "Admin[asyncpg.Record]"
     clock: Clock = field(default_factory=Clock)
     server_seconds: float = 0.0
-
-    async def leases(self) -> Sequence[Lease]:
-        """All partitions of the outbox."""
-        names = [f"outbox/{number:02d}" for number in range(64)]
-        async with self.storage.transaction() as tx:
-            return await tx.leases.acquire(names, owner="bench", ttl=HOUR, limit=64)
 
     async def fill(self, amount: int) -> None:
         """Rows of the outbox."""
@@ -85,13 +83,16 @@ def outbox_bar() -> Bar:
 
 def handler_bar() -> Bar:
     """P2."""
+    cheap = Goal(figure="cpu_us", at_most=40)
+    in_turns = "inbox and insert: a consumer beside a transaction per message by hand, in turns"
     return Bar(
         name="PGHANDLER",
-        what="a consumer's batch in one transaction",
+        what="a consumer's batch in one transaction; times: the rate of one each by hand",
         ratio_of="ms",
         cases=[
-            case("PGHANDLER", "receive 100 ids", 50, _received),
-            case("PGHANDLER", "receive 50, each with savepoint and insert", 30, _handled),
+            case("PGHANDLER", "receive ids in batches of 50", 5_000, _received, cheap),
+            case("PGHANDLER", "receive 50, each with savepoint and insert", 1_500, _handled),
+            case("PGHANDLER", in_turns, 2_000, _consumed, Goal(figure="times", at_least=3)),
         ],
     )
 
@@ -121,6 +122,13 @@ def waiting_bar() -> Bar:
         cases=[
             case("PGWAITING", "10,000 wait", 10_000, _read_of_many),
             case("PGWAITING", "1,000,000 wait", 1_000_000, _read_of_many),
+            case(
+                "PGWAITING",
+                "1,000,000 beside 10,000, in turns",
+                1_000_000,
+                _read_in_turns,
+                Goal(figure="times", at_most=2),
+            ),
         ],
     )
 
@@ -191,7 +199,7 @@ async def timed(world: World) -> AsyncIterator[None]:
 
 def _relayed(batch: int) -> Work:
     async def work(world: World, n: int) -> None:
-        leases = await world.leases()
+        leases = await leases_of(world.storage)
         await world.fill(n)
         settled = 0
         async with timed(world):
@@ -206,7 +214,7 @@ def _relayed(batch: int) -> Work:
 
 async def _received(world: World, n: int) -> Figures:
     times = []
-    batches = [[message(start + i) for i in range(100)] for start in range(n)]
+    batches = [[message(start + i) for i in range(BATCH)] for start in range(0, n, BATCH)]
     async with timed(world):
         for batch in batches:
             async with world.storage.transaction() as tx:
@@ -219,7 +227,7 @@ async def _received(world: World, n: int) -> Figures:
 
 async def _handled(world: World, n: int) -> Figures:
     times = []
-    batches = [[message(start * 50 + i) for i in range(50)] for start in range(n)]
+    batches = [[message(start + i) for i in range(BATCH)] for start in range(0, n, BATCH)]
     async with timed(world):
         for batch in batches:
             began = time.perf_counter()
@@ -230,6 +238,39 @@ async def _handled(world: World, n: int) -> Figures:
                         await tx.sql.execute(BILL, one.id, 4200)
             times.append(time.perf_counter() - began)
     return {"ms": statistics.median(times) * 1000}
+
+
+@subscribe("bench.order-placed", group=Group("bench", lanes=1, batch_messages=BATCH))
+async def bill(event: Untyped, ctx: Context) -> None:
+    """One write per message."""
+    await ctx.sql.execute(BILL, ctx.message.id, 4200)
+
+
+async def _consumed(world: World, n: int) -> Figures:
+    """One connection each; the transport in the process, so that it is the database that counts."""
+    await world.admin.execute("CREATE TABLE seen (message text PRIMARY KEY)")
+    transport, spent = MemoryTransport(), ([0.0], [0.0])
+    storage = PostgresStorage(world.storage.config)
+    async with EventBus(transport, storage=storage, handlers=[bill], service="bench") as bus:
+        await bus.until_idle()
+        async with timed(world):
+            for start in range(0, n, n // ROUNDS):
+                messages = [message(start + i) for i in range(n // ROUNDS)]
+                began = time.perf_counter()
+                for one in messages:
+                    async with world.admin.transaction():
+                        await world.admin.execute(SEEN, one.id)
+                        await world.admin.execute(BILL, f"hand-{one.id}", 4200)
+                spent[0].append(time.perf_counter() - began)
+                began = time.perf_counter()
+                await transport.publish(messages)
+                await bus.until_idle()
+                spent[1].append(time.perf_counter() - began)
+    bills = await world.admin.fetchval("SELECT count(*) FROM bills")
+    if bills != 2 * n:
+        raise AssertionError(f"{bills} bills of {2 * n}")
+    by_hand, ours = map(sum, spent)
+    return {"rate": n / ours, "times": by_hand / ours}
 
 
 async def _by_hand(world: World, n: int) -> None:
@@ -271,25 +312,55 @@ async def _business(world: World, one: Message, events: int) -> None:
 
 
 async def _read_of_many(world: World, n: int) -> Figures:
-    leases = await world.leases()
+    leases = await _waiting(world, world.storage, n)
+    async with timed(world):
+        times = [await _read(world.storage, leases) for _ in range(50)]
+    return {"ms": statistics.median(times) * 1000}
+
+
+async def _read_in_turns(world: World, n: int) -> Figures:
+    """Two stores in one database: what disturbs one disturbs the other."""
+    config = replace(world.storage.config, schema="few")
+    await PostgresStorage(config).upgrade()
+    async with PostgresStorage(config) as few:
+        of_few = await _waiting(world, few, 10_000)
+        of_many = await _waiting(world, world.storage, n)
+        async with timed(world):
+            times = [
+                (await _read(few, of_few), await _read(world.storage, of_many)) for _ in range(100)
+            ]
+    short, long = (statistics.median(each) for each in zip(*times, strict=True))
+    return {"ms": long * 1000, "times": long / short}
+
+
+async def _waiting(world: World, storage: PostgresStorage, n: int) -> Sequence[Lease]:
+    outbox = f"{storage.config.schema}.outbox"
     await world.admin.execute(
-        "INSERT INTO eventbus.outbox (part, message_id, type, source, topic, key, headers, payload)"
+        f"INSERT INTO {outbox} (part, message_id, type, source, topic, key, headers, payload)"
         " SELECT n % 64, gen_random_uuid()::text, 'bench.order-placed', 'bench', 'bench',"
         " 'order-' || n % 1000, '{}'::bytea, '{}'::bytea FROM generate_series(1, $1::int) n",
         n,
         timeout=300,
     )
-    await world.admin.execute("VACUUM ANALYZE eventbus.outbox", timeout=300)
-    times = []
-    async with timed(world):
-        for _ in range(50):
-            began = time.perf_counter()
-            async with world.storage.transaction() as tx:
-                rows = await tx.outbox.read(leases, limit=500)
-            times.append(time.perf_counter() - began)
+    await world.admin.execute(f"VACUUM ANALYZE {outbox}", timeout=300)
+    return await leases_of(storage)
+
+
+async def _read(storage: PostgresStorage, leases: Sequence[Lease]) -> float:
+    """Seconds."""
+    began = time.perf_counter()
+    async with storage.transaction() as tx:
+        rows = await tx.outbox.read(leases, limit=500)
     if len(rows) != 500:
         raise AssertionError(f"{len(rows)} rows of 500")
-    return {"ms": statistics.median(times) * 1000}
+    return time.perf_counter() - began
+
+
+async def leases_of(storage: PostgresStorage) -> Sequence[Lease]:
+    """All partitions of its outbox."""
+    names = [f"outbox/{number:02d}" for number in range(64)]
+    async with storage.transaction() as tx:
+        return await tx.leases.acquire(names, owner="bench", ttl=HOUR, limit=64)
 
 
 def _cpu_of(pid: int) -> float:
