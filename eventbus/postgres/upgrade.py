@@ -10,7 +10,7 @@ from importlib.resources import files
 
 from eventbus.errors import MigrationError
 from eventbus.postgres.failures import FAILURES, translated
-from eventbus.postgres.pools import UPGRADE_SECONDS, Connection
+from eventbus.postgres.pools import UPGRADE_SECONDS, Connection, is_gone
 
 log: logging.Logger = logging.getLogger("eventbus.postgres")
 
@@ -96,7 +96,9 @@ async def upgrade(connection: Connection, schema: str, where: str) -> list[str]:
                     return applied
                 await _apply(connection, schema, left[0])
         except FAILURES as error:
-            raise translated(error, f"upgrade of {schema}, {where}") from error
+            # a rollback that fails on a dead connection would hide why it is dead (X11)
+            gone = is_gone(connection)
+            raise translated(error, f"upgrade of {schema}, {where}", cut=gone) from error
         applied.append(f"{left[0].number:04}_{left[0].name}")
         log.info("applied %s to %s", applied[-1], where)
 

@@ -109,6 +109,40 @@ async def test_an_error_in_our_block_leaves_the_transaction_to_the_caller(
     assert await _outbox(storage) == []
 
 
+async def test_a_caller_that_dies_before_its_commit_leaves_neither_row_nor_event(
+    storage: PostgresStorage, server: str, admin: Admin
+) -> None:
+    table = unique("t")
+    await admin.execute(f"CREATE TABLE {table} (n int)")
+    caller = await asyncpg.connect(server, timeout=10, command_timeout=10)
+    await caller.execute("BEGIN")
+    await caller.execute(f"INSERT INTO {table} VALUES (1)")
+    async with storage.enlist(caller) as tx:
+        await tx.outbox.add([some_message(key="k")])
+    await admin.execute("SELECT pg_terminate_backend($1, 5000)", caller.get_server_pid())
+    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
+        await caller.execute("COMMIT")
+    assert await _outbox(storage) == []
+    assert await admin.fetchval(f"SELECT count(*) FROM {table}") == 0
+
+
+async def test_a_caller_that_swallows_our_error_cannot_commit_the_half(
+    storage: PostgresStorage, admin: Admin
+) -> None:
+    table = unique("t")
+    await admin.execute(f"CREATE TABLE {table} (n int)")
+    transaction = admin.transaction()
+    await transaction.start()
+    await admin.execute(f"INSERT INTO {table} VALUES (1)")
+    with pytest.raises(StorageError):  # and the caller goes on as if nothing had happened
+        async with storage.enlist(admin) as tx:
+            await tx.outbox.add([some_message(key="k")])
+            await tx.sql.execute("SELECT 1 / 0")
+    await transaction.commit()  # the server makes a rollback of it
+    assert await _outbox(storage) == []
+    assert await admin.fetchval(f"SELECT count(*) FROM {table}") == 0
+
+
 async def test_savepoints_in_a_joined_transaction_undo_their_part_alone(
     storage: PostgresStorage, admin: Admin
 ) -> None:

@@ -25,15 +25,30 @@ from eventbus.testing.conformance.samples import (
     take_partitions,
     unique,
 )
+from eventbus.testing.services.packages import install_packages
 
-PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed")
+PLACES = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(pytestconfig: pytest.Config) -> str:
+    """The program; where services must be there it is installed like one of them."""
+    found = shutil.which("pgbouncer", path=PLACES)
+    if found is not None:
+        return found
+    if not (pytestconfig.getoption("--eventbus-require") or os.environ.get("CI")):
+        pytest.skip("capability pgbouncer: it is not installed")
+    refused = install_packages("pgbouncer", ["pgbouncer"], print)
+    found = shutil.which("pgbouncer", path=PLACES)
+    assert found is not None, refused
+    return found
 
 
 @pytest.fixture
-async def pooled_url(server: str, tmp_path: Path, unused_tcp_port: int) -> AsyncIterator[str]:
+async def pooled_url(
+    server: str, tmp_path: Path, unused_tcp_port: int, pgbouncer: str
+) -> AsyncIterator[str]:
     """A pooler with two connections to the server, for however many clients."""
-    assert PROGRAM is not None
     parts = urlsplit(server)
     user = parts.username or "postgres"
     target = f"host={parts.hostname} port={parts.port} user={user}"
@@ -50,7 +65,7 @@ async def pooled_url(server: str, tmp_path: Path, unused_tcp_port: int) -> Async
     ini.chmod(0o644)
     as_user = ["-u", "nobody"] if os.getuid() == 0 else []
     process = await asyncio.create_subprocess_exec(
-        PROGRAM, *as_user, str(ini), stderr=asyncio.subprocess.DEVNULL
+        pgbouncer, *as_user, str(ini), stderr=asyncio.subprocess.DEVNULL
     )
     try:
         await _answers(unused_tcp_port)
