@@ -119,12 +119,16 @@ def resume(settings: Settings, name: str, app: str | None, reason: str, accept: 
 @projection.command(cls=Command)
 @click.argument("name")
 @app_argument
+@click.option("--reason", default="", help="Why, for the audit.")
 @click.pass_obj
-def rollback(settings: Settings, name: str, app: str | None) -> None:
-    """Let the version that served before serve again, where it stands; it catches up."""
+def rollback(settings: Settings, name: str, app: str | None, reason: str) -> None:
+    """Let the version that served before serve again, where it stands; it catches up.
+
+    It is kept for a week after the switch.
+    """
 
     async def back(projector: "Projector") -> int:
-        old, new = await projector.rollback(name)
+        old, new = await projector.rollback(name, actor=actor(), reason=reason)
         note(settings, f"{name}  v{old} -> v{new}")
         return 1
 
@@ -153,6 +157,7 @@ _scan_flags = all_of(
 @click.option("--allow-truncated", is_flag=True, help="Though streams lost events.")
 @click.option("--allow-parked", is_flag=True, help="Switch though events failed.")
 @click.option("--require-equal", is_flag=True, help="Fail if a row differs; for CI.")
+@click.option("--reason", default="", help="Why, for the audit.")
 @click.pass_obj
 def rebuild(settings: Settings, /, name: str, app: str | None, **flags: Any) -> None:
     """Make the rows anew from the log beside those that serve, compare, then switch.
@@ -217,6 +222,7 @@ def _options(flags: dict[str, Any], *, switch: bool) -> Any:
         page=flags.pop("batch"),
         streams=flags.pop("streams"),
         switch=switch,
+        actor=actor(),
         since=since if isinstance(since, datetime) else Position(since or 0),
         **flags,
     )

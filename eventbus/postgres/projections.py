@@ -48,6 +48,8 @@ _OF_A_VERSION = (  # its checkpoints, the marks of its scan, what is parked in i
     ("DELETE FROM {schema}.parked WHERE starts_with(group_name, $1)", "projection:"),
     ("DELETE FROM {schema}.parked_keys WHERE starts_with(group_name, $1)", "projection:"),
 )
+_AUDIT = """
+INSERT INTO {schema}.audit (verb, selection, changed, actor, reason) VALUES ($1, $2, 1, $3, $4)"""
 _FORGET_PROGRESS = "DELETE FROM {schema}.progress WHERE name = $1 OR starts_with(name, $2)"
 _BUILT = "UPDATE {schema}.projections SET built_to = $3 WHERE name = $1 AND version = $2"
 _INDEXES = """
@@ -292,6 +294,14 @@ class PostgresProjections:
             ):
                 rename = f"ALTER TABLE {qualified(schema, one)} RENAME TO {quoted(other)}"
                 await self._session.execute(rename, where=where)
+
+    async def audit(
+        self, verb: str, name: str, *, actor: str, reason: str, told: Mapping[str, Any]
+    ) -> None:
+        """A row of the operators' audit."""
+        self._session.wrote = True
+        selection = orjson.dumps({"place": "projection", "projection": name, **told}).decode()
+        await self._fetch(_AUDIT, verb, selection, actor, reason, where="projections.audit")
 
     async def progress(self, name: str, phase: str, *, done: int, total: int, rows: int) -> None:
         """Keep how far a rebuild is."""

@@ -4,6 +4,7 @@
 
 from datetime import timedelta
 
+from eventbus.postgres import retired
 from eventbus.postgres.failures import FAILURES, sqlstate_of
 from eventbus.postgres.pools import Connection
 
@@ -51,7 +52,9 @@ _BY_AGE = {
     _deletion("audit", "at < statement_timestamp() - $1::interval"): AUDIT,
     # never those of shared names, whose epoch must not start again
     _deletion(
-        "leases", "starts_with(name, 'relay/') AND until < statement_timestamp() - $1::interval"
+        "leases",
+        "(starts_with(name, 'relay/') OR starts_with(name, 'following/'))"
+        " AND until < statement_timestamp() - $1::interval",
     ): RELAY_LEASES,
 }
 _CUT = """
@@ -85,6 +88,7 @@ async def prune(connection: Connection, schema: str, *, inbox: timedelta, limit:
         sql = statement.format(schema=schema, limit=int(limit))
         tag = await connection.execute(sql, span)
         gone += _rows(tag)
+    gone += await retired.prune(connection, schema, limit=limit)
     await connection.execute(_SNAPSHOTS.format(schema=schema))
     return gone + _rows(await connection.execute(_CUT.format(schema=schema, limit=int(limit))))
 

@@ -236,14 +236,21 @@ class Projector:
         definition = self.definition(name)
         return await assist(self._storage, definition, self._registry, options=options)
 
-    async def rollback(self, name: str) -> tuple[int, int]:
+    async def rollback(self, name: str, *, actor: str = "", reason: str = "") -> tuple[int, int]:
         """Let the version that served before serve again, where it stands: (from, to).
+
+        It is kept for a week after the switch.
+
+        Args:
+            name: of the projection.
+            actor: who asks, for the audit.
+            reason: why.
 
         Raises:
             ProjectionError: EB6010, there is none.
         """
         self.definition(name)
-        return await roll_back(self._storage, name)
+        return await roll_back(self._storage, name, actor=actor, reason=reason)
 
     async def resume(self, name: str, *, actor: str, reason: str = "", accept: bool = False) -> int:
         """Let it go on; 0: it was not paused.

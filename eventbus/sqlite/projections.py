@@ -50,6 +50,9 @@ _OF_A_VERSION = (  # its checkpoints, the marks of its scan, what is parked in i
         "projection:",
     ),
 )
+_AUDIT = """
+INSERT INTO eventbus_audit (at, verb, selection, changed, actor, reason)
+VALUES (eventbus_now(), ?, ?, 1, ?, ?)"""
 _FORGET_PROGRESS = """
 DELETE FROM eventbus_progress WHERE name = ?1 OR substr(name, 1, length(?2)) = ?2"""
 _BUILT = "UPDATE eventbus_projections SET built_to = ? WHERE name = ? AND version = ?"
@@ -315,6 +318,13 @@ class SqliteProjections:
                 _rename(connection, f"{table}__v{to}", table)
 
         await self._session.run("projections.switch", switch, slow=True)
+
+    async def audit(
+        self, verb: str, name: str, *, actor: str, reason: str, told: Mapping[str, Any]
+    ) -> None:
+        """A row of the operators' audit."""
+        selection = orjson.dumps({"place": "projection", "projection": name, **told}).decode()
+        await self._rows("projections.audit", _AUDIT, (verb, selection, actor, reason))
 
     async def progress(self, name: str, phase: str, *, done: int, total: int, rows: int) -> None:
         """Keep how far a rebuild is."""

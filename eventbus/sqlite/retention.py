@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from eventbus.sqlite.rows import milliseconds
 from eventbus.sqlite.session import Session
+from eventbus.storage.projections import KEPT_RETIRED, rows_of
 
 ATTEMPTS = timedelta(days=7)
 LETTERS = timedelta(days=30)
@@ -31,7 +32,8 @@ DELETE FROM eventbus_audit WHERE id IN (
     """
 DELETE FROM eventbus_leases WHERE name IN (
   SELECT name FROM eventbus_leases
-   WHERE name >= 'relay/' AND name < 'relay0' AND until < eventbus_now() - ? LIMIT ?)""",
+   WHERE (name >= 'relay/' AND name < 'relay0' OR name >= 'following/' AND name < 'following0')
+     AND until < eventbus_now() - ? LIMIT ?)""",
 )
 # What was truncated, and the events of tombstoned streams.
 _CUT = """
@@ -39,9 +41,39 @@ DELETE FROM eventbus_events WHERE position IN (
   SELECT e.position FROM eventbus_streams s JOIN eventbus_events e USING (stream_id)
    WHERE (s.state = 2 OR s.kept_from > 1) AND (s.state = 2 OR e.version < s.kept_from)
    ORDER BY s.stream_id, e.version LIMIT ?)"""
+_RETIRED = """
+SELECT name, version, table_name FROM eventbus_projections
+ WHERE status = 'retired' AND switched_at < eventbus_now() - ? ORDER BY switched_at LIMIT ?"""
+_SCANNED = "SELECT name, version FROM eventbus_projections WHERE status <> 'building'"
 _SNAPSHOTS = """
 DELETE FROM eventbus_snapshots WHERE stream_id IN (
   SELECT stream_id FROM eventbus_streams WHERE state = 2)"""
+
+
+def _retired(connection: sqlite3.Connection, limit: int) -> int:
+    """Versions of read models that nobody goes back to, and what scans and workers have left."""
+    gone = 0
+    old = connection.execute(_RETIRED, (milliseconds(KEPT_RETIRED), limit)).fetchall()
+    for name, version, table in old:
+        if table is not None:
+            connection.execute(f'DROP TABLE IF EXISTS "{table}__v{version}"')
+        connection.execute(
+            "DELETE FROM eventbus_projections WHERE name = ? AND version = ?", (name, version)
+        )
+        gone += 1 + _deleted(connection, rows_of(name, version, scan=False))
+    for name, version in connection.execute(_SCANNED).fetchall():
+        gone += _deleted(connection, rows_of(name, version, scan=True))
+    return gone
+
+
+def _deleted(connection: sqlite3.Connection, rows: list[tuple[str, str, str]]) -> int:
+    return sum(
+        connection.execute(
+            f"DELETE FROM eventbus_{table} WHERE substr({column}, 1, length(?1)) = ?1",  # noqa: S608 - names of ours
+            (prefix,),
+        ).rowcount
+        for table, column, prefix in rows
+    )
 
 
 async def prune(session: Session, *, inbox: timedelta, limit: int) -> int:
@@ -53,6 +85,7 @@ async def prune(session: Session, *, inbox: timedelta, limit: int) -> int:
             connection.execute(statement, (age, limit)).rowcount
             for statement, age in zip(_OLD, ages, strict=True)
         )
+        gone += _retired(connection, limit)
         connection.execute(_SNAPSHOTS)
         return gone + connection.execute(_CUT, (limit,)).rowcount
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from types import NoneType, UnionType
 from typing import Any, Literal, Protocol, Union, get_args, get_origin
@@ -19,6 +19,7 @@ Status = Literal["building", "following", "active", "retired"]
 Runs = Literal["following", "inline", "live"]
 
 EXAMPLES = 10  # of a comparison
+KEPT_RETIRED = timedelta(days=7)  # so long a version can be gone back to
 
 _SHADOW = re.compile(r"__v\d+$")
 _KINDS: dict[Any, Kind] = {
@@ -185,6 +186,12 @@ class Projections(Protocol):
         """
         ...
 
+    async def audit(
+        self, verb: str, name: str, *, actor: str, reason: str, told: Mapping[str, Any]
+    ) -> None:
+        """Keep who did what to a projection, and why, with this transaction."""
+        ...
+
     async def progress(self, name: str, phase: str, *, done: int, total: int, rows: int) -> None:
         """Keep how far a rebuild is."""
         ...
@@ -192,6 +199,32 @@ class Projections(Protocol):
     async def standing(self, name: str) -> Progress | None:
         """How far the last rebuild was at its last beat; None: there was none."""
         ...
+
+
+def rows_of(name: str, version: int, *, scan: bool) -> list[tuple[str, str, str]]:
+    """(table, column, prefix): what else stands in the database for a version that once served.
+
+    Its number is never given again, so its leases may go, whose epochs would else begin anew.
+
+    Args:
+        name: of the projection.
+        version: active, or retired.
+        scan: only what its rebuild has left.
+    """
+    of_it = f"{name}@{version}/"
+    rows = [
+        ("checkpoints", "name", f"scan/{of_it}"),
+        ("progress", "name", f"scan/{of_it}"),
+        ("leases", "name", f"scan/{of_it}"),
+    ]
+    if not scan:
+        rows += [
+            ("checkpoints", "name", of_it),
+            ("leases", "name", f"projection/{of_it}"),
+            ("parked", "group_name", f"projection:{of_it}"),
+            ("parked_keys", "group_name", f"projection:{of_it}"),
+        ]
+    return rows
 
 
 def kind_of(annotation: Any) -> tuple[Kind, bool]:

@@ -27,6 +27,8 @@ class Options:
     allow_truncated: bool = False
     allow_parked: bool = False
     require_equal: bool = False
+    actor: str = ""  # who asks, for the audit; empty: the process
+    reason: str = ""
 
 
 @dataclass(slots=True)

@@ -46,6 +46,11 @@ class Owner:
         self._lost = False
 
     @property
+    def name(self) -> str:
+        """Of this process."""
+        return self._name
+
+    @property
     def lease(self) -> Lease:
         """Held from the beginning to the end."""
         assert self._lease is not None  # noqa: S101 - everything is done within `held`

@@ -64,6 +64,8 @@ class Rebuild:
             plan = await planned(self._storage, self._definition, self._options)
             self._beat.old, self._beat.new = plan.old.version, plan.new.version
             self._beat.table = plan.shadow.name
+            async with self._storage.transaction() as tx:
+                await self._audit(tx, "rebuild", plan)
             rows = await self._scan(plan)
             await self._index(plan)
             level = Level(
@@ -79,7 +81,7 @@ class Rebuild:
             await level.catch_up()
             difference = await self._verify(level, plan)
             parked = await self._parked(plan.new)
-            switched = await self._switch(level, plan.new, difference, parked)
+            switched = await self._switch(level, plan, difference, parked)
             await self._owner.say("done", done=1, total=1)
         return Rebuilt(
             name=plan.new.name,
@@ -151,9 +153,7 @@ class Rebuild:
         self._beat.parked = found
         return found
 
-    async def _switch(
-        self, level: Level, new: ProjectionVersion, difference: Difference, parked: int
-    ) -> bool:
+    async def _switch(self, level: Level, plan: Plan, difference: Difference, parked: int) -> bool:
         if not self._options.switch:
             return False
         if parked and not self._options.allow_parked:
@@ -163,8 +163,19 @@ class Rebuild:
         await self._owner.say("switch")
 
         async def switch(tx: Transaction) -> None:
-            await tx.projections.switch(new.name, to=new.version)
+            await tx.projections.switch(plan.new.name, to=plan.new.version)
+            await self._audit(tx, "switch", plan)
             await self._owner.let_go(tx)
 
         await self._owner.while_owned(level.act(switch))
         return True
+
+    async def _audit(self, tx: Transaction, verb: str, plan: Plan) -> None:
+        options = self._options
+        await tx.projections.audit(
+            verb,
+            plan.new.name,
+            actor=options.actor or self._owner.name,
+            reason=options.reason,
+            told={"from": plan.old.version, "to": plan.new.version},
+        )

@@ -6,11 +6,11 @@ from eventbus.sourcing.rebuild.level import MET_OTHERS, rest
 from eventbus.storage import Storage
 
 
-async def roll_back(storage: Storage, name: str) -> tuple[int, int]:
+async def roll_back(storage: Storage, name: str, *, actor: str, reason: str) -> tuple[int, int]:
     """Let the version that served before serve again, where it stands; (from, to).
 
     It catches up if its code runs. What the later version read is not lost: it can be switched
-    to again.
+    to again. A version that was retired a week ago is not kept.
 
     Raises:
         ProjectionError: EB6010, there is no such version.
@@ -30,6 +30,8 @@ async def roll_back(storage: Storage, name: str) -> tuple[int, int]:
         try:
             async with storage.transaction() as tx:
                 await tx.projections.switch(name, to=max(before), back=True)
+                told = {"from": active.version, "to": max(before)}
+                await tx.projections.audit("rollback", name, actor=actor, reason=reason, told=told)
         except StorageError as error:
             if error.code not in MET_OTHERS or attempt == refusals.TRIES - 1:
                 raise
