@@ -19,7 +19,8 @@ from eventbus.cli.rebuilding import Bar, outcome_lines
 from eventbus.cli.storages import with_bus
 
 if TYPE_CHECKING:
-    from eventbus.sourcing.projector import Projector, Standing
+    from eventbus.sourcing.projector import Projector
+    from eventbus.sourcing.standing import Standing
     from eventbus.storage.projections import Difference
 
 T = TypeVar("T")

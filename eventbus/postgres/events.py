@@ -16,6 +16,7 @@ from eventbus.storage.events import (
     Appended,
     FeedPage,
     Filter,
+    Holder,
     Loaded,
     Position,
     ReadBound,
@@ -38,6 +39,15 @@ SELECT {_COLUMNS} FROM {{schema}}.streams s JOIN {{schema}}.events e USING (stre
    AND ($5::timestamptz IS NULL OR e.recorded_at <= $5)
  ORDER BY e.version {{direction}} LIMIT {{limit}}"""
 _BOUND = "SELECT * FROM {schema}.read_bound()"
+_HOLDERS = """
+SELECT l.pid, a.application_name AS application,
+       extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS seconds
+  FROM (SELECT pid, (classid::bigint << 32) | objid::bigint AS k FROM pg_locks
+         WHERE locktype = 'advisory' AND granted AND objsubid = 1
+           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) l
+  LEFT JOIN pg_stat_activity a USING (pid)
+ WHERE k >= {schema}.lock_key(0, 0) AND k < {schema}.lock_key(0, 0) + (1::bigint << 44)
+ ORDER BY k LIMIT 3"""
 # A statement for each kind of filter: one text for all of them has a generic plan that reads the
 # window to its end (measured: 19 ms a page instead of 2).
 _FEED = f"""
@@ -174,6 +184,14 @@ class PostgresEvents:
     async def read_bound(self) -> ReadBound:
         """How far the feed can be read."""
         return await read_bound(self._session)
+
+    async def holders(self) -> Sequence[Holder]:
+        """Transactions that have announced positions, the lowest first; at most 3."""
+        rows = await self._look(_HOLDERS, where="events.holders")
+        return [
+            Holder(pid=row["pid"], application=row["application"] or "", seconds=row["seconds"])
+            for row in rows
+        ]
 
     async def truncate(self, stream: str, *, before: int, tenant: str = "") -> None:
         """Reads of the stream begin at version `before`; what is kept already stays."""

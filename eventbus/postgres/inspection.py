@@ -10,7 +10,7 @@ import orjson
 
 from eventbus.errors import Finding
 from eventbus.inspection import Selection, Verb
-from eventbus.postgres import audits, picking, verbs
+from eventbus.postgres import audits, picking, projection_figures, verbs
 from eventbus.postgres.completion import commit, roll_back
 from eventbus.postgres.picking import COUNT_UP_TO
 from eventbus.postgres.pools import Pools
@@ -63,15 +63,16 @@ class PostgresInspection:
         self._hint = hint
 
     async def figures(self) -> Mapping[str, float]:
-        """Gauges of outbox and parking; counts stop at 10,000."""
+        """Gauges of outbox, parking and projections; counts stop at 10,000."""
         async with self._pools.connecting() as connection:
             outbox = await connection.fetchrow(_OUTBOX_FIGURES.format(schema=self._schema))
             groups = await connection.fetch(_GROUP_FIGURES.format(schema=self._schema))
+            projections = await projection_figures.figures(connection, self._schema)
         figures = {name: float(value) for name, value in outbox.items()}
         for row in groups:
             for name in ("parked_messages", "parked_keys", "dead_letters"):
                 figures[f"{name}{{{row['name']}}}"] = float(row[name])
-        return figures
+        return figures | projections
 
     async def find(self, what: Selection, *, limit: int) -> Sequence[Mapping[str, Any]]:
         """Rows of a place, oldest first.

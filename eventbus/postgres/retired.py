@@ -1,7 +1,5 @@
 """Versions of read models that nobody goes back to: their tables, checkpoints, marks and leases."""
 
-# ruff: noqa: S608 - statements are built from this room's constants only; values are bound
-
 from collections.abc import Mapping
 
 from eventbus.postgres.failures import FAILURES, sqlstate_of

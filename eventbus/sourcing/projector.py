@@ -2,8 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from difflib import get_close_matches
 from typing import Any
 
@@ -16,33 +15,16 @@ from eventbus.sourcing.parking import row_key, stream_key
 from eventbus.sourcing.read_model import Key, ReadModel, key_text
 from eventbus.sourcing.rebuild import Beat, Options, Rebuild, Rebuilt, assist, roll_back
 from eventbus.sourcing.recorded import Recorded, read
-from eventbus.sourcing.shard import MOST_HELD, lease_prefix, shard_name
+from eventbus.sourcing.standing import Standing, held_of, standing_of
 from eventbus.sourcing.view import Encode
 from eventbus.storage import Storage, Transaction
-from eventbus.storage.events import Filter, Position, RecordedMessage
-from eventbus.storage.projections import Difference, Progress, ProjectionVersion, Status
+from eventbus.storage.events import Filter, Position
+from eventbus.storage.projections import Difference
 
 SOON = timedelta(seconds=2)
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.005, 0.05
 PAGE = 1000
 AS_IT_IS = Options()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """Where a projection stands."""
-
-    name: str
-    runs: str  # following, inline, live
-    version: int | None  # the active one; None: it never ran
-    versions: Mapping[int, Status]
-    shards: int
-    positions: Mapping[str, Position]  # by shard
-    lag_events: int  # positions up to the bound: as many events, or fewer
-    lag_seconds: float  # age of the first event that is not in it yet
-    parked: int  # sequences that wait
-    rebuild: Progress | None  # the last one, while its version is being built
-    cause: str | None  # why it lags, or why something waits
 
 
 class Projector:
@@ -80,73 +62,7 @@ class Projector:
         Raises:
             ProjectionError: EB6007, the bus has none of this name.
         """
-        definition = self.definition(name)
-        found = await self._storage.read_bound()
-        async with self._storage.transaction() as tx:
-            versions = await tx.projections.versions(name)
-            active = next((one for one in versions if one.status == "active"), None)
-            if active is None:
-                return _never_ran(definition, versions)
-            positions = await tx.checkpoints.positions(f"{name}@{active.version}/")
-            if active.runs == "inline":
-                return await self._inline(tx, definition, active, versions, positions)
-            held = await self._held(tx, active)
-            behind = min(positions.values(), default=Position(0))
-            first = await self._after(tx, definition, behind, found.bound)
-            owners = await tx.leases.owners(lease_prefix(active))
-            paused = await tx.leases.owners(f"paused/projection/{name}/") > 0
-            building = any(one.status == "building" for one in versions)
-            rebuild = await tx.projections.standing(name) if building else None
-        cause = None
-        if paused:
-            cause = "paused by an operator"
-        elif held:
-            cause = f"{len(held)} sequences wait: {', '.join(sorted(held)[:3])}"
-        elif first is not None and owners < active.shards:
-            cause = f"{active.shards - owners} of {active.shards} shards have no worker"
-        elif found.bound < found.head:
-            cause = "an append that has not committed yet holds the bound"
-        return Standing(
-            name=name,
-            runs=definition.runs,
-            version=active.version,
-            versions={one.version: one.status for one in versions},
-            shards=active.shards,
-            positions=positions,
-            lag_events=0 if first is None else max(0, found.bound - behind),
-            lag_seconds=0.0 if first is None else _age(first),
-            parked=len(held),
-            rebuild=rebuild,
-            cause=cause,
-        )
-
-    async def _inline(
-        self,
-        tx: Transaction,
-        definition: Definition,
-        active: ProjectionVersion,
-        versions: Sequence[ProjectionVersion],
-        positions: Mapping[str, Position],
-    ) -> Standing:
-        """Never behind; but what was recorded before it began is not in it."""
-        began = max(positions.values(), default=Position(0))
-        cause = None
-        if active.built_to is None and await self._after(tx, definition, Position(0), began):
-            cause = f"what was recorded up to {began} is not in it: rebuild it"
-        building = any(one.status == "building" for one in versions)
-        return Standing(
-            name=definition.name,
-            runs=definition.runs,
-            version=active.version,
-            versions={one.version: one.status for one in versions},
-            shards=active.shards,
-            positions={},
-            lag_events=0,
-            lag_seconds=0.0,
-            parked=0,
-            rebuild=await tx.projections.standing(definition.name) if building else None,
-            cause=cause,
-        )
+        return await standing_of(self._storage, self._inspection, self.definition(name))
 
     async def wait(self, name: str, position: Position, *, at_most: timedelta = SOON) -> None:
         """Return once what was recorded at `position` is in the read model: read your own writes.
@@ -298,17 +214,10 @@ class Projector:
             positions = await tx.checkpoints.positions(f"{active.name}@{active.version}/")
             if len(positions) < active.shards or min(positions.values()) < position:
                 return False
-            held = await self._held(tx, active)
+            held = await held_of(tx, active)
             if held:
                 await self._refuse_parked(tx, definition, position, held)
             return True
-
-    async def _held(self, tx: Transaction, version: ProjectionVersion) -> set[str]:
-        found: set[str] = set()
-        for number in range(version.shards):
-            group = f"projection:{shard_name(version, number)}"
-            found |= await tx.parking.keys(group=group, limit=MOST_HELD)
-        return found
 
     async def _refuse_parked(
         self, tx: Transaction, definition: Definition, position: Position, held: set[str]
@@ -336,21 +245,6 @@ class Projector:
             why=f"{standing.cause or 'it is on its way'}; {places or 'it never ran'}",
             next=f"nothing is lost: wait again; eventbus projection status {name} APP",
         )
-
-    async def _after(
-        self, tx: Transaction, definition: Definition, position: Position, bound: Position
-    ) -> RecordedMessage | None:
-        if position >= bound:
-            return None
-        only = Filter(types=definition.types)
-        while position < bound:
-            page = await tx.events.read_all(after=position, limit=1, upto=bound, only=only)
-            if page.events:
-                return page.events[0]
-            if page.read_to <= position:
-                return None
-            position = page.read_to
-        return None
 
     async def _folded(self, definition: Definition, wanted: Key) -> ReadModel | None:
         rows = definition.rows
@@ -383,27 +277,6 @@ def _row_keys(definition: Definition, recorded: Recorded) -> set[str]:
         return {row_key(key_text(one.key)) for one in definition.steps(recorded.event, 0)}
     except (CodecError, ValueError, TypeError):
         return set()  # it is parked by its stream then
-
-
-def _age(recorded: RecordedMessage) -> float:
-    return max(0.0, (datetime.now(UTC) - recorded.recorded_at).total_seconds())
-
-
-def _never_ran(definition: Definition, versions: Sequence[ProjectionVersion]) -> Standing:
-    live = definition.runs == "live"
-    return Standing(
-        name=definition.name,
-        runs=definition.runs,
-        version=None,
-        versions={one.version: one.status for one in versions},
-        shards=definition.shards,
-        positions={},
-        lag_events=0,
-        lag_seconds=0.0,
-        parked=0,
-        rebuild=None,
-        cause=None if live else "it never ran on this database",
-    )
 
 
 def _no_rows(name: str) -> ProjectionError:

@@ -18,6 +18,7 @@ from eventbus.storage.events import (
     Appended,
     FeedPage,
     Filter,
+    Holder,
     Loaded,
     Position,
     ReadBound,
@@ -218,6 +219,10 @@ class SqliteEvents:
         found = await self._session.run("events.read_bound", read_bound)
         first = self._session.appended_after
         return found if first is None else replace(found, bound=min(found.bound, Position(first)))
+
+    async def holders(self) -> Sequence[Holder]:
+        """Nobody: there is one writer."""
+        return ()
 
     async def truncate(self, stream: str, *, before: int, tenant: str = "") -> None:
         """Reads of the stream begin at version `before`; what is kept already stays."""

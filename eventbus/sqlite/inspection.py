@@ -43,6 +43,25 @@ _GROUP_FIGURES = {
     "dead_letters": DEAD_LETTERS,
 }
 
+# A checkpoint moves over what it does not want too, so the next event of any type is its lag.
+_LAGS = """
+WITH s AS (
+  SELECT p.name, min(c.position) AS position FROM eventbus_projections p
+    JOIN eventbus_checkpoints c
+      ON substr(c.name, 1, length(p.name || '@' || p.version || '/'))
+       = p.name || '@' || p.version || '/'
+   WHERE p.status = 'active' AND p.runs = 'following' GROUP BY p.name)
+SELECT s.name, max(0, coalesce((
+         SELECT max(seq) FROM sqlite_sequence WHERE name = 'eventbus_events'), 0) - s.position),
+  coalesce((SELECT max(0, eventbus_now() - e.recorded_at) FROM eventbus_events e
+             WHERE e.position > s.position ORDER BY e.position LIMIT 1), 0)
+  FROM s"""
+_REBUILDS = """
+SELECT g.name, CASE g.phase WHEN 'plan' THEN 0
+    WHEN 'replay' THEN min(1.0, g.done * 1.0 / max(g.total, 1)) ELSE 1 END
+  FROM eventbus_progress g WHERE EXISTS (
+    SELECT 1 FROM eventbus_projections p WHERE p.name = g.name AND p.status = 'building')"""
+
 
 class Access(Protocol):
     """The two ways to the tables: beside the writer, or in its turn."""
@@ -68,7 +87,7 @@ class SqliteInspection:
         self._access = access
 
     async def figures(self) -> Mapping[str, float]:
-        """Gauges of outbox and parking; counts stop at 10,000."""
+        """Gauges of outbox, parking and projections; counts stop at 10,000."""
         return await self._access.look("inspection.figures", _figures)
 
     async def find(self, what: Selection, *, limit: int) -> Sequence[Mapping[str, Any]]:
@@ -152,4 +171,9 @@ def _figures(connection: sqlite3.Connection) -> dict[str, float]:
                 f"SELECT count(*) FROM (SELECT 1 {source} AND p.group_name = ? LIMIT {COUNT_UP_TO})"
             )
             figures[f"{name}{{{group}}}"] = float(connection.execute(query, (group,)).fetchone()[0])
+    for name, events, milliseconds in connection.execute(_LAGS).fetchall():
+        figures[f"projection_lag_events{{{name}}}"] = float(events)
+        figures[f"projection_lag_seconds{{{name}}}"] = milliseconds / 1000
+    for name, ratio in connection.execute(_REBUILDS).fetchall():
+        figures[f"projection_rebuild_progress_ratio{{{name}}}"] = float(ratio)
     return figures

@@ -100,6 +100,15 @@ class ReadBound:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who may still append below the head."""
+
+    pid: int  # of the server
+    application: str
+    seconds: float | None  # its transaction is open; None: not ours to know
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FeedPage:
     """A piece of the feed, in its order."""
 
@@ -154,6 +163,7 @@ class EventStore(Protocol):
         only: Filter = EVERYTHING,
     ) -> FeedPage: ...
     async def read_bound(self) -> ReadBound: ...  # what this transaction appended lies above it
+    async def holders(self) -> Sequence[Holder]: ...  # who holds the bound, the lowest first; few
     async def truncate(self, stream: str, *, before: int, tenant: str = "") -> None: ...
     async def close(
         self, stream: str, *, state: Literal["archived", "tombstoned"], tenant: str = ""

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eventbus import EventBus
-from eventbus.sourcing import batch, following, holdings, inline, shard, view
-from eventbus.sourcing.projector import Projector
+from eventbus.sourcing import batch, following, holdings, inline, projector, shard, view
 from eventbus.sqlite import checkpoints, projections
 from eventbus.storage.events import Position
 from eventbus.testing.faults import Conflict
@@ -291,7 +290,7 @@ WRONG = [
     ),
     Wrong(
         "waiting does not look at what is parked",
-        instead(Projector, "_held", _careless),
+        instead(projector, "held_of", _careless),
         lambda _: test_following.test_a_failing_event_parks_its_row_and_the_others_go_on(
             "sqlite://"
         ),
