@@ -3,7 +3,8 @@
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from hashlib import sha256
 from types import ModuleType
 from typing import Any
@@ -47,7 +48,8 @@ class Definition:
             self.by_stream = folding.by_stream
             self.rows = folding.rows
             self.classes = tuple(dict.fromkeys(one.what for one in folding.folds))
-            self._changes = _changes(_made(projection), folding)
+            self._of_several = frozenset(one.what for one in folding.folds if one.many)
+            self._changes = _changes(_made(projection), folding, self._of_several)
         self.types: tuple[str, ...] = tuple(sorted({_type(one) for one in self.classes}))
         self.fingerprint: bytes = _fingerprint(self, folding)
         self.code_hash: bytes = _code_hash(self)
@@ -59,10 +61,16 @@ class Definition:
             Exception: whatever a key function raises; `ValueError`, its answer is no key.
         """
         assert self.rows is not None  # noqa: S101 - asked of folding projections
-        fitting = self.rows.key
+        fitting, changes = self.rows.key, self._changes.get(type(event), ())
+        if type(event) not in self._of_several:  # nearly all of them
+            return [
+                Step(fitting(key(event)), change, event, place, number)
+                for number, (key, change) in enumerate(changes)
+            ]
+        keyed = ((key, change) for keys, change in changes for key in keys(event))
         return [
-            Step(fitting(key(event)), change, event, place, number)
-            for number, (key, change) in enumerate(self._changes.get(type(event), ()))
+            Step(fitting(key), change, event, place, number)
+            for number, (key, change) in enumerate(keyed)
         ]
 
 
@@ -157,12 +165,24 @@ def _general(projection: object) -> Projection:
 
 
 def _changes(
-    instance: object, folding: Declared
-) -> dict[type, list[tuple[Callable[[Any], object], Callable[[Any, Any], Any]]]]:
-    found: dict[type, list[tuple[Callable[[Any], object], Callable[[Any, Any], Any]]]] = {}
+    instance: object, folding: Declared, of_several: Collection[type[Event]]
+) -> dict[type, list[tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]]]:
+    """By class, what answers the key of a row, or of several rows the keys; and the function."""
+    found: dict[type, list[tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]]] = {}
     for one in folding.folds:
-        found.setdefault(one.what, []).append((one.key, getattr(instance, one.method)))
+        key = partial(_keys, one) if one.what in of_several else one.key
+        found.setdefault(one.what, []).append((key, getattr(instance, one.method)))
     return found
+
+
+def _keys(fold: Fold, event: Event) -> Iterable[object]:
+    """Each once."""
+    answer = fold.key(event)
+    if not fold.many:
+        return (answer,)
+    if isinstance(answer, str):  # its characters are no keys
+        raise TypeError("keys= answered a str; it answers several keys, key= answers one")
+    return dict.fromkeys(answer)
 
 
 def _type(cls: type[Event]) -> str:

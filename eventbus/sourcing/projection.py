@@ -1,10 +1,10 @@
 """Projections as they are declared: `FoldingProjection` with `@projects`, or `Projection`."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, signature
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args, overload
 
 from eventbus.errors import WiringError
 from eventbus.event import Event
@@ -79,16 +79,18 @@ class Mark:
     """What `@projects` says of a method."""
 
     what: type[Event]
-    key: Callable[[Any], object]
+    key: Callable[[Any], Any]
+    many: bool  # the function answers an iterable of keys
 
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """How events of one class change one row."""
+    """How events of one class change one row, or one row for each of their keys."""
 
     method: str
     what: type[Event]
-    key: Callable[[Any], object]
+    key: Callable[[Any], Any]
+    many: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,29 +159,45 @@ class FoldingProjection(Generic[V]):
         )
 
 
+@overload
 def projects(
     what: type[E], *, key: Callable[[E], object]
-) -> Callable[[Callable[[P, V, E], V | None]], Callable[[P, V, E], V | None]]:
+) -> Callable[[Callable[[P, V, E], V | None]], Callable[[P, V, E], V | None]]: ...
+@overload
+def projects(
+    what: type[E], *, keys: Callable[[E], Iterable[object]]
+) -> Callable[[Callable[[P, V, E], V | None]], Callable[[P, V, E], V | None]]: ...
+def projects(what: type[Event], *, key: Any = None, keys: Any = None) -> Any:
     """Mark a method: what an event makes of the row with this key; None deletes the row.
 
     May stand several times on a method, and on several methods for one class: each has its row.
 
+    Args:
+        what: the class of the events.
+        key: of the event, the key of its row.
+        keys: instead of `key`, where an event concerns a row for each product on it: the keys of
+            its rows, none is fine. The method is called once for each.
+
     Raises:
-        WiringError: EB1261, no event class with a type, or no key function.
+        WiringError: EB1261, no event class with a type, no key function, or two.
     """
     if not is_recorded(what):
         raise _unprojectable(f"@projects({what!r})", "only a class with a type stands in the log")
-    if not callable(key):
-        raise _unprojectable(f"@projects({what.__name__}, key={key!r})", "it has no key function")
+    given = f"@projects({what.__name__}, key={key!r}, keys={keys!r})"
+    if key is not None and keys is not None:
+        raise _unprojectable(given, "either key= or keys=")
+    function = keys if key is None else key
+    if not callable(function):
+        raise _unprojectable(given, "it has no key function")
 
-    def mark(method: Callable[[P, V, E], V | None]) -> Callable[[P, V, E], V | None]:
+    def mark(method: Any) -> Any:
         if _arity(method) != 3:
             raise _unprojectable(
                 f"@projects({what.__name__}) on {getattr(method, '__qualname__', method)}",
                 "it takes (self, row, event), and is no coroutine",
             )
         marks = getattr(method, "__projects__", ())
-        method.__projects__ = (Mark(what, key), *marks)  # type: ignore[attr-defined]
+        method.__projects__ = (Mark(what, function, keys is not None), *marks)
         return method
 
     return mark
@@ -207,7 +225,9 @@ def _folds_of(cls: type) -> tuple[Fold, ...]:
                 found[name] = member.__projects__
             else:
                 found.pop(name, None)
-    folds = tuple(Fold(name, one.what, one.key) for name, marks in found.items() for one in marks)
+    folds = tuple(
+        Fold(name, one.what, one.key, one.many) for name, marks in found.items() for one in marks
+    )
     if not folds:
         raise _misdeclared(cls, "no method is marked with @projects")
     return folds

@@ -9,8 +9,10 @@ import pytest
 from eventbus import Event, EventBus
 from eventbus.errors import ProjectionError, StorageError, UnsafeConfigurationError, WiringError
 from eventbus.memory import MemoryBroker, MemoryTransport
+from eventbus.sourcing import FoldingProjection, ReadModel, projects
 from eventbus.sourcing.redelivery import ForgottenEventError
 from eventbus.storage.events import Position
+from eventbus.testing import assert_rebuild_equals_live
 from eventbus.testing.conformance.samples import unique
 from tests.integration.sourcing.read_models import Journal, Sum, sell, sell_many, stream_of, until
 from tests.unit.sourcing.declarations import Placed, Withdrawn
@@ -108,6 +110,49 @@ async def test_a_failing_event_parks_its_row_and_the_others_go_on(url: str) -> N
         await sell(bus, ("UK", 1))
         await bus.until_idle()
         assert (await revenue.rows(bus))["UK"] == (5, 23)
+
+
+class Shipped(Event, type="shop.shipped", key="order_id"):
+    order_id: str
+    countries: tuple[str, ...]
+
+
+async def test_an_event_of_several_rows_waits_for_the_one_that_fails_alone(url: str) -> None:
+    name = unique("places")
+    refused = {"FR"}
+
+    class Place(ReadModel, table=name, key="country"):
+        country: str
+        parcels: int = 0
+
+    class Places(FoldingProjection[Place], name=name, shards=2):
+        @projects(Shipped, keys=lambda event: event.countries)
+        def shipped(self, row: Place, event: Shipped) -> Place:
+            if row.country in refused:
+                raise ValueError(f"nothing goes to {row.country}")
+            return row.model_copy(update={"parcels": row.parcels + 1})
+
+    async def parcels(bus: EventBus) -> dict[str, int]:
+        async with bus.transaction() as tx:
+            rows = await tx.sql.fetch(f"SELECT country, parcels FROM {name}")
+        return {row["country"]: row["parcels"] for row in rows}
+
+    async with await bus_of(url, Places) as bus:
+        for number, countries in enumerate((("UK", "FR", "DE"), ("FR", "UK"), ("DE",))):
+            event = Shipped(order_id=str(number), countries=countries)
+            await bus.events.append(f"van-{number}", [event], expected="absent", publish=False)
+        await bus.until_idle()
+        assert await parcels(bus) == {"UK": 2, "DE": 2}
+        assert [row["key"] for row in await bus.parked.list()] == ["row:FR", "row:FR"]
+        refused.clear()
+        await bus.parked.change("release", actor="test", key="row:FR")
+
+        async def all_there() -> bool:
+            return await parcels(bus) == {"UK": 2, "DE": 2, "FR": 2}
+
+        await until(all_there)
+        await bus.until_idle()
+        assert await assert_rebuild_equals_live(bus, name) == 3
 
 
 async def test_what_keeps_failing_is_a_dead_letter_and_is_redriven_in_order(url: str) -> None:

@@ -127,8 +127,14 @@ def test_only_an_event_class_with_a_type_is_projected() -> None:
 
 def test_a_projection_without_a_key_is_refused() -> None:
     with pytest.raises(WiringError) as caught:
-        projects(Placed, key="country")  # type: ignore[arg-type]
+        projects(Placed, key="country")  # type: ignore[call-overload]
     assert caught.value.code == "EB1261"
+
+
+def test_one_key_function_and_no_two() -> None:
+    with pytest.raises(WiringError, match="EB1261") as caught:
+        projects(Placed, key=_country, keys=_country)  # type: ignore[call-overload]
+    assert caught.value.why == "either key= or keys="
 
 
 def test_a_coroutine_and_a_function_of_other_arguments_are_refused() -> None:

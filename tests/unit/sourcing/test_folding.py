@@ -63,6 +63,51 @@ def test_a_key_that_fails_keeps_what_came_before_and_leaves_the_others() -> None
     assert isinstance(folded.stumbles[("UK",)].error, ValueError)
 
 
+class Packed(Event, type="shop.packed", key="order_id"):
+    order_id: str
+    products: tuple[str, ...]
+
+
+class Product(ReadModel, table="product", key="product"):
+    product: str
+    orders: int = 0
+
+
+class Products(FoldingProjection[Product], name="products"):
+    @projects(Packed, keys=lambda event: event.products)
+    def packed(self, row: Product, event: Packed) -> Product:
+        if row.product == "wine" and event.order_id == "minor":
+            raise ValueError("no wine for minors")
+        return row.model_copy(update={"orders": row.orders + 1})
+
+
+def test_an_event_concerns_a_row_for_each_of_its_keys_once() -> None:
+    projected(Products).given(
+        Packed(order_id="A", products=("tea", "wine", "tea")),
+        Packed(order_id="B", products=()),
+        Packed(order_id="C", products=("tea",)),
+    ).then(Product(product="tea", orders=2), Product(product="wine", orders=1))
+
+
+def test_one_of_the_keys_of_an_event_fails_and_the_others_go_on() -> None:
+    definition = Definition(Products)
+    assert definition.rows is not None
+    event = Packed(order_id="minor", products=("tea", "wine"))
+    folded = fold(definition.rows, {}, by_key(list(definition.steps(event, 0))))
+    assert set(folded.models) == {("tea",)}
+    assert set(folded.stumbles) == {("wine",)}
+
+
+def test_keys_that_are_one_text_are_refused() -> None:
+    class Characters(FoldingProjection[Product], name="characters"):
+        @projects(Packed, keys=lambda event: event.order_id)
+        def packed(self, row: Product, event: Packed) -> Product:
+            return row
+
+    with pytest.raises(TypeError, match="keys= answered a str"):
+        list(Definition(Characters).steps(Packed(order_id="A", products=()), 0))
+
+
 def test_the_first_event_of_a_key_fails_and_nothing_is_written_for_it() -> None:
     folded = _fold(placed("UK", -1), placed("UK", 3))
     assert (folded.models, folded.gone) == ({}, [])
