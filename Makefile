@@ -9,7 +9,7 @@ OUTSIDE := .venv-outside
 STAMP := installed.stamp
 ON_NEWEST := tests/unit tests/conformance tests/examples $(wildcard tests/integration/test_[bdpr]*.py)
 
-.PHONY: help demo test check house bench faults docs outside clean
+.PHONY: help demo shop test check house bench faults docs outside clean
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 10
@@ -33,6 +33,13 @@ $(OUTSIDE)/$(STAMP): tests/outside/requirements.txt
 
 demo: $(VENV)/$(STAMP)  ## the order book on SQLite: no service needed
 	$(BIN)/python -m examples.order_book $(CSV)
+
+BROKER := kafka
+SHOP_kafka = $$EVENTBUS_TEST_KAFKA_URL?provision=true&partitions=6
+SHOP_rabbit = $$EVENTBUS_TEST_RABBIT_URL
+shop: $(VENV)/$(STAMP)  ## the order book as processes, on PostgreSQL with BROKER=kafka or rabbit
+	@services=$$($(BIN)/python -m eventbus.testing.services up postgres $(BROKER)) && eval "$$services" && \
+	$(BIN)/python -m examples.order_book --transport "$(SHOP_$(BROKER))" --storage "$$EVENTBUS_TEST_POSTGRES_URL" $(CSV)
 
 test: check $(NEWEST)/$(STAMP)  ## everything, on the oldest and the newest Python found
 	$(BIN)/python -m pytest --eventbus-require=postgres,rabbit,kafka

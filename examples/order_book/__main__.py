@@ -1,8 +1,10 @@
-"""Read a year of invoices into two read models: `python -m examples.order_book [CSV]`.
+"""A year of a shop's orders, each a saga: `python -m examples.order_book [CSV]`.
 
 Without a CSV file, on the command line or in EVENTBUS_EXAMPLE_DATA, a synthetic order book is
-made up. Killed at any moment and started again with the same command, it goes on where it was,
-and ends with the same totals. Exit code 0: the sums are right; 1: they are not; 2: no usable input.
+made up. In one process on SQLite; with a broker as --transport and PostgreSQL as --storage the
+services are processes of their own. Killed at any moment and started again with the same command,
+it goes on where it was, and ends with the same totals. Exit code 0: the sums are right; 1: they are
+not; 2: no usable input.
 """
 
 import argparse
@@ -13,12 +15,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from eventbus import EventBus
 from eventbus.errors import EventBusError
-from examples.order_book.app import Progress, order_book, prepare, progress, read
+from examples.order_book.app import order_book, prepare
+from examples.order_book.figures import figures
+from examples.order_book.processes import ServiceError, services, until_done
+from examples.order_book.reading import Progress, progress, read
 from examples.order_book.report import report
 from examples.order_book.sources import Source, UnreadableError, of_file, of_seed
 
 SHOWN_WARNINGS = 20
+ORDERS = "ORDER_BOOK_ORDERS"  # set for the process that reads, where services are processes
 
 
 def arguments() -> argparse.Namespace:
@@ -26,10 +33,11 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m examples.order_book", description=__doc__)
     parser.add_argument("csv", nargs="?", type=Path, default=_from_environment())
     parser.add_argument("--storage", help="default: order_book-<input>.db in this directory")
+    parser.add_argument("--transport", default="memory://", help="kafka://… or amqp://…")
     parser.add_argument("--limit", type=amount, help="read only so many lines")
     parser.add_argument("--seed", type=int, default=1, help="of the synthetic order book")
     parser.add_argument(
-        "--invoices", type=amount, default=10_000, help="of the synthetic order book"
+        "--invoices", type=amount, default=1_000, help="of the synthetic order book"
     )
     parser.add_argument("--progress", type=float, default=1.0, help="seconds between two reports")
     return parser.parse_args()
@@ -47,19 +55,37 @@ def _from_environment() -> Path | None:
     return Path(given) if given else None
 
 
-async def run(source: Source, storage: str, limit: int | None, seconds: float) -> int:
-    """Read, wait, report."""
-    print(f"{source.name}\nstorage {storage}", flush=True)
+async def run(source: Source, given: argparse.Namespace, storage: str) -> int:
+    """Read, wait, report; on a broker in a process of its own, which is started again if it dies.
+
+    Returns:
+        the exit code.
+    """
+    bus = order_book(storage, given.transport)
+    if given.transport.startswith("memory:"):
+        async with bus:
+            return await orders(bus, source, given)
+    if ORDERS in os.environ:
+        async with bus.client():
+            return await orders(bus, source, given)
+    await bus.upgrade()
+    async with services(given.transport, storage):
+        command = (sys.executable, "-m", "examples.order_book", *sys.argv[1:])
+        return await until_done("orders", command, {**os.environ, ORDERS: "1"})
+
+
+async def orders(bus: EventBus, source: Source, given: argparse.Namespace) -> int:
+    """What is the same on every stack."""
     began = time.monotonic()
-    async with order_book(storage) as bus:
-        start = await prepare(bus, source)
-        if start.upto:
-            print(f"an earlier run read {start.upto:,} lines: going on behind them")
-        await read(bus, source, start, limit=limit, warn=warner(), tell=teller(seconds))
-        end = await progress(bus)
-        text, holds = await report(bus, source, whole=limit is None)
+    upto = await prepare(bus, source)
+    print(source.name)
+    if upto:
+        print(f"an earlier run read {upto:,} lines: going on behind them")
+    await read(bus, source, upto, limit=given.limit, warn=warner(), tell=teller(given.progress))
+    end = await progress(bus)
+    text, holds = report(await figures(bus), source, whole=given.limit is None)
     took = time.monotonic() - began
-    print(f"\n{text}\nthis run: {end.upto - start.upto:,} lines read in {took:.1f} s")
+    print(f"\n{text}\nthis run: {end.upto - upto:,} lines read in {took:.1f} s", flush=True)
     return 0 if holds else 1
 
 
@@ -86,7 +112,11 @@ def teller(seconds: float) -> Callable[[Progress], None]:
         nonlocal last
         if time.monotonic() - last >= seconds:
             last = time.monotonic()
-            print(f"read {now.upto:,} lines, handled {now.handled:,}", flush=True)
+            print(
+                f"read {now.upto:,} lines, {now.placed:,} orders placed,"
+                f" {now.under_way:,} under way, {now.parcels:,} shipped",
+                flush=True,
+            )
 
     return tell
 
@@ -97,11 +127,11 @@ def main() -> int:
     try:
         source = of_file(given.csv) if given.csv else of_seed(given.seed, given.invoices)
         storage = given.storage or f"sqlite:///order_book-{source.fingerprint[:8]}.db"
-        return asyncio.run(run(source, storage, given.limit, given.progress))
+        return asyncio.run(run(source, given, storage))
     except UnreadableError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (EventBusError, TimeoutError) as error:
+    except (EventBusError, ServiceError, TimeoutError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

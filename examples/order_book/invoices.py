@@ -15,7 +15,7 @@ from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import NamedTuple
 
-from examples.order_book.events import Invoice, Line, kind_of
+from examples.order_book.events import Invoice, Line, Sale, kind_of
 
 COLUMNS = (
     "InvoiceNo",
@@ -60,7 +60,7 @@ class Chunk:
     @property
     def lines(self) -> int:
         """That could be read."""
-        return sum(len(invoice.lines) for invoice in self.invoices)
+        return sum(len(invoice.sale.lines) for invoice in self.invoices)
 
 
 def chunks(lines: Iterable[bytes], *, after: int, size: int = 200) -> Iterator[Chunk]:
@@ -94,14 +94,13 @@ def chunks(lines: Iterable[bytes], *, after: int, size: int = 200) -> Iterator[C
 
 
 def _invoice(part: list[Row], first: int) -> Invoice:
-    head = part[0]
-    return kind_of(head.invoice)(
+    head, lines = part[0], tuple(row.line for row in part)
+    return kind_of(head.invoice, lines)(
+        order_id=f"{head.invoice}.{first}",
         invoice=head.invoice,
-        first_line=first,
-        issued_at=head.issued_at,
-        customer=head.customer,
-        country=head.country,
-        lines=tuple(row.line for row in part),
+        sale=Sale(
+            issued_at=head.issued_at, customer=head.customer, country=head.country, lines=lines
+        ),
     )
 
 

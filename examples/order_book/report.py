@@ -1,14 +1,11 @@
-"""The table at the end, and whether the sums are the known ones."""
+"""The tables at the end, and whether everything that can be compared is equal."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import asdict
 
-from eventbus import EventBus
-from eventbus.sourcing import Filter
-from examples.order_book.events import Invoice
+from examples.order_book.figures import Figures, Rows
+from examples.order_book.outcomes import Fate, Recorded
 from examples.order_book.sources import Source
-from examples.order_book.totals import Totals
 
 LABELS = {
     "lines": "lines read",
@@ -23,92 +20,62 @@ LABELS = {
     "negative_without_c": "lines with a negative quantity, not cancelled",
     "malformed": "lines malformed",
 }
-Rows = Sequence[Mapping[str, Any]]
+FATES: tuple[Fate, ...] = (
+    "shipped",
+    "out of stock",
+    "card declined",
+    "cancelled",
+    "undeliverable",
+)
 
 
-async def report(bus: EventBus, source: Source, *, whole: bool) -> tuple[str, bool]:
-    """The text, and whether everything that can be compared is equal."""
-    async with bus.transaction() as tx:
-        countries = await tx.sql.fetch(
-            "SELECT country AS name, sum(amount) AS amount FROM revenue"
-            " GROUP BY country ORDER BY 2 DESC, 1"
-        )
-        months = await tx.sql.fetch(
-            "SELECT month AS name, sum(amount) AS amount FROM revenue GROUP BY month ORDER BY 1"
-        )
-        stock = await tx.sql.fetch(
-            "SELECT count(*) AS codes, coalesce(sum(lines), 0) AS lines,"
-            " coalesce(sum(amount), 0) AS amount FROM stock"
-        )
-        letters = await tx.sql.fetch(
-            "SELECT substr(invoice, 1, 1) AS letter, count(*) AS invoices FROM invoices GROUP BY 1"
-        )
-        tallies = await tx.sql.fetch("SELECT rule, lines FROM tallies")
-        reading = await tx.sql.fetch(
-            "SELECT lines, (SELECT count(*) FROM malformed) AS malformed FROM reading"
-        )
-    by_rule = {row["rule"]: row["lines"] for row in tallies}
-    by_letter = {row["letter"]: row["invoices"] for row in letters}
-    totals = Totals(
-        lines=by_rule.get("all", 0),
-        invoices=sum(by_letter.values()),
-        amount=sum(row["amount"] for row in months),
-        stock_codes=stock[0]["codes"],
-        countries=len(countries),
-        cancellations=by_letter.get("C", 0),
-        debts=by_letter.get("A", 0),
-        without_customer=by_rule.get("without customer", 0),
-        price_zero=by_rule.get("price 0", 0),
-        negative_without_c=by_rule.get("negative without C", 0),
-        malformed=reading[0]["malformed"],
-    )
-    agree = (
-        reading[0]["lines"] == totals.lines == stock[0]["lines"]
-        and totals.amount == stock[0]["amount"]
-    )
-    recorded = await _recorded(bus)
-    verdicts = [
-        ("reader, billing and stock agree", agree),
-        (
-            f"the {recorded.events:,} events of {recorded.orders:,} orders agree",
-            (recorded.orders, recorded.lines, recorded.amount)
-            == (totals.invoices, totals.lines, totals.amount),
-        ),
+def report(found: Figures, source: Source, *, whole: bool) -> tuple[str, bool]:
+    """The text, and whether everything agrees."""
+    known = source.known if whole else None
+    verdicts = list(_verdicts(found))
+    if known is not None:
+        equal = (found.totals, found.outcomes) == known
+        verdicts.append((f"equals {source.known_by}", equal))
+    lines = [
+        *_revenue("revenue of the first ten countries", found.countries[:10]),
+        *_revenue("revenue by month", found.months),
+        *_orders(found.recorded),
+        *_ledger(found),
+        *_totals(found, None if known is None else asdict(known[0])),
+        *(f"{what}: {'yes' if holds else 'NO'}" for what, holds in verdicts),
     ]
-    if whole and source.known is not None:
-        verdicts.append((f"equals {source.known_by}", totals == source.known))
-    text = "\n".join(
-        [
-            *_table("revenue of the first ten countries", countries[:10]),
-            *_table("revenue by month", months),
-            *_sums(totals, source.known if whole else None),
-            *(f"{what}: {'yes' if holds else 'NO'}" for what, holds in verdicts),
-        ]
+    if known is not None and found.outcomes != known[1]:
+        lines.append(f"  {found.outcomes}\n  should be {known[1]}")
+    return "\n".join(lines), all(holds for _, holds in verdicts)
+
+
+def _verdicts(found: Figures) -> Iterator[tuple[str, bool]]:
+    log, outcomes = found.recorded, found.outcomes
+    yield "log, reader and four read models agree", len(set(found.sums.values())) == 1
+    ends = {order: _status(fate) for order, fate in log.fates.items() if order not in found.waiting}
+    open_ones = {order: found.statuses.get(order) for order in found.waiting}
+    yield (
+        f"each of {len(log.fates):,} orders ended as the rules say",
+        {**ends, **open_ones} == found.statuses and set(open_ones.values()) <= {"running"},
     )
-    return text, all(holds for _, holds in verdicts)
+    shipped = {order for order, status in ends.items() if status == "completed"}
+    yield (
+        "what is reserved is what was shipped",
+        log.parcels == shipped
+        and len(shipped) == outcomes.shipped
+        and (bool(found.waiting) or found.reserved == outcomes.pieces),
+    )
+    yield "the ledger balances", not found.unbalanced and sum(found.balances.values()) == 0
+    yield "each sale is a parcel", outcomes.sales == sum(log.worth[one] for one in shipped)
+    held = sum(log.worth[one] for one in found.waiting if log.fates[one] in PAID)
+    yield "nothing is held that is not owed", -found.balances["held"] == held
 
 
-@dataclass(slots=True)
-class Recorded:
-    """What the log adds up to; money in thousandths."""
-
-    events: int = 0
-    orders: int = 0
-    lines: int = 0
-    amount: int = 0
+PAID = frozenset({"shipped", "undeliverable"})  # fates of which the card was charged
 
 
-async def _recorded(bus: EventBus) -> Recorded:
-    """The log from its start, in constant memory: the truth that the read models came from."""
-    found = Recorded()
-    async for one in bus.events.search(only=Filter(category="order")):
-        part = one.event
-        assert isinstance(part, Invoice)  # noqa: S101 - orders hold nothing else
-        found.events += 1
-        found.orders += one.recorded.version == 1
-        found.lines += len(part.lines)
-        found.amount += sum(line.amount for line in part.lines)
-    return found
+def _status(fate: Fate) -> str:
+    return "completed" if fate == "shipped" else "compensated"
 
 
 def money(amount: int) -> str:
@@ -117,19 +84,39 @@ def money(amount: int) -> str:
     return f"{'-' if amount < 0 else ''}{whole:,}.{rest:03d}"
 
 
-def _table(title: str, rows: Rows) -> Iterator[str]:
-    yield title
+def _revenue(title: str, rows: Rows) -> Iterator[str]:
+    yield f"{title:<26}{'invoiced':>20}{'shipped':>20}"
     for row in rows:
-        yield f"  {row['name']:<24}{money(row['amount']):>20}"
+        yield (
+            f"  {row['name']:<24}{money(int(row['amount'])):>20}{money(int(row['shipped'])):>20}"
+        )
     yield ""
 
 
-def _sums(totals: Totals, known: Totals | None) -> Iterator[str]:
+def _orders(log: Recorded) -> Iterator[str]:
+    """From what was ordered to what was shipped."""
+    orders, amounts = log.orders(), log.amounts()
+    yield f"{'orders, each a saga':<26}{'orders':>20}{'amount':>20}"
+    for fate in FATES:
+        yield f"  {fate:<24}{orders[fate]:>20,}{money(amounts[fate]):>20}"
+    yield f"  {'ordered':<24}{orders.total():>20,}{money(amounts.total()):>20}"
+    yield ""
+
+
+def _ledger(found: Figures) -> Iterator[str]:
+    yield "ledger"
+    for account, balance in found.balances.items():
+        yield f"  {account:<44}{money(balance):>20}"
+    yield f"  {'all accounts together':<44}{money(sum(found.balances.values())):>20}"
+    yield ""
+
+
+def _totals(found: Figures, known: dict[str, int] | None) -> Iterator[str]:
     yield "totals"
-    expected = asdict(known) if known else {}
-    for name, value in asdict(totals).items():
+    expected = known or {}
+    for name, value in asdict(found.totals).items():
         shown = money if name == "amount" else "{:,}".format
         wrong = name in expected and expected[name] != value
         remark = f"   should be {shown(expected[name])}" if wrong else ""
-        yield f"  {LABELS[name]:<48}{shown(value):>16}{remark}"
+        yield f"  {LABELS[name]:<44}{shown(value):>20}{remark}"
     yield ""

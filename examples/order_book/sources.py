@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 
 from examples.order_book import synthetic
 from examples.order_book.invoices import COLUMNS, LONGEST_LINE_BYTES
-from examples.order_book.totals import PUBLISHED, PUBLISHED_SHA256, Totals
+from examples.order_book.totals import FULFILLED, PUBLISHED, PUBLISHED_SHA256, Outcomes, Totals
 
 
 class UnreadableError(Exception):
@@ -24,7 +24,7 @@ class Source:
     name: str
     fingerprint: str
     lines: Callable[[], Iterator[bytes]]  # without the header
-    known: Totals | None
+    known: tuple[Totals, Outcomes] | None
     known_by: str = ""
 
 
@@ -50,18 +50,19 @@ def of_file(path: Path) -> Source:
         path.name,
         digest.hexdigest(),
         lambda: _lines(path),
-        PUBLISHED if published else None,
+        (PUBLISHED, FULFILLED) if published else None,
         "the published totals",
     )
 
 
 def of_seed(seed: int, invoices: int) -> Source:
     """The synthetic order book: no file, the same lines for the same seed."""
+    sums = synthetic.sums(seed, invoices)
     return Source(
         f"synthetic order book of {invoices:,} invoices, seed {seed}",
-        hashlib.sha256(f"synthetic 1 {seed} {invoices}".encode()).hexdigest(),
+        hashlib.sha256(f"synthetic 2 {seed} {invoices}".encode()).hexdigest(),
         lambda: synthetic.lines(seed, invoices),
-        synthetic.totals(seed, invoices),
+        (sums.totals(), sums.outcomes()),
         "the totals added up while it was made up",
     )
 

@@ -199,5 +199,5 @@ def test_the_make_targets_that_are_named_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     shell = textwrap.dedent("\n".join(block.text for block in README if block.language == "sh"))
     targets = re.findall(r"^make (\w+)", shell, re.MULTILINE)
-    assert targets == ["demo", "test"]
+    assert targets == ["demo", "shop", "test"]
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
