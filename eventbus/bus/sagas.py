@@ -29,6 +29,7 @@ from eventbus.storage import Storage, Transaction
 AT_ONCE = 32  # messages in one transaction
 AT_ONCE_WITH_SQL = 8
 LANES = 2  # what counts is round trips per batch: few lanes with large ones
+MOST_HELD = 60  # x 30 s / 2 lanes: within half of the time after which RabbitMQ takes it all back
 _OURS = (KeysAdded, Unreadable)
 _BARE = ("eventbus.cancelled", "eventbus.forgotten", "eventbus.unsettled")  # answers of any step
 
@@ -113,7 +114,13 @@ def saga_groups(
         family = engine.family
         most = AT_ONCE_WITH_SQL if family.has_local_steps else AT_ONCE
         found[name] = BatchRoutes(
-            Group(name, retry=RetryPolicy(in_place=0), batch_messages=most, lanes=LANES),
+            Group(
+                name,
+                retry=RetryPolicy(in_place=0),
+                batch_messages=most,
+                lanes=LANES,
+                max_in_flight=MOST_HELD,
+            ),
             engine,
             reads=tuple(family.routes),
             answers=(*family.answers, *_OURS, *_BARE),

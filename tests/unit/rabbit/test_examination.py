@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from eventbus import EventBus
 from eventbus.errors import Finding
 from eventbus.transport import Interest
 from eventbus_rabbit import RabbitConfig
@@ -12,6 +13,7 @@ from eventbus_rabbit.examination import examined
 from eventbus_rabbit.spreading import share
 from eventbus_rabbit.subscription import prefetch_of
 from eventbus_rabbit.topology import queues_of, topology_of
+from examples.order_book.order_saga import FulfilOrder
 
 
 def an_interest(**changes: Any) -> Interest:
@@ -155,3 +157,10 @@ def test_a_sharded_topology_hashes_by_key_behind_the_topics() -> None:
         ("billing.shards", "billing.g1.0", "1", False),
         ("billing.shards", "billing.g1.1", "1", False),
     ]
+
+
+async def test_a_saga_runs_with_the_defaults_of_the_url() -> None:
+    bus = EventBus("amqp://127.0.0.1/", storage="sqlite://", service="shop", handlers=[FulfilOrder])
+    found = (await bus.describe()).findings
+    assert of_level("say", list(found)).count("EB2209") == 1  # its group was looked at
+    assert of_level("refuse", list(found)) == []
