@@ -229,6 +229,27 @@ class Browsable(Protocol):
         ...
 
 
+@runtime_checkable
+class Takeable(Protocol):
+    """Optional: an operator takes messages away from a queue; a log keeps what it has."""
+
+    async def take(
+        self, place: str, *, limit: int, wanted: Callable[[Delivery], Awaitable[bool]]
+    ) -> None:
+        """Ask `wanted` for the first `limit` messages in order; where it says True, it is gone.
+
+        Whatever it raises ends the call; nothing of what it has not answered is taken.
+
+        Raises:
+            TransportError: there is no such place, or the broker does not let us.
+        """
+        ...
+
+
+REDRIVEN_TO = "native:eventbus-redriven-to"
+"""A dead letter that stands at its topic again, for this group: those without an inbox pass it."""
+
+
 Factory = Callable[[str, str], Transport]
 """(url, service) -> Transport: what an entry point of `eventbus.transports` names."""
 

@@ -1,6 +1,6 @@
-"""What stands in a queue, looked at and put back."""
+"""What stands in a queue: looked at and put back, or taken away."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from aiormq.channel import Channel
@@ -34,16 +34,37 @@ async def browse(link: Link, queue: str, limit: int, foreign: Mapping[str, str])
         BrokenError: no answer in time, or the connection is gone.
         RefusedError: the queue is missing, is another connection's alone, or has a single consumer.
     """
-    seen: list[Seen] = []
+    found: list[Seen] = []
 
-    async def take(channel: Channel) -> None:
-        while len(seen) < limit:
+    async def keep(seen: Seen) -> bool:
+        found.append(seen)
+        return False
+
+    await take(link, queue, limit, foreign, keep)
+    return found
+
+
+async def take(
+    link: Link,
+    queue: str,
+    limit: int,
+    foreign: Mapping[str, str],
+    wanted: Callable[[Seen], Awaitable[bool]],
+) -> None:
+    """Acknowledge those that are wanted; the rest goes back when the channel closes, in order.
+
+    Raises as `browse` does.
+    """
+
+    async def go_through(channel: Channel) -> None:
+        for number in range(limit):
             delivered = await guarded(channel.basic_get(queue), RPC_SECONDS)
             if not isinstance(delivered.delivery, Basic.GetOk):
                 return
             message, malformed = read(delivered, foreign)
             again = bool(delivered.delivery.redelivered)
-            seen.append(Seen(message, malformed, queue, str(len(seen)), again))
+            if await wanted(Seen(message, malformed, queue, str(number), again)):
+                tag = delivered.delivery.delivery_tag or 0
+                await guarded(channel.basic_ack(tag), RPC_SECONDS)
 
-    await link.on_channel(take)
-    return seen
+    await link.on_channel(go_through)

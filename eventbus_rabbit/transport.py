@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -10,7 +10,7 @@ from aiormq.channel import Channel
 
 from eventbus.errors import Finding, TransportError
 from eventbus.message import Message
-from eventbus.transport import Capabilities, Change, Interest, OnLost, Place
+from eventbus.transport import Capabilities, Change, Delivery, Interest, OnLost, Place
 from eventbus_rabbit import browsing, topology
 from eventbus_rabbit.browsing import Seen
 from eventbus_rabbit.config import RabbitConfig
@@ -28,8 +28,8 @@ PUBLISHED_SECONDS = 2.0
 class RabbitTransport:
     """Publishes by confirms, consumes quorum queues; two connections, thrown away when they break.
 
-    Implements `Transport`, `HasTopology` and `Browsable`. Entering it again after it was
-    left is allowed.
+    Implements `Transport`, `HasTopology`, `Browsable` and `Takeable`. Entering it again after it
+    was left is allowed.
     """
 
     def __init__(self, config: RabbitConfig | None = None) -> None:
@@ -195,6 +195,21 @@ class RabbitTransport:
             raise not_entered()
         try:
             return await browsing.browse(self._consuming, place, limit, self.config.foreign)
+        except (BrokenError, RefusedError) as error:
+            raise public(error, self.config.place) from error
+
+    async def take(
+        self, place: str, *, limit: int, wanted: Callable[[Delivery], Awaitable[bool]]
+    ) -> None:
+        """Take away what is wanted of the first messages of a queue; the rest stays, in order.
+
+        Raises:
+            TransportError: as `browse` does.
+        """
+        if not self._entered:
+            raise not_entered()
+        try:
+            await browsing.take(self._consuming, place, limit, self.config.foreign, wanted)
         except (BrokenError, RefusedError) as error:
             raise public(error, self.config.place) from error
 

@@ -106,12 +106,25 @@ def _selecting(function: Callable[..., int]) -> Callable[..., int]:
 @dead_letter.command(cls=Command)
 @_selecting
 @click.option("--rate", type=Rate(), metavar="N/s", help="Release so many keys per second.")
+@click.option(
+    "--from", "place", metavar="SCHEME:NAME", help="kafka:TOPIC or rabbit:QUEUE, not the storage."
+)
 @click.pass_obj
 def redrive(
-    settings: Settings, /, rate: float | None, limit: int | None, reason: str, **selection: Any
+    settings: Settings,
+    /,
+    rate: float | None,
+    place: str | None,
+    limit: int | None,
+    reason: str,
+    **selection: Any,
 ) -> int:
-    """Try again, key by key, what waits behind each in order."""
+    """Try again, key by key, what waits behind each in order; --from sends it to its topic."""
     what = _selected(**selection)
+    if place is not None:
+        from eventbus.cli.redriving import redrive_from
+
+        return redrive_from(settings, place, what, rate=rate, limit=limit)
     return change(settings, "redrive", what, reason=reason, rate=rate, limit=limit)
 
 

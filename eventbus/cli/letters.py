@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from eventbus.transport import Delivery, Transport
 
 _URLS = {"kafka": "--transport kafka://host:9092", "rabbit": "--transport amqp://host/"}
-_OURS = "native:eventbus-dead-"
+OURS = "native:eventbus-dead-"
 _DEATHS = "native:x-death"  # an array, one per queue and reason, the last death first
 
 
@@ -26,15 +26,20 @@ def letters_at(settings: Settings, place: str, most: int) -> Sequence[Mapping[st
         ConfigurationError: EB8001, the place or the transport does not fit.
         TransportError: EB2001, no answer in time; or what the broker says.
     """
-    scheme, colon, name = place.partition(":")
-    if not colon or not name or scheme not in _URLS:
-        raise _unfit(f"no place of dead letters: {place}", "--from kafka:TOPIC | rabbit:QUEUE")
-    transport = _transport(settings, scheme)
+    scheme, name, transport = transport_at(settings, place)
     seen = _browsed(settings, transport, name, most)
     if len(seen) == most:
         note(settings, f"only the first {most:,} of {place} were read")
-    rows = [_row(scheme, delivery) for delivery in seen]
+    rows = [row_of(scheme, delivery) for delivery in seen]
     return sorted(rows, key=lambda row: -(row["age_seconds"] or 0.0))  # stable: unknown ones last
+
+
+def transport_at(settings: Settings, place: str) -> "tuple[str, str, Transport]":
+    """Scheme, name of the topic or queue, and the transport, not entered. Raises EB8001."""
+    scheme, colon, name = place.partition(":")
+    if not colon or not name or scheme not in _URLS:
+        raise _unfit(f"no place of dead letters: {place}", "--from kafka:TOPIC | rabbit:QUEUE")
+    return scheme, name, _transport(settings, scheme)
 
 
 def _transport(settings: Settings, scheme: str) -> "Transport":
@@ -72,12 +77,13 @@ def _unfit(what: str, next: str) -> ConfigurationError:
     )
 
 
-def _row(scheme: str, delivery: "Delivery") -> dict[str, Any]:
+def row_of(scheme: str, delivery: "Delivery") -> dict[str, Any]:
+    """What an operator is shown of it."""
     message = delivery.message
     facts = {
-        name.removeprefix(_OURS): text
+        name.removeprefix(OURS): text
         for name, text in message.headers.items()
-        if name.startswith(_OURS)
+        if name.startswith(OURS)
     }
     death = _last_death(message.headers.get(_DEATHS))
     count = facts.get("attempts", "")

@@ -21,7 +21,7 @@ from eventbus.pubsub.verdict import report_outcomes
 from eventbus.pubsub.watchdog import Run
 from eventbus.resilience.retry import Verdict, again_in_place, failure_of, verdict_of
 from eventbus.service import pause
-from eventbus.transport import Delivery, Transport, dead_topic
+from eventbus.transport import REDRIVEN_TO, Delivery, Transport, dead_topic
 
 log: logging.Logger = logging.getLogger("eventbus.pubsub")
 LONGEST_WAIT_SECONDS = 5.0  # only the lane waits, but it waits
@@ -68,7 +68,9 @@ class Unstored:
                 if delivery.lost or (started and stop.is_set()):
                     break
                 route = self._routes.of(delivery.message.type)
-                if route.handlers or delivery.malformed or self._filters_types:
+                if self._is_for_others(delivery.message):
+                    self._count(delivery, "duplicate")
+                elif route.handlers or delivery.malformed or self._filters_types:
                     error = await self._attempt(delivery, route, 1, run)
                     if error is not None and not await self._failed(
                         delivery, route, error, run, stop
@@ -83,6 +85,10 @@ class Unstored:
             held.reset(token)
             self._report(len(batch))
         return started
+
+    def _is_for_others(self, message: Message) -> bool:
+        """Redriven for a group that gave it up: this one, which has no inbox, has had it."""
+        return message.headers.get(REDRIVEN_TO, self.group.name) != self.group.name
 
     async def _failed(
         self,

@@ -2,10 +2,11 @@
 
 import asyncio
 import json
-import sys
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from aiormq.channel import Channel
 from pamqp.common import FieldTable
 
 from eventbus import Event, EventBus, Group, RetryPolicy, subscribe
+from eventbus.cli.main import main
 from eventbus.testing.conformance.transport.member import an_interest, counted
 from eventbus_kafka import KafkaConfig, KafkaTransport
 from eventbus_rabbit import RabbitConfig, RabbitTransport
+from tests.integration.rabbit.waiting import until
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "reference" / "cli"
 
@@ -60,17 +63,30 @@ class Ran:
         rows: list[Mapping[str, Any]] = found["result"]
         return rows
 
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        assert self.code == 0, self.err
+        found = json.loads(self.out)
+        jsonschema.validate(found, json.loads((SCHEMAS / "change.json").read_text()))
+        facts: Mapping[str, Any] = found["result"]
+        return facts
+
 
 async def listed(place: str, *flags: str) -> Ran:
-    """In a process of its own, as operators do it."""
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "eventbus", "dead-letter", "list", "--from", place),
-        *(*flags, "--timeout", "60s"),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await child.communicate()
-    return Ran(child.returncode or 0, out.decode(), err.decode())
+    return await called("list", place, *flags)
+
+
+async def redriven(place: str, *flags: str) -> Ran:
+    return await called("redrive", place, *flags)
+
+
+async def called(command: str, place: str, *flags: str) -> Ran:
+    """In a thread with a loop of its own: a process of its own takes a second to start."""
+    out, err = StringIO(), StringIO()
+    args = ["dead-letter", command, "--from", place, *flags, "--timeout", "60s"]
+    with redirect_stdout(out), redirect_stderr(err):
+        code = await asyncio.to_thread(main, args)
+    return Ran(code, out.getvalue(), err.getvalue())
 
 
 async def fail_three_times(broker: Broker) -> None:
@@ -183,6 +199,64 @@ async def looked_at_twice(broker: Broker) -> list[list[int]]:
         await transport.publish(counted(broker.topic, count=10))
         looks = [await transport.browse(place, limit=limit) for limit in (4, 100)]
     return [[int(each.message.payload) for each in look] for look in looks]
+
+
+async def test_a_redriven_letter_reaches_the_group_that_gave_it_up_and_no_other(
+    broker: Broker,
+) -> None:
+    seen: list[tuple[str, str]] = []
+    mended = False
+
+    class Placed(Event, type="shop.placed", key="order", topic=broker.topic):
+        order: str
+
+    @subscribe(Placed, group=Group(broker.group, retry=RetryPolicy(in_place=0, parked=())))
+    async def bill(event: Placed) -> None:
+        if not mended:
+            raise ValueError("card refused")
+        seen.append(("billing", event.order))
+
+    @subscribe(Placed, group=f"{broker.group}-stock")
+    async def pick(event: Placed) -> None:
+        seen.append(("stock", event.order))
+
+    to = ("--transport", broker.url)
+    async with EventBus(broker.url, handlers=[bill, pick], service="shop") as bus:
+        ids = [await bus.publish(Placed(order=f"A-{number}")) for number in range(3)]
+        await bus.until_idle(at_most=timedelta(seconds=60))
+        assert seen == [("stock", f"A-{number}") for number in range(3)]
+        seen.clear()
+        mended = True
+        refused = await redriven(broker.place, *to, ids[1])
+        assert (refused.code, refused.err.splitlines()[1][:6]) == (5, "EB8002")
+        done = await redriven(broker.place, *to, ids[1], "--yes", "-o", "json")
+        assert done.facts["count"] == 1
+        await bus.until_idle(at_most=timedelta(seconds=60))
+        await until(lambda: bool(seen), within=30)
+        assert seen == [("billing", "A-1")]
+        rest = await redriven(broker.place, *to, "--filter", f"group={broker.group}", "--yes")
+        left = {"kafka": 3, "rabbit": 2}[broker.scheme]  # a log keeps what was sent again
+        assert rest.out == f"{left} messages sent again\n"
+        await until(lambda: len(seen) == 1 + left, within=30)
+        await bus.until_idle(at_most=timedelta(seconds=60))
+    assert {group for group, _ in seen} == {"billing"}
+    after = await listed(broker.place, *to, "-o", "json")
+    assert len(after.rows("letters")) == {"kafka": 3, "rabbit": 0}[broker.scheme]
+
+
+async def test_a_letter_that_names_no_group_is_not_sent_anywhere(rabbit_url: str) -> None:
+    async with await aio_pika.connect(rabbit_url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("graves", durable=True)
+        body = aio_pika.Message(b"not ours", message_id="7")
+        await channel.default_exchange.publish(body, routing_key="graves")
+    ran = await redriven("rabbit:graves", "--transport", rabbit_url, "7", "--yes")
+    assert ran.code == 5
+    assert "EB8010" in ran.err
+    missing = await redriven("rabbit:graves", "--transport", rabbit_url, "8", "--yes")
+    assert (missing.code, missing.err[:6]) == (5, "EB8004")
+    rows = (await listed("rabbit:graves", "--transport", rabbit_url, "-o", "json")).rows("letters")
+    assert [row["id"] for row in rows] == ["7"]
 
 
 async def test_browsing_stops_at_its_limit_and_leaves_everything(broker: Broker) -> None:
