@@ -1,8 +1,8 @@
 """A projection on one database, killed at a chosen call; the next process goes on.
 
-`python -m tests.faults.projecting WHERE DIRECTORY follow|rebuild FIRST STEP` sweeps; WHERE is
-`sqlite`, or the URL of an empty PostgreSQL database. For each point a process is forked that dies
-there by SIGKILL, another one that finishes and judges: the rows are those of the events, and a
+`python -m tests.faults.projecting WHERE DIRECTORY follow|rebuild|assist FIRST STEP` sweeps. WHERE
+is `sqlite`, or the URL of an empty PostgreSQL database. For each point a process is forked that
+dies there by SIGKILL, another one that finishes and judges: the rows are those of the events, and a
 replay from zero gives the same. One JSON line per point. Point 2n is before, 2n+1 after the n-th
 call of the storage's contract by the projector.
 """
@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 from eventbus import Event, EventBus
 from eventbus.errors import ProjectionError
 from eventbus.sourcing import FoldingProjection, ReadModel, following, holdings, projects
-from eventbus.sourcing.rebuild import Options, Rebuilt, owner
+from eventbus.sourcing.rebuild import Beat, Options, Rebuilt, owner, parts
 from eventbus.testing.faults import FaultPlan, FaultyStorage, Kill
 from tests.faults.projected_places import places, storage_at
 from tests.integration.sourcing.read_models import until
@@ -31,6 +32,7 @@ ORDERS = [("UK", 1), ("FR", 2), ("UK", POISON), ("DE", 3), ("UK", 4), ("FR", 5),
 EXPECTED = {"UK": (3, 18), "FR": (2, 7), "DE": (2, 9)}
 LATE = ("FR", 50)
 EQUAL = Options(require_equal=True)
+IN_PARTS = Options(parts=2, page=2)
 ENOUGH = timedelta(seconds=30)  # a lease of who was killed is waited for, on any machine
 
 _poisonous = True
@@ -107,6 +109,7 @@ def quick_leases() -> None:
     """Those of a process that was killed run out soon."""
     holdings.TTL, holdings.RENEW_SECONDS, holdings.LOOK_SECONDS = timedelta(seconds=2), 0.6, 0.1
     owner.TTL, owner.BEAT_SECONDS = timedelta(seconds=2), 0.5
+    parts.TTL, parts.BEAT_SECONDS = timedelta(seconds=2), 0.5
 
 
 async def follow(place: str, point: int, hits: Path) -> None:
@@ -123,8 +126,35 @@ async def rebuild(place: str, point: int, hits: Path) -> None:
     mended()
     bus = bus_on(place, planned(point, hits))
     async with bus.client():
-        work = bus.projections.rebuild("sales", options=Options(parts=2, page=2))
+        work = bus.projections.rebuild("sales", options=IN_PARTS)
         await asyncio.create_task(work, name="projection:rebuild")
+
+
+async def begin(place: str) -> None:
+    """Lead a rebuild, and leave it as soon as there are parts that others can take."""
+    mended()
+
+    def leave(beat: Beat) -> None:
+        if beat.phase == "replay":
+            raise _LeftError
+
+    bus = bus_on(place)
+    async with bus.client():
+        with suppress(_LeftError):
+            await bus.projections.rebuild("sales", options=IN_PARTS, beat=leave)
+
+
+class _LeftError(Exception):
+    pass
+
+
+async def assist(place: str, point: int, hits: Path) -> None:
+    """Copy the parts of a rebuild that nobody leads any more, unless killed."""
+    mended()
+    bus = bus_on(place, planned(point, hits))
+    async with bus.client():
+        work = bus.projections.assist("sales", options=IN_PARTS)
+        await asyncio.create_task(work, name="projection:assist")
 
 
 async def judge(place: str) -> dict[str, Any]:
@@ -197,9 +227,11 @@ def main(where: str, directory: Path, mode: str, first: int, step: int) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     quick_leases()
     copies = places(where, directory)
-    status = forked(lambda: fill(copies.template, followed=mode == "rebuild"))
+    status = forked(lambda: fill(copies.template, followed=mode != "follow"))
     assert status == 0, status
-    acts = {"follow": follow, "rebuild": rebuild}
+    if mode == "assist":
+        assert forked(lambda: begin(copies.template)) == 0
+    acts = {"follow": follow, "rebuild": rebuild, "assist": assist}
     point, killed = first, True
     while killed:
         place, hits = copies.fresh(point), directory / f"{point}.hits"

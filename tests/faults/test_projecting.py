@@ -26,6 +26,7 @@ STRIDES = {"sqlite": 1 if ALL else 7, "postgres": 1 if ALL else 23}  # a lease's
 NAMED = {
     "follow": {"projection.read", "projection.applied", "projection.commit_sent"},
     "rebuild": {"projection.read", "projection.commit_sent", "projection.switching"},
+    "assist": {"projection.read", "projection.commit_sent"},
 }
 
 pytestmark = [
@@ -44,7 +45,7 @@ def where(request: pytest.FixtureRequest) -> Iterator[str]:
         yield url
 
 
-@pytest.mark.parametrize(("mode", "least"), [("follow", 60), ("rebuild", 60)])
+@pytest.mark.parametrize(("mode", "least"), [("follow", 60), ("rebuild", 60), ("assist", 20)])
 def test_a_process_killed_at_any_call_leaves_what_a_replay_gives(
     tmp_path: Path, where: str, mode: str, least: int
 ) -> None:
