@@ -209,14 +209,15 @@ def test_an_order_is_placed_once_and_cancelled_once() -> None:
     "kills",
     [
         (("read", 1),),  # the first transaction is there, and nothing else
-        (("under way", 20), ("under way", 100), ("shipped", 1), ("shipped", 60)),
+        (("under way", 20), ("shipped", 1), ("shipped", 40)),
     ],
-    ids=["at the start", "four times"],
+    ids=["at the start", "three times"],
 )
+@pytest.mark.timeout(300)
 def test_killed_at_any_moment_it_ends_with_the_exact_totals(
     tmp_path: Path, kills: tuple[tuple[str, int], ...]
 ) -> None:
-    command = ["--invoices", "200", "--seed", "5", "--progress", "0"]
+    command = ["--invoices", "100", "--seed", "5", "--progress", "0"]
     for what, amount in kills:
         assert killed_at(what, amount, command, tmp_path), f"{what} never came to {amount}"
     done = run(*command, cwd=tmp_path)
