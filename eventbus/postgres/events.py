@@ -2,7 +2,7 @@
 
 # ruff: noqa: S608 - statements are built from this room's constants only; values are bound
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -22,8 +22,19 @@ from eventbus.storage.events import (
     ReadBound,
     RecordedMessage,
     Snapshot,
+    StreamHead,
 )
-from eventbus.storage.verdicts import WINDOW, checked, closed, conflict, going_out
+from eventbus.storage.verdicts import (
+    NO_STREAM,
+    WINDOW,
+    checked,
+    closed,
+    conflict,
+    going_out,
+    head_of,
+    metadata_bytes,
+    no_metadata,
+)
 
 _EXPECTED = {"absent": -1, "any": -2, "present": -3}
 _STATES = {"archived": 1, "tombstoned": 2}
@@ -67,6 +78,18 @@ UPDATE {schema}.streams SET kept_from = $3
  WHERE tenant = $1 AND name = $2 AND state < 2 AND kept_from < $3 AND $3 <= version + 1"""
 _CLOSE = """
 UPDATE {schema}.streams SET state = greatest(state, $3) WHERE tenant = $1 AND name = $2"""
+
+_HEAD = """
+SELECT s.version, s.state, s.kept_from, m.data
+  FROM {schema}.streams s LEFT JOIN {schema}.stream_metadata m USING (stream_id)
+ WHERE s.tenant = $1 AND s.name = $2"""
+_UNNOTED = """
+DELETE FROM {schema}.stream_metadata WHERE stream_id IN (
+  SELECT stream_id FROM {schema}.streams WHERE tenant = $1 AND name = $2)"""
+_NOTE = """
+INSERT INTO {schema}.stream_metadata (stream_id, data)
+SELECT stream_id, $3 FROM {schema}.streams WHERE tenant = $1 AND name = $2 AND state < 2
+ON CONFLICT (stream_id) DO UPDATE SET data = excluded.data, noted_at = excluded.noted_at"""
 
 
 class PostgresEvents:
@@ -197,11 +220,28 @@ class PostgresEvents:
         """Reads of the stream begin at version `before`; what is kept already stays."""
         await self._change(_TRUNCATE, tenant, stream, before, where="events.truncate")
 
+    async def head(self, stream: str, *, tenant: str = "") -> StreamHead | None:
+        """How a stream stands."""
+        sql = _HEAD.format(schema=self._session.schema)
+        rows = await self._session.look(sql, tenant, stream, where="events.head")
+        return head_of(*rows[0]) if rows else None
+
+    async def note(self, stream: str, metadata: Mapping[str, str], *, tenant: str = "") -> None:
+        """Replace the metadata of a stream."""
+        data = metadata_bytes(stream, metadata)
+        self._session.wrote = True
+        sql = _NOTE.format(schema=self._session.schema)
+        tag = await self._session.execute(sql, tenant, stream, data, where="events.note")
+        if tag != "INSERT 0 1":
+            raise no_metadata(stream, NO_STREAM)
+
     async def close(
         self, stream: str, *, state: Literal["archived", "tombstoned"], tenant: str = ""
     ) -> None:
         """Take no more events; tombstoned, it cannot be read either."""
         await self._change(_CLOSE, tenant, stream, _STATES[state], where="events.close")
+        if state == "tombstoned":
+            await self._change(_UNNOTED, tenant, stream, where="events.close")
 
     async def _written(self, append: Append, tenant: str) -> Any:
         rows = await self._session.fetch(

@@ -27,6 +27,7 @@ from eventbus.storage.events import (
     FeedPage,
     Filter,
     Position,
+    StreamHead,
 )
 from eventbus.storage.subject_keys import Shredded
 
@@ -282,6 +283,20 @@ class EventLog:
         found = self.search(only=only, where=lambda one: one.recorded.message.id == id)
         async with aclosing(found):
             return await anext(found, None)
+
+    async def head(self, stream: str, *, tenant: str = "") -> StreamHead | None:
+        """How a stream stands: version, state, what is kept, metadata; None: there is none."""
+        async with self._storage.transaction() as tx:
+            return await tx.events.head(stream, tenant=tenant)
+
+    async def note(self, stream: str, metadata: Mapping[str, str], *, tenant: str = "") -> None:
+        """Replace the metadata of a stream: text by names of yours. Its version stays.
+
+        Raises:
+            StorageError: EB5016, there is no such stream, or the metadata are over the limits.
+        """
+        async with self._storage.transaction() as tx:
+            await tx.events.note(stream, metadata, tenant=tenant)
 
     async def truncate(self, stream: str, *, before: int, tenant: str = "") -> None:
         """Reads of the stream begin at version `before`; retention deletes what lies below."""

@@ -24,9 +24,20 @@ from eventbus.storage.events import (
     ReadBound,
     RecordedMessage,
     Snapshot,
+    StreamHead,
 )
 from eventbus.storage.merging import Verdict
-from eventbus.storage.verdicts import WINDOW, checked, closed, conflict, going_out
+from eventbus.storage.verdicts import (
+    NO_STREAM,
+    WINDOW,
+    checked,
+    closed,
+    conflict,
+    going_out,
+    head_of,
+    metadata_bytes,
+    no_metadata,
+)
 
 RETRIES = 1000  # the versions in which an append without a version looks for its own ids
 
@@ -79,6 +90,19 @@ UPDATE eventbus_streams SET kept_from = :before
  WHERE tenant = :tenant AND name = :name AND state < 2
    AND kept_from < :before AND :before <= version + 1"""
 _CLOSE = "UPDATE eventbus_streams SET state = max(state, ?) WHERE tenant = ? AND name = ?"
+
+_STANDS = """
+SELECT s.version, s.state, s.kept_from, m.data
+  FROM eventbus_streams s LEFT JOIN eventbus_stream_metadata m USING (stream_id)
+ WHERE s.tenant = ? AND s.name = ?"""
+_UNNOTED = """
+DELETE FROM eventbus_stream_metadata WHERE stream_id IN (
+  SELECT stream_id FROM eventbus_streams WHERE tenant = ? AND name = ?)"""
+_NOTE = """
+INSERT INTO eventbus_stream_metadata (stream_id, data, noted_at)
+SELECT stream_id, ?, eventbus_now() FROM eventbus_streams
+ WHERE tenant = ? AND name = ? AND state < 2
+ON CONFLICT (stream_id) DO UPDATE SET data = excluded.data, noted_at = excluded.noted_at"""
 
 
 class _Head(NamedTuple):
@@ -230,11 +254,32 @@ class SqliteEvents:
             "events.truncate", _TRUNCATE, {"tenant": tenant, "name": stream, "before": before}
         )
 
+    async def head(self, stream: str, *, tenant: str = "") -> StreamHead | None:
+        """How a stream stands."""
+
+        def head(connection: sqlite3.Connection) -> StreamHead | None:
+            row = connection.execute(_STANDS, (tenant, stream)).fetchone()
+            return None if row is None else head_of(*row)
+
+        return await self._session.run("events.head", head)
+
+    async def note(self, stream: str, metadata: Mapping[str, str], *, tenant: str = "") -> None:
+        """Replace the metadata of a stream."""
+        data = metadata_bytes(stream, metadata)
+
+        def note(connection: sqlite3.Connection) -> int:
+            return connection.execute(_NOTE, (data, tenant, stream)).rowcount
+
+        if await self._session.run("events.note", note) != 1:
+            raise no_metadata(stream, NO_STREAM)
+
     async def close(
         self, stream: str, *, state: Literal["archived", "tombstoned"], tenant: str = ""
     ) -> None:
         """Take no more events; tombstoned, it cannot be read either."""
         await self._change("events.close", _CLOSE, (_STATES[state], tenant, stream))
+        if state == "tombstoned":
+            await self._change("events.close", _UNNOTED, (tenant, stream))
 
     def _keep(self, append: Append, appended: Appended) -> None:
         session = self._session

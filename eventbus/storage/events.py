@@ -1,6 +1,6 @@
 """The event log: streams with expected versions, and one feed in an order that stays (S5)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NewType, Protocol
@@ -129,6 +129,17 @@ class Filter:
 
 
 EVERYTHING = Filter()
+StreamState = Literal["open", "archived", "tombstoned"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamHead:
+    """A stream without its events."""
+
+    version: int
+    state: StreamState
+    kept_from: int  # the first version that reads show; 1: all of them
+    metadata: Mapping[str, str]  # of a tombstoned one: nothing
 
 
 class EventStore(Protocol):
@@ -164,6 +175,19 @@ class EventStore(Protocol):
     ) -> FeedPage: ...
     async def read_bound(self) -> ReadBound: ...  # what this transaction appended lies above it
     async def holders(self) -> Sequence[Holder]: ...  # who holds the bound, the lowest first; few
+    async def head(self, stream: str, *, tenant: str = "") -> StreamHead | None:
+        """How a stream stands; None: it never had an event."""
+        ...
+
+    async def note(self, stream: str, metadata: Mapping[str, str], *, tenant: str = "") -> None:
+        """Replace the metadata of a stream; its version stays.
+
+        Raises:
+            StorageError: EB5016, there is no such stream, it is tombstoned, or the metadata are
+                more than 64 names or 8 KiB.
+        """
+        ...
+
     async def truncate(self, stream: str, *, before: int, tenant: str = "") -> None: ...
     async def close(
         self, stream: str, *, state: Literal["archived", "tombstoned"], tenant: str = ""

@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
+import orjson
+
 from eventbus.errors import ConcurrencyError, StorageError, StreamClosedError
 from eventbus.message import Message
-from eventbus.storage.events import Append, RecordedMessage
+from eventbus.storage.events import Append, RecordedMessage, StreamHead, StreamState
 
 WINDOW = 100_000  # positions that one page of the feed looks through at most
 LONGEST_NAME_BYTES = 1000  # of a stream, and of a tenant: both fit into one row of an index
+MOST_NOTES, MOST_NOTE_BYTES = 64, 8 << 10  # metadata of a stream
+_STATES: Sequence[StreamState] = ("open", "archived", "tombstoned")
 _HIGHEST = 32767  # a schema version fits in 16 bits
 
 
@@ -115,6 +119,48 @@ def closed(stream: str) -> StreamClosedError:
         why="it was archived or tombstoned: nothing can be appended any more",
         next="append to another stream",
     )
+
+
+def metadata_bytes(stream: str, metadata: Mapping[str, str]) -> bytes:
+    """As they are stored.
+
+    Raises:
+        StorageError: EB5016, they are over the limits, or no text.
+    """
+    texts = [*metadata, *metadata.values()]
+    if not all(isinstance(text, str) for text in texts):
+        raise no_metadata(stream, "names and values are text")
+    try:
+        size = sum(len(text.encode()) for text in texts)
+    except UnicodeEncodeError:
+        raise no_metadata(stream, "a text has a lone surrogate") from None
+    if len(metadata) > MOST_NOTES or size > MOST_NOTE_BYTES:
+        raise no_metadata(stream, f"at most {MOST_NOTES} names, {MOST_NOTE_BYTES:,} bytes in all")
+    return orjson.dumps(dict(metadata))
+
+
+def no_metadata(stream: str, why: str) -> StorageError:
+    """EB5016: nothing was noted."""
+    return StorageError(
+        "EB5016",
+        f"nothing was noted on stream {stream[:100]!r}",
+        where="events.note",
+        why=why,
+        next="note it on a stream that has events and is not tombstoned, and keep it short",
+    )
+
+
+def head_of(version: int, state: int, kept_from: int, data: bytes | None) -> StreamHead:
+    """A row of streams with its metadata."""
+    return StreamHead(
+        version=version,
+        state=_STATES[state],
+        kept_from=kept_from,
+        metadata={} if data is None else orjson.loads(data),
+    )
+
+
+NO_STREAM = "it has no events yet, or was tombstoned"
 
 
 def schema_version_of(message: Message) -> int:

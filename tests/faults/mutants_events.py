@@ -124,6 +124,24 @@ def _first_verdict(real: Any) -> Any:
 _TABLE: Mapping[str, Sequence[tuple[str, Patch, str, Mapping[str, object]]]] = {
     "EventSuite": [
         (
+            "a second note changes nothing",
+            text(events, "data = excluded.data, ", "", "_NOTE"),
+            "test_a_stream_is_told_with_what_was_noted_on_it",
+            {},
+        ),
+        (
+            "what was noted outlives its stream",
+            text(events, "WHERE stream_id IN", "WHERE 0 AND stream_id IN", "_UNNOTED"),
+            "test_a_stream_is_told_with_what_was_noted_on_it",
+            {},
+        ),
+        (
+            "a tombstone is noted on",
+            text(events, "AND state < 2", "", "_NOTE"),
+            "test_what_no_stream_can_be_noted_is_refused",
+            {},
+        ),
+        (
             "every version is expected",
             instead(events, "_as_expected", _always),
             "test_who_loses_gets_the_events_of_the_winner_and_may_go_on",

@@ -56,7 +56,8 @@ async def killed(url: str, customer: str, nth: int, when: str) -> bool:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=asyncio.subprocess.PIPE,
     )
-    out, _ = await asyncio.wait_for(child.communicate(), 60)
+    async with asyncio.timeout(60):
+        out, _ = await child.communicate()
     assert (child.returncode == 0) == (out == b"done\n")
     assert child.returncode in {0, -9}
     return child.returncode != 0

@@ -1,8 +1,9 @@
 """Streams: expected versions, retries, snapshots, the life of a stream."""
 # ruff: noqa: D102, S101 - a suite: names are sentences, it asserts
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -18,6 +19,7 @@ from eventbus.storage.events import (
     Position,
     RecordedMessage,
     Snapshot,
+    StreamHead,
 )
 from eventbus.testing.conformance.samples import (
     numbers,
@@ -323,6 +325,57 @@ class EventSuite:
         with pytest.raises(StorageError, match="EB5015"):
             await storage.load_events([to(new, some_messages(1)), to(new, some_messages(1))])
 
+    async def test_a_stream_is_told_with_what_was_noted_on_it(self, storage: Storage) -> None:
+        name, never = await placed(storage, 3), unique("order")
+        told = StreamHead(version=3, state="open", kept_from=1, metadata={})
+        assert [await head(storage, each) for each in (name, never)] == [told, None]
+        await note(storage, name, {"owner": "billing", "retention": "P10Y"})
+        await note(storage, name, {"owner": "sales"})
+        assert await head(storage, name) == replace(told, metadata={"owner": "sales"})
+        await truncate(storage, name, before=3)
+        assert (await storage.append(to(name, [some_message(9)], 3))).version == 4
+        async with storage.transaction() as tx:
+            await tx.events.close(name, state="archived")
+        await note(storage, name, {"owner": "archive"})
+        assert await head(storage, name) == StreamHead(
+            version=4, state="archived", kept_from=3, metadata={"owner": "archive"}
+        )
+        async with storage.transaction() as tx:
+            await tx.events.close(name, state="tombstoned")
+        gone = await head(storage, name)
+        assert gone is not None
+        assert (gone.state, gone.metadata) == ("tombstoned", {})
+
+    async def test_what_no_stream_can_be_noted_is_refused(self, storage: Storage) -> None:
+        name, dead = await placed(storage, 1), await placed(storage, 1)
+        async with storage.transaction() as tx:
+            await tx.events.close(dead, state="tombstoned")
+        for stream_name, metadata in (
+            (unique("order"), {"a": "b"}),
+            (dead, {"a": "b"}),
+            (name, {str(number): "" for number in range(65)}),
+            (name, {"a": "x" * 8192}),
+            (name, {"a": "\ud800"}),
+        ):
+            with pytest.raises(StorageError, match="EB5016"):
+                await note(storage, stream_name, metadata)
+        await note(storage, name, {"a": "x" * 8191})
+        with suppress(LookupError):
+            async with storage.transaction() as tx:
+                await tx.events.note(name, {})
+                raise LookupError
+        found = await head(storage, name)
+        assert found is not None
+        assert len(found.metadata["a"]) == 8191
+
+    async def test_metadata_are_of_a_stream_in_its_tenant(self, storage: Storage) -> None:
+        name = await placed(storage, 1)
+        with pytest.raises(StorageError, match="EB5016"):
+            async with storage.transaction() as tx:
+                await tx.events.note(name, {"a": "b"}, tenant="t1")
+        async with storage.transaction() as tx:
+            assert await tx.events.head(name, tenant="t1") is None
+
     async def test_what_was_cut_is_deleted_in_time(self, storage: Storage) -> None:
         while await storage.prune(inbox=timedelta(days=7), limit=1000):
             pass  # what other tests left
@@ -362,6 +415,18 @@ async def keep(storage: Storage, name: str, snapshot: Snapshot) -> None:
     """Save it."""
     async with storage.transaction() as tx:
         await tx.events.save_snapshot(name, snapshot)
+
+
+async def head(storage: Storage, name: str) -> StreamHead | None:
+    """How it stands."""
+    async with storage.transaction() as tx:
+        return await tx.events.head(name)
+
+
+async def note(storage: Storage, name: str, metadata: Mapping[str, str]) -> None:
+    """Note it."""
+    async with storage.transaction() as tx:
+        await tx.events.note(name, metadata)
 
 
 async def truncate(storage: Storage, name: str, *, before: int) -> None:

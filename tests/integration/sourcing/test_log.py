@@ -14,6 +14,7 @@ from eventbus.errors import (
     ConcurrencyError,
     NoTransactionError,
     SourcingError,
+    StorageError,
     StreamClosedError,
     UnitOfWorkError,
     UnknownTypeError,
@@ -363,3 +364,17 @@ async def test_streams_are_loaded_in_bulk_and_a_broken_load_goes_on(
     async with bus.transaction():
         with pytest.raises(UnitOfWorkError, match="EB4104"):
             await bus.events.load([])
+
+
+async def test_a_stream_is_noted_on_beside_its_events(bus: EventBus) -> None:
+    assert await bus.events.head("order-N-1") is None
+    with pytest.raises(StorageError, match="EB5016"):
+        await bus.events.note("order-N-1", {"owner": "sales"})
+    await bus.events.append(
+        "order-N-1", [LineAdded(order_id="N-1", product="tea", cents=1)], expected=0
+    )
+    await bus.events.note("order-N-1", {"owner": "sales"})
+    head = await bus.events.head("order-N-1")
+    assert head is not None
+    assert (head.version, head.state, dict(head.metadata)) == (1, "open", {"owner": "sales"})
+    assert len(await bus.events.read("order-N-1")) == 1
