@@ -34,7 +34,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("csv", nargs="?", type=Path, default=_from_environment())
     parser.add_argument("--storage", help="default: order_book-<input>.db in this directory")
     parser.add_argument("--transport", default="memory://", help="kafka://… or amqp://…")
-    parser.add_argument("--limit", type=amount, help="read only so many lines")
+    parser.add_argument(
+        "--limit", type=amount, help="read only so many lines; an order that is cut becomes two"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the synthetic order book")
     parser.add_argument(
         "--invoices", type=amount, default=1_000, help="of the synthetic order book"

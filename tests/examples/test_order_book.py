@@ -27,7 +27,7 @@ from examples.order_book.figures import figures
 from examples.order_book.invoices import MalformedError, chunks, parsed
 from examples.order_book.orders import DayBook, Order, goods_of
 from examples.order_book.outcomes import Fate, fate_of
-from examples.order_book.reading import read
+from examples.order_book.reading import progress, read
 from examples.order_book.report import report
 from examples.order_book.sources import UnreadableError, of_file, of_seed
 
@@ -154,6 +154,22 @@ def test_the_synthetic_order_book_ends_with_the_totals_it_was_made_of(tmp_path: 
     assert "this run: 0 lines read" in again.stdout
     assert shown(again.stdout, "quantity x price") == shown(done.stdout, "quantity x price")
     assert "equals the totals added up while it was made up: yes" in again.stdout
+
+
+async def test_a_part_of_a_book_ends_with_the_orders_of_its_last_day_open(tmp_path: Path) -> None:
+    """Refused ones among them have ended, the others wait; then the rest is read."""
+    source = of_seed(1, 40)
+    first = next(chunks(source.lines(), after=0, size=25))
+    async with order_book(f"sqlite:///{tmp_path}/book.db") as bus:
+        await prepare(bus, source)
+        await read(bus, source, 0, limit=first.upto, warn=unheard, tell=unheard)
+        found = await figures(bus)
+        assert found.waiting
+        assert {found.statuses[one] for one in found.waiting} == {"running", "compensated"}
+        assert report(found, source, whole=False)[1]
+        upto = (await progress(bus)).upto
+        await read(bus, source, upto, limit=None, warn=unheard, tell=unheard)
+        assert report(await figures(bus), source, whole=True)[1]
 
 
 @pytest.mark.parametrize(
