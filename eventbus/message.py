@@ -78,6 +78,15 @@ def identity_of(source: str, id: str) -> UUID:
         return uuid5(NAMESPACE_URL, f"{source}\0{id}")
 
 
+def sent_at(id: str) -> float | None:
+    """When an id of ours was made, as `time.time()` says it; None: it is no UUID of version 7."""
+    try:
+        known = UUID(id)
+    except ValueError:
+        return None
+    return (known.int >> 80) / 1000 if known.version == 7 else None
+
+
 def own_key(message: Message) -> str:
     """The parking key of what has no order: chr(1) and the identity."""
     return f"\x01{message.identity}"

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from eventbus.bus.sagas import without_storage
+from eventbus.bus.sagas import linted, without_storage
 from eventbus.codec import Registry
 from eventbus.errors import Finding, UnsafeConfigurationError
 from eventbus.pubsub.guarantees import Setting, findings_of
@@ -49,7 +49,7 @@ async def findings_about(
     projections: Mapping[str, Definition],
     sagas: Mapping[str, Family],
 ) -> list[Finding]:
-    """The guarantee report: about the wiring, from the transport, from the storage."""
+    """The guarantee report: about the wiring, the sagas, from the transport, from the storage."""
     setting = Setting(
         has_storage=storage is not None,
         storage_durable=storage is not None and storage.capabilities.durable,
@@ -59,6 +59,7 @@ async def findings_about(
     )
     return [
         *findings_of((routes.group for routes in groups.values()), setting),
+        *linted(sagas, groups),
         *await transport.examine(interests_of(groups, storage)),
         *(lost(projections, sagas) if storage is None else await storage.examine()),
     ]

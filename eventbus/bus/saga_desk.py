@@ -15,6 +15,7 @@ from eventbus.saga.engine import Engine
 from eventbus.saga.family import Family
 from eventbus.saga.input import Verb
 from eventbus.saga.instance import Plan, Stuck
+from eventbus.saga.preview import preview
 from eventbus.saga.transition import Transition, all_or_none, write
 from eventbus.storage import Transaction
 from eventbus.storage.sagas import (
@@ -28,6 +29,7 @@ from eventbus.storage.sagas import (
 )
 
 VerbName = Literal["retry", "skip", "resolve", "cancel", "compensate", "pause", "resume"]
+TURNING_BACK: frozenset[VerbName] = frozenset({"cancel", "compensate"})
 NO_ARGUMENTS: Mapping[str, Any] = {}
 
 
@@ -106,7 +108,7 @@ class Sagas:
             return await tx.sagas.timers(due=due, limit=limit)
 
     async def in_flight(self) -> Sequence[InFlight]:
-        """Open sagas by type, version, step and status."""
+        """Open sagas by type, version, state, step and status."""
         async with self._storage.transaction() as tx:
             return await tx.sagas.in_flight()
 
@@ -154,6 +156,18 @@ class Sagas:
         """Begin to undo now."""
         return await self.change("compensate", saga_id, actor=actor, reason=reason)
 
+    async def preview(self, saga_id: UUID) -> str:
+        """What `compensate` would send now, in order, or why it would be refused.
+
+        The same text is in the journal entry of `cancel` and `compensate`.
+
+        Raises:
+            SagaError: EB7067, there is no such saga, or its version is not here; EB7002, EB7004,
+                its state cannot be read.
+        """
+        async with self._storage.transaction() as tx:
+            return _preview(await self._locked(saga_id, tx))
+
     async def pause(self, saga_id: UUID, *, actor: str, reason: str = "") -> Status:
         """Inputs and timers wait."""
         return await self.change("pause", saga_id, actor=actor, reason=reason)
@@ -182,10 +196,11 @@ class Sagas:
                 is not allowed now, which the journal has as well.
         """
         refuse_if_held(f"sagas.{verb}")
-        fed = Verb(verb, dict(args), actor, reason)
         try:
             async with self._storage.transaction() as tx:
                 one = await self._locked(saga_id, tx)
+                said = {"preview": _preview(one)} if verb in TURNING_BACK else {}
+                fed = Verb(verb, {**args, **said}, actor, reason)
                 async with all_or_none(tx, [one]):
                     decision = await one.feed(fed)
                 _roll_back_if(dry_run, one, decision)
@@ -224,6 +239,10 @@ class Sagas:
             if names
             else "mark a method of the saga with @starts_on",
         )
+
+
+def _preview(one: Transition) -> str:
+    return preview(one.course.definition, one.course.saga, one.course.steps)
 
 
 class _DryRun(Exception):  # noqa: N818 - it rolls back, and is no error

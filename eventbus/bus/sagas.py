@@ -4,13 +4,13 @@ import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from uuid import uuid4
 
 from eventbus.codec import Registry
 from eventbus.errors import Finding, WiringError
-from eventbus.event import TypedMessage
+from eventbus.event import Command, TypedMessage
 from eventbus.handler import Group, RetryPolicy, UnitOfWork
 from eventbus.instrumentation import Instrumentation
 from eventbus.message import Message
@@ -18,9 +18,11 @@ from eventbus.pubsub.batch_routes import BatchRoutes
 from eventbus.pubsub.routes import Routes
 from eventbus.pubsub.unit_of_work import Publishing, Unit, held
 from eventbus.saga.calls import CallWorker
+from eventbus.saga.definition import wire_name
 from eventbus.saga.engine import Engine
 from eventbus.saga.family import Family
 from eventbus.saga.incoming import Unreadable
+from eventbus.saga.lint import ELSEWHERE, lint
 from eventbus.saga.outgoing import KeysAdded, Tools
 from eventbus.saga.timers import Timers
 from eventbus.service import Service
@@ -155,6 +157,32 @@ async def register(families: Mapping[str, Family], storage: Storage) -> None:
     if rows:
         async with storage.transaction() as tx:
             await tx.sagas.register(rows)
+
+
+def handled_by(groups: Mapping[str, Routes]) -> frozenset[str]:
+    """Wire types of the commands that some group of the bus handles."""
+    found = (
+        wire_name(cls)
+        for routes in groups.values()
+        for handler in routes.handlers
+        for cls in handler.what
+        if isinstance(cls, type) and issubclass(cls, Command)
+    )
+    return frozenset(name for name in found if name is not None)
+
+
+def linted(families: Mapping[str, Family], groups: Mapping[str, Routes]) -> Iterable[Finding]:
+    """What the linter says of sagas that start.
+
+    That nobody here handles a command is no warning: its participant may be another service.
+    """
+    handled = handled_by(groups)
+    for family in families.values():
+        for definition in family.definitions.values():
+            for finding in lint(definition, handled=handled):
+                level = "say" if finding.code == ELSEWHERE else finding.level
+                what = f"saga {family.name!r}: {finding.what}"
+                yield replace(finding, level=level, what=what)
 
 
 def without_storage(families: Mapping[str, Family]) -> Iterable[Finding]:

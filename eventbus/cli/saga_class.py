@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -23,26 +24,31 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
+@option(
+    "--in-flight",
+    "file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What `eventbus saga in-flight -o json` printed: versions that this build must respect.",
+)
 @click.pass_obj
-def lint(settings: Settings) -> int:
-    """Warnings about the sagas of the app; with errors the app does not start (EB1232)."""
+def lint(settings: Settings, file: Path | None) -> int:
+    """Warnings about the sagas of the app; with errors the app does not start (EB1232).
+
+    What changed since open sagas began (SAGA010, SAGA017) needs --in-flight.
+    """
+    from eventbus.bus.sagas import handled_by
     from eventbus.cli.locate import app_of
-    from eventbus.event import Command as SentCommand
-    from eventbus.saga.definition import wire_name
+    from eventbus.cli.saga_worker import standing
     from eventbus.saga.lint import lint as lint_one
 
     told = asyncio.run(app_of(settings).describe())
-    handled = {
-        wire_name(cls)
-        for routes in told.groups.values()
-        for handler in routes.handlers
-        for cls in handler.what
-        if isinstance(cls, type) and issubclass(cls, SentCommand)
-    }
+    handled = handled_by(told.groups)
+    known = [] if file is None else [one.known for _, one in standing(file)]
+    versions = {(row.saga, row.version, row.digest): row for row in known if row is not None}
     rows = [
         {"saga": definition.saga, "version": definition.version, **asdict(finding)}
         for definition in told.sagas
-        for finding in lint_one(definition, handled={name for name in handled if name})
+        for finding in lint_one(definition, known=list(versions.values()), handled=handled)
     ]
     facts = {"sagas": len(told.sagas), "findings": rows}
     show_facts(settings, "saga lint", facts, _findings(rows, len(told.sagas)))

@@ -22,7 +22,7 @@ T = TypeVar("T")
 STATUSES = ("running", "resolving", "compensating", "stuck", "completed", "compensated")
 _COLUMNS = ("id", "saga", "key", "status", "step", "status_seconds", "why")
 _TIMERS = ("saga_id", "saga", "key", "timer", "due_in_seconds")
-_IN_FLIGHT = ("saga", "version", "digest", "step", "status", "count")
+_IN_FLIGHT = ("saga", "version", "state", "step", "status", "count")
 
 filters: Callable[[Callable[..., Any]], Callable[..., Any]] = all_of(
     [
@@ -75,6 +75,8 @@ def in_flight(settings: Settings) -> None:
             "saga": one.saga,
             "version": one.definition,
             "digest": one.digest.hex(),
+            "graph": None if one.graph is None else orjson.loads(one.graph),
+            "state": one.state,
             "step": one.step,
             "status": one.status,
             "count": one.count,
@@ -157,6 +159,7 @@ def whole(found: "Shown") -> dict[str, Any]:
                 "ignored": orjson.loads(each.entry.detail).get("ignored"),
                 "actor": each.entry.actor,
                 "reason": _reason(orjson.loads(each.entry.detail)),
+                "preview": _sends(orjson.loads(each.entry.detail)),
                 "worker": each.entry.worker,
             }
             for each in found.journal
@@ -173,6 +176,12 @@ def _why(one: "SagaSummary") -> str | None:
 
 def _reason(detail: Mapping[str, Any]) -> str | None:
     said = detail["input"].get("reason")
+    return str(said) if said else None
+
+
+def _sends(detail: Mapping[str, Any]) -> str | None:
+    """What turning back was about to send, as its operator saw it."""
+    said = detail["input"].get("args", {}).get("preview")
     return str(said) if said else None
 
 
@@ -195,7 +204,7 @@ def _lines(found: "Shown") -> Iterator[str]:
         )
     yield "journal"
     for each in told["journal"]:
-        more = [each["id"], each["ignored"], each["actor"], each["reason"]]
+        more = [each["id"], each["ignored"], each["actor"], each["reason"], each["preview"]]
         said = "  ".join(cell(one) for one in more if one)
         yield f"  {each['version']}  {each['at']}  {each['input']}  {each['to']}  {said}".rstrip()
 

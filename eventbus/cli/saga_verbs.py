@@ -1,7 +1,8 @@
 """`eventbus saga retry`, `skip`, `resolve`, `cancel`, `compensate`, `pause`, `resume`."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from eventbus.cli.changing import actor, confirm, one_of
 from eventbus.cli.failures import DONE, PARTLY
 from eventbus.cli.flags import Command, Rate, Settings, all_of
 from eventbus.cli.locate import app_of
-from eventbus.cli.output import show_facts
+from eventbus.cli.output import note, show_facts
 from eventbus.cli.saga_looking import filters, query_of
 from eventbus.cli.storages import with_bus
 from eventbus.errors import EventBusError, SagaError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from eventbus.storage.sagas import SagaSummary
 
 T = TypeVar("T")
+MOST = 20  # sagas of which the question says what would be sent
 Args = Mapping[str, Any]
 NONE: Args = {}
 
@@ -34,6 +36,24 @@ _which: Callable[[Callable[..., Any]], Callable[..., Any]] = all_of(
         click.option("--rate", type=Rate(), help="At most so many per second."),
     ]
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A saga, the status after the verb, and what turning back would send."""
+
+    id: UUID
+    status: str
+    preview: str | None
+
+    def lines(self, would: str) -> Iterator[str]:
+        """For people."""
+        yield f"{self.id}  {would}{self.status}"
+        if would and self.preview is not None:
+            yield f"  {self.preview}"
+
+
+Refused = tuple[UUID, EventBusError]
 
 
 class Json(click.ParamType["dict[str, Any]"]):
@@ -126,7 +146,7 @@ def _change(settings: Settings, verb: "VerbName", flags: Args, args: Args = NONE
     filtered = any(flags[name] is not None for name in narrowing)
     one_of([str(one) for one in ids], everything=filtered, or_else="--type, --status stuck, …")
 
-    async def tried(sagas: "Sagas") -> tuple[list[Any], list[Any]]:
+    async def tried(sagas: "Sagas") -> tuple[list[Changed], list[Refused]]:
         chosen = ids or [one.saga_id for one in await _selected(sagas, flags)]
         return await _each(sagas, chosen, verb, flags, args, dry_run=True)
 
@@ -134,10 +154,13 @@ def _change(settings: Settings, verb: "VerbName", flags: Args, args: Args = NONE
     if len(ids) == 1 and refused:
         raise refused[0][1]
     if may and not settings.dry_run:
+        for one in may if len(may) <= MOST else ():
+            if one.preview is not None:
+                note(settings, f"{one.id}  {one.preview}")
         confirm(settings, f"{_number(len(may))}: {verb}")
-        chosen = [saga_id for saga_id, _ in may]
+        chosen = [one.id for one in may]
 
-        async def done(sagas: "Sagas") -> tuple[list[Any], list[Any]]:
+        async def done(sagas: "Sagas") -> tuple[list[Changed], list[Refused]]:
             return await _each(sagas, chosen, verb, flags, args, dry_run=False)
 
         may, more = _with_sagas(settings, done)
@@ -149,11 +172,13 @@ def _change(settings: Settings, verb: "VerbName", flags: Args, args: Args = NONE
         {
             "verb": verb,
             "dry_run": settings.dry_run,
-            "changed": [{"id": str(one), "status": status} for one, status in may],
+            "changed": [
+                {"id": str(one.id), "status": one.status, "preview": one.preview} for one in may
+            ],
             "refused": [{"id": str(one), "why": error.why} for one, error in refused],
         },
         [
-            *(f"{one}  {would}{status}" for one, status in may),
+            *(line for one in may for line in one.lines(would)),
             *(f"{one}  refused: {error.why}" for one, error in refused),
         ],
     )
@@ -172,20 +197,21 @@ async def _each(
     args: Args,
     *,
     dry_run: bool,
-) -> tuple[list[tuple[UUID, str]], list[tuple[UUID, EventBusError]]]:
-    changed: list[tuple[UUID, str]] = []
-    refused: list[tuple[UUID, EventBusError]] = []
+) -> tuple[list[Changed], list[Refused]]:
+    changed: list[Changed] = []
+    refused: list[Refused] = []
     for at, saga_id in enumerate(ids):
         if flags["rate"] and at and not dry_run:
             await asyncio.sleep(1 / flags["rate"])
         try:
+            preview = await sagas.preview(saga_id) if verb in {"cancel", "compensate"} else None
             status = await sagas.change(
                 verb, saga_id, args, actor=actor(), reason=flags["reason"], dry_run=dry_run
             )
         except SagaError as error:
             refused.append((saga_id, error))
         else:
-            changed.append((saga_id, status))
+            changed.append(Changed(saga_id, status, preview))
     return changed, refused
 
 

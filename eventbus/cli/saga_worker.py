@@ -1,7 +1,6 @@
 """`eventbus saga worker` and `saga check`: run sagas; whether a build can go on with open ones."""
 
 import json
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from eventbus.cli.output import show_facts
 from eventbus.cli.run import Worker, work
 
 if TYPE_CHECKING:
-    from eventbus.saga.family import Family
+    from eventbus.saga.stranding import Standing
 
 
 @click.command(cls=Command)
@@ -45,58 +44,58 @@ def check(settings: Settings, file: Path) -> int:
 
     Before a deploy with the new build; run it with the old build as well, for the way back.
     """
-    rows = _rows(file)
-    families: Mapping[str, Family] = app_of(settings).sagas.families
-    stranded = list(stranding(rows, families))
-    lines = [f"{one['saga']} v{one['version']}  {one['why']}" for one in stranded]
+    from eventbus.saga.stranding import stranded
+
+    found = standing(file)
+    families = app_of(settings).sagas.families
+    told = [
+        {**row, "why": why}
+        for row, one in found
+        if (why := stranded(one, families.get(one.saga))) is not None
+    ]
+    lines = [f"{one['saga']} v{one['version']}  {one['why']}" for one in told]
     show_facts(
         settings,
         "saga check",
-        {"ok": not stranded, "checked": len(rows), "stranded": stranded},
-        lines or [f"ok: {len(rows)} kinds of open sagas"],
+        {"ok": not told, "checked": len(found), "stranded": told},
+        lines or [f"ok: {len(found)} kinds of open sagas"],
     )
-    return FOUND if stranded else DONE
+    return FOUND if told else DONE
 
 
-def stranding(
-    rows: Iterable[Mapping[str, Any]], families: "Mapping[str, Family]"
-) -> Iterable[dict[str, Any]]:
-    """Those that no class of the build can go on with, and why."""
-    for row in rows:
-        why = _why(row, families.get(row["saga"]))
-        if why is not None:
-            yield {**row, "why": why}
+def standing(file: Path) -> "list[tuple[dict[str, Any], Standing]]":
+    """The rows of a file that `eventbus saga in-flight -o json` printed.
 
+    Raises:
+        UsageError: it is not such a file.
+    """
+    from eventbus.saga.stranding import Standing
 
-def _why(row: Mapping[str, Any], family: "Family | None") -> str | None:
-    if family is None:
-        return "the app has no such saga"
-    exact = family.definitions.get(row["version"])
-    if exact is not None:
-        if exact.digest.hex() != row["digest"]:
-            return "the class was changed without a new version"
-        return None
-    newer = [each for each in family.definitions.values() if row["version"] in each.reads_from]
-    if not newer:
-        return "no class has this version, and no @migrates leads from it"
-    step = row["step"]
-    for each in newer:
-        renamed = {spec.renamed_from for spec in each.steps}
-        renamed |= {old for migration in each.migrations for old in migration.steps}
-        if step is None or not each.steps or step in each.by_name or step in renamed:
-            return None
-    return f"step {step!r} is gone without renamed_from= or @migrates(steps=…)"
-
-
-def _rows(file: Path) -> list[dict[str, Any]]:
+    found: list[tuple[dict[str, Any], Standing]] = []
     text = file.read_text(encoding="utf-8")
     try:
         told: Any = json.loads(text)
-        found: list[dict[str, Any]] = told if text.lstrip().startswith("[") else told["result"]
-        return [
-            {name: row[name] for name in ("saga", "version", "digest", "step")} for row in found
-        ]
-    except (ValueError, KeyError, TypeError) as error:
+        rows: list[dict[str, Any]] = told if text.lstrip().startswith("[") else told["result"]
+        for row in rows:
+            graph = row.get("graph")
+            one = Standing(
+                saga=row["saga"],
+                version=row["version"],
+                digest=bytes.fromhex(row["digest"]),
+                graph=None if graph is None else _packed(graph),
+                state=row.get("state"),
+                step=row["step"],
+            )
+            shown = {name: row[name] for name in ("saga", "version", "digest", "step")}
+            found.append(({**shown, "state": one.state}, one))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise click.UsageError(
             f"{file} is not what `eventbus saga in-flight -o json` prints: {error!r}"
         ) from error
+    return found
+
+
+def _packed(graph: object) -> bytes:
+    import orjson
+
+    return orjson.dumps(graph, option=orjson.OPT_SORT_KEYS)

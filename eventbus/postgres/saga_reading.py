@@ -1,5 +1,7 @@
 """What operators look at: sagas, timers, journals; nothing is locked."""
 
+# ruff: noqa: S608 - statements are built from this room's constants only; values are bound
+
 from collections.abc import Collection
 from uuid import UUID
 
@@ -43,12 +45,17 @@ SELECT at, version, input_kind, input_id, from_status, to_status, detail, actor,
   FROM {schema}.saga_journal WHERE saga_id = $1 ORDER BY version"""
 _IN_FLIGHT = (
     """
-SELECT s.saga_type, s.def_version, s.def_digest, p.step, s.status, count(*) AS amount
-  FROM {schema}.saga s, """
+SELECT s.*, d.graph FROM (
+  SELECT s.saga_type, s.def_version, s.def_digest, s.state_name, p.step, s.status,
+         count(*) AS amount
+    FROM {schema}.saga s, """
     + _AT_STEP
     + """
- WHERE s.finished_at IS NULL
- GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 4, 5"""
+   WHERE s.finished_at IS NULL
+   GROUP BY 1, 2, 3, 4, 5, 6) s
+  LEFT JOIN {schema}.saga_definition d
+    ON d.saga_type = s.saga_type AND d.version = s.def_version AND d.digest = s.def_digest
+ ORDER BY s.saga_type, s.def_version, s.state_name, s.step, s.status"""
 )
 
 
@@ -128,13 +135,15 @@ async def journal(session: Session, saga_id: UUID) -> list[Journalled]:
 
 
 async def in_flight(session: Session) -> list[InFlight]:
-    """By type, version, step and status."""
+    """By type, version, state, step and status."""
     rows = await session.look(_IN_FLIGHT.format(schema=session.schema), where="sagas.in_flight")
     return [
         InFlight(
             saga=row["saga_type"],
             definition=row["def_version"],
             digest=row["def_digest"],
+            graph=row["graph"],
+            state=row["state_name"],
             step=row["step"],
             status=row["status"],
             count=row["amount"],

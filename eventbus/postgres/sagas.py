@@ -151,5 +151,5 @@ class PostgresSagas:
         return await saga_reading.journal(self._session, saga_id)
 
     async def in_flight(self) -> Sequence[InFlight]:
-        """Open sagas by type, version, step and status."""
+        """Open sagas by type, version, state, step and status."""
         return await saga_reading.in_flight(self._session)

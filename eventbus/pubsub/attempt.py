@@ -38,7 +38,7 @@ class Attempts:
         fence: Fence | None = None,
     ) -> None:
         self.watchdog = watchdog
-        self.participant: Participant = Participant(fence)
+        self.participant: Participant = Participant(fence, instrumentation)
         self._routes = routes
         self._registry = registry
         self._instrumentation = instrumentation

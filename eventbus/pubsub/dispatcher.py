@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from time import perf_counter
 from uuid import UUID
 
 from eventbus.handler import BatchHandler, Group
@@ -64,9 +65,16 @@ class Dispatcher:
         holding = Holding()
         token = held.set(holding)
         try:
+            began = perf_counter()
             if batch[0].redelivered:
                 return await self._one_by_one(calls, run, stop)
-            return await self._handle(calls, run, stop)
+            done = await self._handle(calls, run, stop)
+            if self._instrumentation is not None and calls[0].route.batches is not None:
+                seconds = perf_counter() - began  # of the batch: its transitions commit together
+                self._instrumentation.observe(
+                    "saga_transition_duration_seconds", seconds, saga=self.group.name
+                )
+            return done
         finally:
             holding.open = False
             held.reset(token)

@@ -7,6 +7,7 @@ from typing import Any, cast
 from eventbus.errors import HandlerAnswerError, SagaError
 from eventbus.event import Command, Reply, reply_of
 from eventbus.handler import Effect, Fence, Invocation, Reject
+from eventbus.instrumentation import Instrumentation
 from eventbus.message import Message
 from eventbus.pubsub.routes import Handler, Route
 from eventbus.pubsub.unit_of_work import HandlerContext
@@ -18,8 +19,9 @@ MARGIN = timedelta(seconds=10)  # of a lease beyond the time-out: attempts in pl
 class Participant:
     """Calls the handlers of commands."""
 
-    def __init__(self, fence: Fence | None) -> None:
+    def __init__(self, fence: Fence | None, instrumentation: Instrumentation | None = None) -> None:
         self.fence: Fence | None = fence
+        self._instrumentation = instrumentation
 
     async def handle(self, handler: Handler, invocation: Invocation) -> None:
         """Call a handler: of an effect of a saga at most once.
@@ -34,11 +36,14 @@ class Participant:
             return
         fence, effect = self._required(handler), context.effect
         if effect is not None:
-            await _call(fence, handler, invocation, _possible(effect), context.block())
+            effect = _possible(effect)
+            self._note(handler, effect)
+            await _call(fence, handler, invocation, effect, context.block())
             return
         tx = context.storage
         (effect,) = await fence.begin([(context.message, handler.kind == "undo")], tx)
         effect = _possible(effect)
+        self._note(handler, effect)
         await _call(fence, handler, invocation, effect, context.block())
         await fence.finish([effect], tx)
 
@@ -63,6 +68,13 @@ class Participant:
             await self.fence.give_up(effect, tx)
         else:
             await self.fence.give_back(effect, tx)
+
+    def _note(self, handler: Handler, effect: Effect) -> None:
+        """Where nothing runs, the fence has answered."""
+        if self._instrumentation is not None and not effect.runs and effect.reply is not None:
+            outcome = effect.reply.headers["sagaoutcome"]
+            group = handler.group.name
+            self._instrumentation.count("saga_fence_hits_total", group=group, outcome=outcome)
 
     def _required(self, handler: Handler) -> Fence:
         if self.fence is None:

@@ -26,6 +26,11 @@ class Handover:
         self._inputs: list[str] = []
 
     @property
+    def saga(self) -> str:
+        """Its type."""
+        return self._record.saga
+
+    @property
     def changed(self) -> bool:
         """Whether there is anything to write."""
         return bool(self._inputs)

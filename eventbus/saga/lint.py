@@ -15,6 +15,7 @@ from eventbus.saga.purity import accepts_none, impurities
 from eventbus.storage.sagas import DefinitionRow
 
 WIDEST = 32  # parallel steps share one row
+ELSEWHERE = "SAGA020"  # a command that nobody here handles
 
 
 def lint(
@@ -275,7 +276,7 @@ def _handlers(definition: Definition, handled: Collection[str] | None) -> Iterat
     for name in sent:
         if handled is not None and name not in handled:
             yield _warning(
-                "SAGA020",
+                ELSEWHERE,
                 f"no group known here handles {name}",
                 "it may be another service's; if not, the saga waits for its time limit",
                 "hand the @handles function to a bus, and look at the name",

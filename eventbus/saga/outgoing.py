@@ -42,6 +42,11 @@ class Tools:
         if self.instrumentation is not None:
             self.instrumentation.count(name, amount, **labels)
 
+    def observe(self, name: str, seconds: float, **labels: str) -> None:
+        """One more duration."""
+        if self.instrumentation is not None:
+            self.instrumentation.observe(name, seconds, **labels)
+
 
 @dataclass(frozen=True, slots=True)
 class Sender:

@@ -7,8 +7,8 @@ from eventbus.saga.definition import Definition
 from eventbus.saga.draft import Draft
 from eventbus.saga.instance import Instance, Steps
 from eventbus.saga.intervention import no_way_back
+from eventbus.saga.migration import migrated
 from eventbus.saga.sending import known_reply, passed_pivot
-from eventbus.saga.step_log import StepLog
 from eventbus.storage.sagas import StepRow
 
 _SEPARATOR = "  ·  "
@@ -18,11 +18,15 @@ def preview(definition: Definition, saga: Instance, steps: Steps) -> str:
     """What `compensate` would send, in order, or why it would be refused; nothing is decided.
 
     Args:
-        definition: of the version that the saga is pinned to.
+        definition: of the version that the saga is pinned to, or one that takes it over.
         saga: as it stands.
         steps: its step log.
+
+    Raises:
+        SagaError: EB7007, nothing leads from its version to the definition's.
+        SagaMethodError: EB7002, a migration failed.
     """
-    draft = Draft(definition, saga, StepLog(list(steps)), datetime.min.replace(tzinfo=UTC))
+    draft = migrated(definition, saga, steps, datetime.min.replace(tzinfo=UTC))
     why = no_way_back(draft)
     if why is not None:
         return _SEPARATOR.join([f"would be refused: {why}", *_left(draft)])

@@ -1,19 +1,21 @@
 """One locked saga in one transaction: what is fed to it, and what comes of that."""
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from time import time
+from uuid import UUID
 
-from eventbus.errors import StorageError
+from eventbus.errors import ConcurrencyError, StorageError
 from eventbus.handler import Reject
-from eventbus.message import Message
+from eventbus.message import Message, sent_at
 from eventbus.saga.course import Course
 from eventbus.saga.course import Mark as CourseMark
 from eventbus.saga.decision import Decision, Key, LocalRun
 from eventbus.saga.family import Family
 from eventbus.saga.handover import HELD, Handover
 from eventbus.saga.incoming import input_of
-from eventbus.saga.input import GaveUp, Input, LocalDone, Started
+from eventbus.saga.input import GaveUp, Input, LocalDone, Replied, Started
 from eventbus.saga.outgoing import Sender, Tools
 from eventbus.saga.tenancy import with_tenant
 from eventbus.saga.work import run_local
@@ -21,6 +23,7 @@ from eventbus.storage import Transaction
 from eventbus.storage.sagas import Arm, Correlation, SagaChange, SagaRecord, Stashed
 
 JITTER = 0.1  # of the wait of what is tried again
+_UNDOS = {"succeeded": "undone", "failed": "failed", "rejected": "failed", "skipped": "skipped"}
 _IGNORED = frozenset({"late", "duplicate", "stray"})
 _AUTHORS = frozenset({"EB5003", "EB5005", "EB5009"})  # storage errors that an author's SQL causes
 
@@ -154,10 +157,31 @@ class Transition:
         self.stashed = [*mark.stashed, *self._drained[mark.drained :]]
         del self._drained[mark.drained :]
 
+    @property
+    def undone(self) -> Iterator[tuple[str, str]]:
+        """Undos that ended in what was fed: the step, and "undone" or "failed"."""
+        before = {(row.seq, row.phase): row.status for row in self.record.steps}
+        for row in self.course.steps:
+            outcome = _UNDOS.get(row.status) if row.phase == "undo" else None
+            if outcome is not None and before.get((row.seq, row.phase)) != row.status:
+                yield row.name, outcome
+
     async def _take(self, input: Input, message: Message) -> None:
         decision = await self.feed(input, message)
+        if isinstance(input, Replied) and decision is not None and decision.ignored is None:
+            self._clock(input.effect_id, message)
         if decision is not None and decision.ignored == "held":
             self._hold(message)
+
+    def _clock(self, effect_id: UUID, answer: Message) -> None:
+        """From the command, whose id has its time, to the answer; by the clocks of workers."""
+        sent = sent_at(answer.headers.get("causationid", ""))
+        names = [row.name for row in self.course.steps if row.effect_id == effect_id]
+        if sent is not None and names:
+            seconds = max(0.0, time() - sent)
+            self._tools.observe(
+                "saga_step_duration_seconds", seconds, saga=self.family.name, step=names[0]
+            )
 
     def _hold(self, message: Message) -> None:
         self.stashed.append(Stashed(key=self._held, message=message, ttl=None))
@@ -214,7 +238,12 @@ async def write(
     changes = [each.change() for each in changed]
     changes += [each.change(worker=tools.worker) for each in handovers if each.changed]
     if changes:
-        await tx.sagas.save(changes)
+        try:
+            await tx.sagas.save(changes)
+        except ConcurrencyError:  # a path left out the lock: a bug of ours
+            name = transitions[0].family.name if transitions else handovers[0].saga
+            tools.count("saga_tripwire_total", saga=name)
+            raise
     stashed = [one for each in transitions for one in each.stashed]
     stashed += [one for each in handovers for one in each.stashed]
     if stashed:
@@ -226,6 +255,10 @@ async def write(
         if each.course.saga.status != each.record.status or not each.record.version:
             status = each.course.saga.status
             tools.count("saga_transitions_total", saga=each.family.name, status=status)
+        for step, outcome in each.undone:
+            tools.count(
+                "saga_compensations_total", saga=each.family.name, step=step, outcome=outcome
+            )
 
 
 @asynccontextmanager

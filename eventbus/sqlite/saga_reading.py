@@ -42,10 +42,12 @@ _JOURNAL = """
 SELECT at, version, input_kind, input_id, from_status, to_status, detail, actor, worker
   FROM eventbus_saga_journal WHERE saga_id = ? ORDER BY version"""
 _IN_FLIGHT = f"""
-SELECT saga_type, def_version, def_digest, step, status, count(*) FROM (
-  SELECT s.saga_type, s.def_version, s.def_digest, s.status, {_AT_STEP} AS step
-    FROM eventbus_saga s WHERE s.finished_at IS NULL)
- GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 4, 5"""
+SELECT o.saga_type, o.def_version, o.def_digest, d.graph, o.state_name, o.step, o.status, count(*)
+  FROM (SELECT s.saga_type, s.def_version, s.def_digest, s.state_name, s.status, {_AT_STEP} AS step
+          FROM eventbus_saga s WHERE s.finished_at IS NULL) o
+  LEFT JOIN eventbus_saga_definition d
+    ON d.saga_type = o.saga_type AND d.version = o.def_version AND d.digest = o.def_digest
+ GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY 1, 2, 5, 6, 7"""
 
 
 def look(connection: sqlite3.Connection, query: SagaQuery, *, limit: int) -> list[SagaSummary]:
@@ -99,9 +101,18 @@ def journal(connection: sqlite3.Connection, saga_id: UUID) -> list[Journalled]:
 
 
 def in_flight(connection: sqlite3.Connection) -> list[InFlight]:
-    """By type, version, step and status."""
+    """By type, version, state, step and status."""
     return [
-        InFlight(saga=r[0], definition=r[1], digest=r[2], step=r[3], status=r[4], count=r[5])
+        InFlight(
+            saga=r[0],
+            definition=r[1],
+            digest=r[2],
+            graph=r[3],
+            state=r[4],
+            step=r[5],
+            status=r[6],
+            count=r[7],
+        )
         for r in connection.execute(_IN_FLIGHT)
     ]
 

@@ -202,5 +202,5 @@ class SqliteSagas:
         )
 
     async def in_flight(self) -> Sequence[InFlight]:
-        """Open sagas by type, version, step and status."""
+        """Open sagas by type, version, state, step and status."""
         return await self._session.run("sagas.in_flight", saga_reading.in_flight)

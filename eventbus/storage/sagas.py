@@ -287,6 +287,8 @@ class InFlight:
     saga: str
     definition: int
     digest: bytes
+    graph: bytes | None  # as the version was registered; None: it never was
+    state: str | None  # of a process
     step: str | None
     status: Status
     count: int
@@ -409,5 +411,5 @@ class Sagas(Protocol):
         ...
 
     async def in_flight(self) -> Sequence[InFlight]:
-        """Open sagas by type, version, step and status."""
+        """Open sagas by type, version, state, step and status."""
         ...

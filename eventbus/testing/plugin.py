@@ -37,6 +37,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="seed of the fixture faults: a failed test prints the one it had",
     )
+    group.addoption(
+        "--eventbus-lint",
+        action="store_true",
+        help="a test for each saga of the bus under test: what the linter finds fails it",
+    )
     for what, known, usual in _LIVE:
         group.addoption(
             f"--eventbus-{what}",
@@ -66,6 +71,20 @@ def pytest_configure(config: pytest.Config) -> None:
             if name not in known:
                 there = ", ".join(known)
                 raise pytest.UsageError(f"--eventbus-{what}={name}: there is {there}")
+
+
+def pytest_collection_modifyitems(
+    session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """The linter's tests stand behind the others.
+
+    Raises:
+        pytest.UsageError: nobody says which bus, or the name leads nowhere.
+    """
+    if config.getoption("--eventbus-lint"):
+        from eventbus.testing.saga_lint import lint_items
+
+        items += lint_items(session, _under_test(config))
 
 
 def _chosen(config: pytest.Config, what: str) -> list[str]:
@@ -107,15 +126,19 @@ def eventbus_app(request: pytest.FixtureRequest) -> EventBus:
     Raises:
         pytest.UsageError: nobody says which it is, or the name leads nowhere.
     """
+    return _under_test(request.config)
+
+
+def _under_test(config: pytest.Config) -> EventBus:
     from eventbus.testing.harness import locate
 
-    target = request.config.getoption("--eventbus-app") or _configured(request.config.rootpath)
+    target = config.getoption("--eventbus-app") or _configured(config.rootpath)
     if not target:
         raise pytest.UsageError(
             "no bus under test: --eventbus-app=shop.app:bus, or app = 'shop.app:bus' under "
             "[tool.eventbus] in pyproject.toml, or a fixture eventbus_app of your own"
         )
-    root = str(request.config.rootpath)
+    root = str(config.rootpath)
     if root not in sys.path:
         sys.path.insert(0, root)
     try:

@@ -378,3 +378,41 @@ class SagaSuite:
         again = some_start(saga, "a")
         async with storage.transaction() as tx:
             assert await tx.sagas.start([again]) == {again.saga_id}
+
+    async def test_open_sagas_are_counted_by_version_state_step_and_status(
+        self, storage: Storage
+    ) -> None:
+        saga, digest = unique("saga"), b"\x01" * 32
+        starts = [some_start(saga, f"A-{number}") for number in range(4)]
+        first = starts[0]
+        graph = b'{"steps": []}'
+        row = DefinitionRow(saga=saga, version=first.definition, digest=first.digest, graph=graph)
+        async with storage.transaction() as tx:
+            await tx.sagas.register([row])
+            await tx.sagas.start(starts)
+            records = await tx.sagas.lock([one.saga_id for one in starts])
+            states = ("charging", "charging", None, "charging")
+            at = (
+                some_step(0),
+                some_step(0),
+                some_step(0),
+                replace(some_step(0), status="succeeded"),
+            )
+            await tx.sagas.save(
+                [
+                    replace(some_change(one, steps=[step]), state_name=state, digest=digest)
+                    if number == 2
+                    else replace(some_change(one, steps=[step]), state_name=state)
+                    for number, (one, state, step) in enumerate(
+                        zip(records, states, at, strict=True)
+                    )
+                ]
+            )
+        async with storage.transaction() as tx:
+            found = [one for one in await tx.sagas.in_flight() if one.saga == saga]
+        name = some_step(0).name
+        assert {(one.state, one.step, one.graph, one.count) for one in found} == {
+            ("charging", name, graph, 2),
+            ("charging", None, graph, 1),
+            (None, name, None, 1),  # its digest is not the registered one
+        }

@@ -124,7 +124,9 @@ def test_timers_are_listed_those_that_are_due_apart(run: Run) -> None:
 def test_a_verb_changes_what_is_named_and_the_journal_has_who_and_why(run: Run) -> None:
     first = ids(run)[0]
     told = run("saga", "pause", first, "--reason", "to look", *APP, *JSON)
-    assert told.fits("saga-change").result["changed"] == [{"id": first, "status": "running"}]
+    assert told.fits("saga-change").result["changed"] == [
+        {"id": first, "status": "running", "preview": None}
+    ]
     last = run("saga", "show", first, *FILE, *JSON).result["journal"][-1]
     assert (last["id"], last["reason"]) == ("pause", "to look")
     assert last["actor"]
@@ -145,9 +147,16 @@ def test_what_is_refused_for_one_saga_is_an_error_and_for_many_a_line(run: Run) 
 def test_a_dry_run_says_the_status_and_changes_nothing(run: Run) -> None:
     first = ids(run)[0]
     told = run("saga", "compensate", first, "--app", "saga_app:bus", "--dry-run", *JSON)
-    assert told.fits("saga-change").result["changed"] == [{"id": first, "status": "compensating"}]
+    sends = "would send: 1 Release (reserve: unknown)  ·  pivot not passed"
+    assert told.fits("saga-change").result["changed"] == [
+        {"id": first, "status": "compensating", "preview": sends}
+    ]
+    lines = run("saga", "compensate", first, "--app", "saga_app:bus", "--dry-run").out.splitlines()
+    assert lines == [f"{first}  would be compensating", f"  {sends}"]
     assert ids(run, "--status", "compensating") == []
     assert run("saga", "compensate", "--type", "order", *APP).code == 0
+    last = run("saga", "show", first, *FILE, *JSON).fits("saga-show").result["journal"][-1]
+    assert (last["id"], last["preview"]) == ("compensate", sends)  # what its operator saw
     assert len(ids(run, "--status", "compensating")) == 2
 
 

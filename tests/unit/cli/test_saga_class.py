@@ -91,6 +91,36 @@ def test_lint_tells_warnings_and_fails(run: Run) -> None:
     assert lines[-1] == "1 sagas, 2 findings"
 
 
+def test_lint_finds_what_changed_since_open_sagas_began(run: Run, project: Path) -> None:
+    assert run("saga", "diagram", "order").code == 0  # imports the app
+    start_one(wait=False)
+    told = run("saga", "in-flight", "--storage", "sqlite:///shop.db", *JSON)
+    (row,) = told.fits("saga-in-flight").result
+    assert [one["name"] for one in row["graph"]["steps"]] == ["reserve"]
+    file = project / "open.json"
+    file.write_text(told.out, encoding="utf-8")
+    asked = ("saga", "lint", "--in-flight", str(file), *JSON)
+    assert [one["code"] for one in run(*asked).result["findings"]] == ["SAGA020"]
+    file.write_text(told.out.replace(row["digest"], "00"), encoding="utf-8")
+    found = run(*asked).fits("saga-lint").result["findings"]
+    assert [one["code"] for one in found] == ["SAGA017", "SAGA020"]
+
+
+def test_the_guarantees_have_what_the_linter_says_and_strict_refuses_its_warnings(
+    run: Run,
+) -> None:
+    told = run("guarantees", "flow:bus", "--strict", *JSON)
+    assert told.code == 0
+    (said,) = [one for one in told.result["findings"] if one["code"] == "SAGA020"]
+    assert (said["level"], said["what"]) == (
+        "say",
+        "saga 'order': no group known here handles stock.release",
+    )
+    told = run("guarantees", "flow:careless", "--strict", *JSON)
+    assert told.code == 1
+    assert "SAGA011" in [one["code"] for one in told.result["findings"]]
+
+
 def test_explore_says_how_much_it_saw(run: Run) -> None:
     ran = run("saga", "explore", "order", *JSON).fits("saga-explore")
     assert (ran.code, ran.result["violation"], ran.result["complete"]) == (0, None, True)
@@ -123,10 +153,17 @@ def test_a_class_is_drawn_in_three_forms(run: Run) -> None:
     assert ElementTree.fromstring(picture).tag.endswith("svg")
 
 
-def start_one() -> None:
+def start_one(*, wait: bool = True) -> None:
     from flow import Placed, bus  # type: ignore[import-not-found]  # written by the fixture
 
     async def main() -> None:
+        if not wait:
+            await bus.upgrade()
+            async with bus.client(), bus.transaction() as tx:
+                await tx.storage.sagas.register([each.row for each in (await bus.describe()).sagas])
+            async with bus.client():
+                await bus.sagas.start(Placed(order="A-1"))
+            return
         async with bus:
             await bus.publish(Placed(order="A-1"))
             await bus.until_idle()

@@ -69,3 +69,9 @@ def test_the_id_of_a_saga_tells_how_much_of_its_key_is_the_tenant(tenant: str) -
 def test_a_tenant_that_is_too_long_is_refused() -> None:
     with pytest.raises(ValueError, match="characters"):
         new_saga_id("x" * (LONGEST_TENANT + 1))
+
+
+async def test_a_saga_may_run_on_rabbitmq_as_it_is_configured_by_default() -> None:
+    bus = EventBus("amqp://localhost", storage="sqlite://", handlers=[PlaceOrder], service="shop")
+    refused = [one.code for one in (await bus.describe()).findings if one.level == "refuse"]
+    assert refused == []

@@ -158,3 +158,52 @@ def test_a_transport_that_nobody_knows_is_wrong_usage(project: pytest.Pytester) 
     result = run(project, "--eventbus-transport=nats")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*--eventbus-transport=nats: there is kafka, rabbit*"])
+
+
+SAGAS = """
+from datetime import timedelta
+from pydantic import BaseModel
+from eventbus import Command, Event, EventBus, Reply
+from eventbus.saga import Saga, Undone, starts_on, step, wait_step
+
+class Placed(Event, type="shop.placed", key="order"):
+    order: str
+
+class Reserved(Reply, type="stock.reserved"):
+    place: str
+
+class Reserve(Command[Reserved], type="stock.reserve", key="order"):
+    order: str
+
+class State(BaseModel):
+    order: str
+
+class Order(Saga[State], name="order", step_timeout=timedelta(minutes=1)):
+    @starts_on(Placed)
+    def begin(self, event: Placed) -> State:
+        return State(order=event.order)
+
+    @step(no_undo="a hold runs out by itself")
+    def reserve(self, s: State) -> Reserve:
+        return Reserve(order=s.order)
+
+class Patient(Saga[State], name="patient"):
+    @starts_on(Placed)
+    def begin(self, event: Placed) -> State:
+        return State(order=event.order)
+
+    @wait_step(Placed)
+    def again(self, s: State, event: Placed) -> None: ...
+
+bus = EventBus("memory://", storage="sqlite://", handlers=[Order, Patient], service="shop")
+"""
+
+
+def test_each_saga_of_the_bus_is_a_test_that_fails_with_what_the_linter_finds(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(flow=SAGAS, test_nothing="def test_it(): ...")
+    result = run(pytester, "--eventbus-lint", "--eventbus-app=flow:bus")
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(["SAGA011 again waits without a limit", "*saga-lint?patient-v1?*"])
+    run(pytester, "--eventbus-app=flow:bus").assert_outcomes(passed=1)
