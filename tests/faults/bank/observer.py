@@ -34,10 +34,32 @@ SELECT (SELECT count(*) FROM requests) AS requests,
 
 
 class Observer:
-    """One connection at a time, made again when the database comes back."""
+    """One connection at a time, made again when the database comes back.
 
-    def __init__(self, url: str, schema: str) -> None:
+    Args:
+        url: of the database.
+        schema: of the bus.
+        money: what says how much there is, on accounts and in transit.
+        standing: what says how far everything is.
+        held: what says how much work a process, by its pid, has taken on and not finished.
+        every: seconds between two looks at the money.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        schema: str,
+        *,
+        money: str = _MONEY,
+        standing: str = _STANDING,
+        held: str = _HELD,
+        every: float = EVERY_SECONDS,
+    ) -> None:
         self.snapshots: list[Snapshot] = []
+        self._money = money
+        self._standing = standing
+        self._held = held
+        self._every = every
         self._url = url
         self._schema = schema
         self._turn = asyncio.Lock()
@@ -45,14 +67,14 @@ class Observer:
 
     async def watch(self, stopping: asyncio.Event) -> None:
         """Take snapshots all the while."""
-        while not await pause(stopping, EVERY_SECONDS):
-            rows = await self.ask(_MONEY)
+        while not await pause(stopping, self._every):
+            rows = await self.ask(self._money)
             if rows is not None:
                 self.snapshots.append(Snapshot(t=time.monotonic_ns(), **dict(rows[0])))
 
     async def held_by(self, pid: int) -> int:
         """Rows that a process has taken on and not finished: what a kill of it hits."""
-        rows = await self.ask(_HELD, pid)
+        rows = await self.ask(self._held, pid)
         return 0 if rows is None else int(rows[0][0])
 
     async def open_transactions(self) -> int:
@@ -72,7 +94,7 @@ class Observer:
 
     async def standing(self) -> Mapping[str, int] | None:
         """How far everything is; None while nobody can say."""
-        rows = await self.ask(_STANDING)
+        rows = await self.ask(self._standing)
         return None if rows is None else dict(rows[0])
 
     async def ask(self, query: str, *values: object) -> list[Any] | None:

@@ -1,6 +1,7 @@
 """A run of the bank from the empty database to the verdict."""
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -103,7 +104,9 @@ async def _staff(
     plan: Plan, storage: str, server: PostgresServer, broker: Broker, directory: Path
 ) -> AsyncIterator["Bank"]:
     observer = Observer(server.url, BUS)
-    workers = Workers(broker.url, storage, directory, plan.slots, plan.mutant)
+    command = [sys.executable, "-m", "tests.faults.bank.worker", broker.url, storage]
+    broken = () if plan.mutant is None else (plan.mutant,)
+    workers = Workers(command, directory, plan.slots, lambda slot: broken)
     with History("nemesis", path=directory / "nemesis.jsonl") as history:
         nemesis = Nemesis(plan.seed, workers, server, observer, history, broker, plan.longest)
         try:

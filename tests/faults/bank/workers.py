@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +11,10 @@ from eventbus.service import pause
 from tests.faults.bank.worker import TRY_AGAIN
 
 STOP_SECONDS = 40.0
+NOTHING: Mapping[str, str] = {}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Worker:
     """One life of one slot."""
 
@@ -32,24 +33,30 @@ class Workers:
     """Slots, each with a process; one that dies is replaced at once.
 
     Args:
-        transport: URL of the broker.
-        storage: URL of the bus.
+        command: of a worker; directory, name, slot and how many there are come behind it.
         directory: for histories and logs.
         slots: how many at once.
-        mutant: what is broken in them, on purpose.
+        more: further arguments of the next life of a slot.
+        environment: what they have besides ours.
     """
 
     def __init__(
-        self, transport: str, storage: str, directory: Path, slots: int, mutant: str | None
+        self,
+        command: Sequence[str],
+        directory: Path,
+        slots: int,
+        more: Callable[[int], Sequence[str]] = lambda slot: (),
+        environment: Mapping[str, str] = NOTHING,
     ) -> None:
         self.alive: dict[int, Worker] = {}
         self.lives = 0
         self.away = 0  # ends because broker or database was away, or was of no use
         self.surprises: list[str] = []  # ends that nobody wanted
-        self._command = [sys.executable, "-m", "tests.faults.bank.worker", transport, storage]
+        self._command = command
         self._directory = directory
         self._slots = slots
-        self._mutant = () if mutant is None else (mutant,)
+        self._more = more
+        self._environment = environment
         self._stopping = asyncio.Event()
         self._keepers: list[asyncio.Task[None]] = []
 
@@ -84,6 +91,11 @@ class Workers:
         worker.doomed = True
         worker.process.kill()
 
+    def replace(self, worker: Worker) -> None:
+        """SIGTERM; its slot gets another one."""
+        worker.doomed = True
+        worker.process.send_signal(signal.SIGTERM)
+
     async def _keep(self, slot: int) -> None:
         while not self._stopping.is_set():
             worker = await self._spawn(slot)
@@ -106,10 +118,10 @@ class Workers:
                 name,
                 str(slot),
                 str(self._slots),
-                *self._mutant,
+                *self._more(slot),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONHASHSEED": "0"},
+                env={**os.environ, "PYTHONHASHSEED": "0", **self._environment},
             )
         return Worker(slot, name, process)
