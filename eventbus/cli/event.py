@@ -331,7 +331,7 @@ def _none(what: str, instead: str) -> Exception:
 
 
 def _type_of(one: "Recorded") -> str:
-    return one.recorded.message.type
+    return one.recorded.type
 
 
 def _stream_of(one: "Recorded") -> str:

@@ -118,7 +118,7 @@ async def _counted(bus: "EventBus", group: str, part: Part) -> int:
     async with bus.client():
         await bus.events.read_all(after=part.after, limit=1)  # one ahead of the log says so
         async for one in bus.events.search(after=part.after, upto=part.upto):
-            wanted = groups[group].of(one.recorded.message.type).handlers
+            wanted = groups[group].of(one.recorded.type).handlers
             count += bool(wanted) and is_between(one.recorded, part.between)
     return count
 

@@ -109,7 +109,7 @@ def _data(one: "Recorded") -> Any:
 
     with suppress(CodecError):  # shown as it was recorded instead
         return one.event.model_dump(mode="json")
-    payload = one.recorded.message.payload
+    payload = one.recorded.payload
     try:
         return orjson.loads(payload)
     except orjson.JSONDecodeError:

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from eventbus.errors import CommitUnknownError, ConcurrencyError, StorageError, StreamClosedError
 from eventbus.postgres.completion import roll_back
 from eventbus.postgres.events import appended_of, category_of, number_of
-from eventbus.postgres.recorded import event_columns
-from eventbus.postgres.rows import outgoing_columns
+from eventbus.postgres.recorded import event_columns, event_values
+from eventbus.postgres.rows import outgoing_columns, outgoing_values
 from eventbus.postgres.session import Session
 from eventbus.postgres.transaction import PostgresTransaction
 from eventbus.storage import Work
@@ -18,8 +18,16 @@ from eventbus.storage.events import Append, EventStore
 from eventbus.storage.merging import Verdict
 from eventbus.storage.verdicts import places
 
-_ONE = f"SELECT * FROM {{schema}}.append({', '.join(f'${n}' for n in range(1, 12))})"
-_MANY = f"SELECT * FROM {{schema}}.append_many({', '.join(f'${n}' for n in range(1, 25))})"
+
+def _call(function: str, arguments: int) -> str:
+    given = ", ".join(f"${number}" for number in range(1, arguments + 1))
+    return f"SELECT * FROM {{schema}}.{function}({given})"
+
+
+_EVENT = _call("append_event", 20)
+_NOTHING_LEAVES = (None,) * 9
+_ONE = _call("append", 11)
+_MANY = _call("append_many", 24)
 _DECIDE = "SELECT status FROM {schema}.decide_append($1, $2, $3, $4, $5, 0)"
 _ANSWERS: dict[str, Literal["committed", "unknown"]] = {
     "repeated": "committed",
@@ -76,12 +84,9 @@ class Appends:
         return verdicts
 
     async def _statement(self, session: Session, appends: Sequence[Append]) -> list[Any]:
-        if len(appends) == 1 and not appends[0].publish:
-            statement, arguments = _ONE, _one(appends[0])
-        else:
-            statement, arguments = _MANY, _many(appends)
+        statement, arguments = _statement(appends)
         return await session.look(
-            statement.format(schema=session.schema), *arguments, where="append"
+            statement.format(schema=session.schema), *arguments, where="append", role="append"
         )
 
     def _give_hints(self, appends: Sequence[Append], rows: Sequence[Any]) -> None:
@@ -156,17 +161,30 @@ def _head(append: Append) -> tuple[Any, ...]:
     return append.messages[0].tenant, append.stream, category_of(append), number_of(append)
 
 
+def _statement(appends: Sequence[Append]) -> tuple[str, tuple[Any, ...]]:
+    """The one that does least for them."""
+    if len(appends) == 1:
+        (append,) = appends
+        if len(append.messages) == 1 and len(append.publish) <= 1:
+            return _EVENT, _event(append)
+        if not append.publish:
+            return _ONE, _one(append)
+    return _MANY, _many(appends)
+
+
+def _event(append: Append) -> tuple[Any, ...]:
+    event = event_values(append.messages[0])
+    for place, message in places(append):
+        return (*_head(append), *event, place, *outgoing_values(message))
+    return (*_head(append), *event, *_NOTHING_LEAVES)
+
+
 def _one(append: Append) -> tuple[Any, ...]:
     return (*_head(append), *event_columns(append.messages))
 
 
 def _many(appends: Sequence[Append]) -> tuple[Any, ...]:
     tenants, names, categories, expected = zip(*map(_head, appends), strict=True)
-    numbered = [
-        (request, number)
-        for request, append in enumerate(appends, 1)
-        for number in range(1, len(append.messages) + 1)
-    ]
     outgoing = [
         (request, *told) for request, append in enumerate(appends, 1) for told in places(append)
     ]
@@ -176,8 +194,8 @@ def _many(appends: Sequence[Append]) -> tuple[Any, ...]:
         categories,
         expected,
         [len(append.messages) for append in appends],
-        [request for request, _ in numbered],
-        [number for _, number in numbered],
+        (),  # whose each event is, and its number there: the counts say it
+        (),
         *event_columns([message for append in appends for message in append.messages]),
         [request for request, _, _ in outgoing],
         [place for _, place, _ in outgoing],

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from eventbus.errors import ConcurrencyError
 from eventbus.postgres.fate import WITNESS
-from eventbus.postgres.recorded import COLUMNS, event_columns, recorded_of
+from eventbus.postgres.recorded import StoredEvent, columns, event_columns
 from eventbus.postgres.session import Session, only_read_committed
 from eventbus.storage.events import (
     EVERYTHING,
@@ -40,10 +40,9 @@ _EXPECTED = {"absent": -1, "any": -2, "present": -3}
 _STATES = {"archived": 1, "tombstoned": 2}
 _ARGUMENTS = ", ".join(f"${number}" for number in range(1, 12))
 _APPEND = f"SELECT a.*, {WITNESS} FROM {{schema}}.append({_ARGUMENTS}) a"
-_LOAD = f"SELECT {COLUMNS} FROM {{schema}}.load($1, $2, $3, $4)"
-_COLUMNS = ", ".join(f"e.{column}" for column in COLUMNS.split(", "))
+_LOAD = f"SELECT {columns()} FROM {{schema}}.load($1, $2, $3, $4)"
 _STREAM = f"""
-SELECT {_COLUMNS} FROM {{schema}}.streams s JOIN {{schema}}.events e USING (stream_id)
+SELECT {columns("e")} FROM {{schema}}.streams s JOIN {{schema}}.events e USING (stream_id)
  WHERE s.tenant = $1 AND s.name = $2 AND s.state < 2 AND e.position > s.floor_pos
    AND e.version >= s.kept_from AND e.version > $3
    AND ($4::bigint IS NULL OR e.version < $4)
@@ -62,7 +61,7 @@ SELECT l.pid, a.application_name AS application,
 # A statement for each kind of filter: one text for all of them has a generic plan that reads the
 # window to its end (measured: 19 ms a page instead of 2).
 _FEED = f"""
-SELECT {COLUMNS} FROM {{schema}}.events
+SELECT {columns()} FROM {{schema}}.events
  WHERE position > $1 AND position <= $2{{only}}
  ORDER BY position LIMIT {{limit}}"""
 _SNAPSHOT = """
@@ -134,7 +133,7 @@ class PostgresEvents:
                 position=Position(kept[0]["position"]),
                 state=kept[0]["data"],
             )
-        tail = [recorded_of(row) for row in rows[1 + len(kept) :]]
+        tail = [StoredEvent(row) for row in rows[1 + len(kept) :]]
         return Loaded(snapshot=snapshot, tail=tail, version=rows[0]["version"])
 
     async def save_snapshot(self, stream: str, snapshot: Snapshot, *, tenant: str = "") -> None:
@@ -174,7 +173,7 @@ class PostgresEvents:
             direction="DESC" if backwards else "ASC",
             limit=int(limit),
         )
-        return [recorded_of(row) for row in rows]
+        return [StoredEvent(row) for row in rows]
 
     async def read_all(
         self,
@@ -200,7 +199,7 @@ class PostgresEvents:
             only=conditions,
             limit=int(limit),
         )
-        events = [recorded_of(row) for row in rows]
+        events = [StoredEvent(row) for row in rows]
         read_to = events[-1].position if events and len(events) >= limit else Position(end)
         return FeedPage(events=events, read_to=read_to, bound=bound)
 

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from eventbus.postgres.events import category_of
-from eventbus.postgres.recorded import event_columns
+from eventbus.postgres.recorded import event_values
 from eventbus.postgres.session import Session
 from eventbus.storage.events import Append
 from eventbus.storage.verdicts import conflict, streams_of
@@ -17,7 +17,8 @@ SELECT t, n, c, v, (SELECT last_value FROM {schema}.position_seq)
 ON CONFLICT (tenant, name) DO NOTHING RETURNING tenant, name, stream_id"""
 _VERSION = "SELECT version FROM {schema}.streams WHERE tenant = $1 AND name = $2"
 _ENTER = "SELECT {schema}.enter_append()"  # before the first position is drawn
-_POSITIONS = "SELECT nextval('{schema}.position_seq') AS p FROM generate_series(1, $1::int)"
+_POSITIONS = """
+SELECT ARRAY(SELECT nextval('{schema}.position_seq') FROM generate_series(1, $1::int))"""
 _COLUMNS = (
     *("position", "stream_id", "version", "tenant", "stream"),
     *("type", "event_id", "data", "meta", "schema_version", "correlation_id", "causation_id"),
@@ -43,10 +44,10 @@ async def load(session: Session, appends: Sequence[Append], *, skip: bool) -> in
     amount = sum(len(append.messages) for _, append in new)
     if amount:
         await session.execute(_ENTER.format(schema=session.schema), where="load_events")
-        numbers = await session.fetch(
+        (row,) = await session.fetch(
             _POSITIONS.format(schema=session.schema), amount, where="load_events"
         )
-        await _copy(session, list(_records(new, numbers)))
+        await _copy(session, _records(new, iter(row[0])))
     return amount
 
 
@@ -65,20 +66,17 @@ async def _heads(
 
 
 def _records(
-    new: Sequence[tuple[int, Append]], numbers: Sequence[Any]
+    new: Sequence[tuple[int, Append]], positions: Iterator[int]
 ) -> Iterator[tuple[Any, ...]]:
-    messages = [message for _, append in new for message in append.messages]
-    places = (
-        (stream_id, version, append.messages[0].tenant, append.stream)
-        for stream_id, append in new
-        for version in range(1, len(append.messages) + 1)
-    )
-    kinds, *others = event_columns(messages)
-    for number, place, kind, *other in zip(numbers, places, kinds, *others, strict=True):
-        yield number["p"], *place, kind, *other
+    """Made while they are sent: the server works meanwhile."""
+    for stream_id, append in new:
+        tenant, name = append.messages[0].tenant, append.stream
+        for version, message in enumerate(append.messages, 1):
+            place = (next(positions), stream_id, version, tenant, name)
+            yield place + event_values(message)
 
 
-async def _copy(session: Session, records: list[tuple[Any, ...]]) -> None:
+async def _copy(session: Session, records: Iterator[tuple[Any, ...]]) -> None:
     connection = await session.raw()
     copy = partial(
         connection.copy_records_to_table,

@@ -11,10 +11,13 @@ import asyncpg
 from eventbus.errors import StorageError
 from eventbus.postgres.config import PostgresConfig
 from eventbus.postgres.failures import FAILURES, is_cut, translated
+from eventbus.postgres.kept import KeptConnections
 
 log: logging.Logger = logging.getLogger("eventbus.postgres")
 
-Role = Literal["work", "control"]  # control: relays, leases, checks; never shared with handlers
+# control: relays, leases, checks; never shared with handlers. append: one-shot appends, which keep
+# their connections.
+Role = Literal["work", "control", "append"]
 CONTROL = 4
 RELEASE_SECONDS = 5.0
 UPGRADE_SECONDS = 3600.0  # one file; an index on a large table takes its time
@@ -29,6 +32,8 @@ _TIMEOUTS = {
 }
 _SETTINGS = _TIMEOUTS | {
     "jit": "off",
+    # of statements that are their own transaction; under another level who loses fails (40001)
+    "default_transaction_isolation": "read committed",
     "client_connection_check_interval": "1s",  # a client that is gone holds its locks no longer
     "tcp_user_timeout": "10000",
     "tcp_keepalives_idle": "10",
@@ -55,6 +60,7 @@ class Pools:
         self.begin: str = _begin(config)
         self._pools: dict[Role, asyncpg.Pool[Any]] = {}
         self._opening = asyncio.Lock()
+        self._appending = KeptConnections(self._for_append, is_gone=is_gone, cut=cut)
 
     async def acquire(self, role: Role) -> Connection:
         """A connection, within the deadline.
@@ -62,6 +68,8 @@ class Pools:
         Raises:
             StorageError: EB5001 it cannot be reached, EB5007 all are taken.
         """
+        if role == "append":
+            return await self._appending.take()
         try:
             pool = self._pools.get(role) or await self._open(role)
             return await pool.acquire(timeout=self.config.acquire_seconds)
@@ -73,6 +81,9 @@ class Pools:
 
     async def release(self, role: Role, connection: Connection, *, whole: bool) -> None:
         """Give a connection back; one that is not whole is ended first. Never raises."""
+        if role == "append":
+            self._appending.give(connection, whole=whole)
+            return
         if not whole:
             cut(connection)
         pool = self._pools.get(role)
@@ -123,6 +134,7 @@ class Pools:
 
     async def close(self) -> None:
         """End all connections; what does not end in time is cut."""
+        self._appending.close()
         pools, self._pools = self._pools, {}
         for pool in pools.values():
             try:
@@ -145,6 +157,15 @@ class Pools:
     def idle(self) -> int:
         """Connections that nobody uses."""
         return sum(pool.get_idle_size() for pool in self._pools.values())
+
+    async def _for_append(self) -> Connection:
+        try:
+            connection = await self.connect("append")
+        except StorageError as error:
+            self.note(error)
+            raise
+        self.note(None)
+        return connection
 
     async def _open(self, role: Role) -> "asyncpg.Pool[Any]":
         async with self._opening:

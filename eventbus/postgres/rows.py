@@ -21,21 +21,28 @@ KEPT = (  # parked and discarded rows share them
     " position, origin, attempts, reason, code, error_type, error, fingerprint, parked_at"
 )
 
-Columns = tuple[list[Any], ...]
+Columns = tuple[Sequence[Any], ...]
+
+
+def outgoing_values(message: Message) -> tuple[Any, ...]:
+    """part, message_id, type, source, topic, key, headers, payload."""
+    return (
+        part_of(message),
+        message.id,
+        message.type,
+        message.source,
+        message.topic,
+        message.key,
+        headers_bytes(message.headers),
+        message.payload,
+    )
 
 
 def outgoing_columns(messages: Sequence[Message]) -> Columns:
-    """part, message_id, type, source, topic, key, headers, payload: an array each."""
-    return (
-        [part_of(message) for message in messages],
-        [message.id for message in messages],
-        [message.type for message in messages],
-        [message.source for message in messages],
-        [message.topic for message in messages],
-        [message.key for message in messages],
-        [headers_bytes(message.headers) for message in messages],
-        [message.payload for message in messages],
-    )
+    """The same of several: an array each."""
+    if not messages:
+        return ((),) * 8
+    return tuple(zip(*map(outgoing_values, messages), strict=True))
 
 
 def part_of(message: Message) -> int:
@@ -161,7 +168,7 @@ def _within(day: date) -> date:
 
 def headers_bytes(headers: Mapping[str, str]) -> bytes:
     """Headers as JSON."""
-    return orjson.dumps(dict(headers))
+    return orjson.dumps(headers if type(headers) is dict else dict(headers))
 
 
 def clean(text: str) -> str:

@@ -45,7 +45,7 @@ class PostgresStorage:
         appends = Appends(
             self._session, self.transaction, pooled=config.pgbouncer, hint=self.wakeups.hint
         )
-        self._merging = Merging(appends.write, lanes=APPENDING)
+        self._merging = Merging(appends.write, lanes=APPENDING, direct=True)
         self._late: set[asyncio.TimerHandle] = set()
 
     async def __aenter__(self) -> "PostgresStorage":

@@ -207,8 +207,7 @@ def _stopped(group: str, recorded: RecordedMessage, error: Exception) -> Sourcin
         "EB4206",
         f"the replay of group {group!r} stopped at position {recorded.position}:"
         f" {type(error).__name__}",
-        where=f"{recorded.stream}@{recorded.version} {recorded.message.type},"
-        f" id {recorded.message.id}",
+        where=f"{recorded.stream}@{recorded.version} {recorded.type}, id {recorded.message.id}",
         why=str(error).partition("\n")[0] or "the handler says no more",
         next=f"what came before it is kept: mend it, and go on with --from {recorded.position}",
     )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from eventbus.codec import Registry
-from eventbus.event import Event
+from eventbus.event import Event, TypedMessage
 from eventbus.personal import Opening
 from eventbus.storage import Transaction
 from eventbus.storage.events import RecordedMessage
@@ -12,6 +12,8 @@ from eventbus.storage.events import RecordedMessage
 
 class Recorded:
     """One event with its place in a stream and in the log."""
+
+    __slots__ = ("_event", "_opening", "_registry", "recorded")
 
     def __init__(
         self, recorded: RecordedMessage, registry: Registry, opening: Opening | None = None
@@ -29,9 +31,13 @@ class Recorded:
             CodecError: EB3103, its type was not handed to the bus; EB3101, EB3102.
         """
         if self._event is None:
-            decoded = self._registry.decode(self.recorded.message, self._opening)
-            self._event = cast("Event", decoded)
+            self._event = cast("Event", self._decoded())
         return self._event
+
+    def _decoded(self) -> TypedMessage:
+        one = self.recorded
+        event = self._registry.current(one.type, one.schema_version, one.payload)
+        return self._registry.decode(one.message, self._opening) if event is None else event
 
     @property
     def hidden(self) -> Sequence[str]:
@@ -40,7 +46,7 @@ class Recorded:
 
     def __repr__(self) -> str:
         one = self.recorded
-        return f"<{one.message.type} {one.stream}@{one.version} position {one.position}>"
+        return f"<{one.type} {one.stream}@{one.version} position {one.position}>"
 
 
 async def read(
@@ -53,7 +59,7 @@ async def read(
         registry: the classes that reading knows.
         tx: that the caller holds.
     """
-    if not registry.personal:
+    if not any(one.type in registry.personal for one in found):
         return [Recorded(one, registry) for one in found]
     openings = await registry.openings([one.message for one in found], tx)
     return [Recorded(one, registry, opening) for one, opening in zip(found, openings, strict=True)]

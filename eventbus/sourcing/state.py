@@ -155,7 +155,7 @@ class Folding(Generic[S]):
         openings = await tx.openings([recorded.message for recorded in tail])
         state = folded.state
         for recorded, opening in zip(tail, openings, strict=True):
-            if self._reads is None or recorded.message.type in self._reads:
+            if self._reads is None or recorded.type in self._reads:
                 event = tx.decode(recorded.message, opening)
                 state = self._evolve(state, cast("Event", event))
                 if opening is not None:

@@ -1,15 +1,38 @@
 """Event <-> row: the only file that knows the columns of eventbus_events."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from eventbus.message import Message
 from eventbus.sqlite.rows import MESSAGE, Row, headers_text, message_of
-from eventbus.storage.events import Position, RecordedMessage
+from eventbus.storage.events import Position
 from eventbus.storage.verdicts import schema_version_of
 
 RECORDED = f"position, version, recorded_at, schema_version, stream, {MESSAGE}"
 EVENT = f"stream_id, version, identity, schema_version, tenant, stream, {MESSAGE}"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredEvent:
+    """An event with its place."""
+
+    message: Message
+    stream: str
+    version: int
+    position: Position
+    recorded_at: datetime
+    schema_version: int
+
+    @property
+    def type(self) -> str:
+        """Of the message."""
+        return self.message.type
+
+    @property
+    def payload(self) -> bytes:
+        """Of the message."""
+        return self.message.payload
 
 
 def event_row(message: Message, stream_id: int, version: int, tenant: str, stream: str) -> Row:
@@ -18,7 +41,7 @@ def event_row(message: Message, stream_id: int, version: int, tenant: str, strea
         stream_id,
         version,
         str(message.identity),
-        schema_version_of(message),
+        schema_version_of(message.headers.get("dataschema", "")),
         tenant,
         stream,
         message.id,
@@ -31,9 +54,9 @@ def event_row(message: Message, stream_id: int, version: int, tenant: str, strea
     )
 
 
-def recorded_of(row: Row) -> RecordedMessage:
+def recorded_of(row: Row) -> StoredEvent:
     """The event of the columns `RECORDED`."""
-    return RecordedMessage(
+    return StoredEvent(
         message=message_of(row[5:]),
         stream=row[4],
         version=row[1],

@@ -30,44 +30,29 @@ class Appended:
     repeated: bool  # the same ids stood there already: a retry
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, init=False)
-class RecordedMessage:
-    """A message with its place in a stream and in the log."""
+class RecordedMessage(Protocol):
+    """A message with its place in a stream and in the log; two are equal if all of it is.
 
-    message: Message
-    stream: str
-    version: int
-    position: Position
-    recorded_at: datetime
-    schema_version: int
+    Whoever reads many asks for `type`, `schema_version` and `payload`: the message, with its
+    headers, may be made when it is asked for.
+    """
 
-    def __init__(
-        self,
-        *,
-        message: Message,
-        stream: str,
-        version: int,
-        position: Position,
-        recorded_at: datetime,
-        schema_version: int,
-    ) -> None:
-        # as in Message: half the time of the initialiser that dataclasses make
-        _set_message(self, message)
-        _set_stream(self, stream)
-        _set_version(self, version)
-        _set_position(self, position)
-        _set_recorded_at(self, recorded_at)
-        _set_schema_version(self, schema_version)
-
-
-(
-    _set_message,
-    _set_stream,
-    _set_version,
-    _set_position,
-    _set_recorded_at,
-    _set_schema_version,
-) = (vars(RecordedMessage)[name].__set__ for name in RecordedMessage.__slots__)
+    @property
+    def message(self) -> Message: ...
+    @property
+    def type(self) -> str: ...  # of the message
+    @property
+    def payload(self) -> bytes: ...  # of the message
+    @property
+    def stream(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def position(self) -> Position: ...
+    @property
+    def recorded_at(self) -> datetime: ...
+    @property
+    def schema_version(self) -> int: ...  # 0: its header says one that no column holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

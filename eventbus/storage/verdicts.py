@@ -1,6 +1,7 @@
 """What every store says of an append, and of the log it keeps: one rule for all of them."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import orjson
 
@@ -12,6 +13,7 @@ WINDOW = 100_000  # positions that one page of the feed looks through at most
 LONGEST_NAME_BYTES = 1000  # of a stream, and of a tenant: both fit into one row of an index
 MOST_NOTES, MOST_NOTE_BYTES = 64, 8 << 10  # metadata of a stream
 _STATES: Sequence[StreamState] = ("open", "archived", "tombstoned")
+_SCHEMA = "urn:eventbus:schema:"
 _HIGHEST = 32767  # a schema version fits in 16 bits
 
 
@@ -22,19 +24,22 @@ def checked(append: Append) -> str:
         StorageError: EB5015, there are no messages, the stream has no name or one over the limit,
             `expected` is negative, or the messages are of several tenants; nothing was written.
     """
-    tenants = {message.tenant for message in append.messages}
     if not append.stream or "\0" in append.stream:
         raise _refused(append, "a stream needs a name, without NUL")
-    if not tenants:
+    if not append.messages:
         raise _refused(append, "there are no messages")
-    if len(tenants) > 1:
+    tenant = append.messages[0].tenant
+    if any(message.tenant != tenant for message in append.messages[1:]):
         raise _refused(append, "the messages are of several tenants, a stream is of one")
     if isinstance(append.expected, int) and append.expected < 0:
         raise _refused(append, f"no stream is at version {append.expected}")
-    tenant = tenants.pop()
-    if max(len(name.encode()) for name in (append.stream, tenant)) > LONGEST_NAME_BYTES:
+    if _is_too_long(append.stream) or _is_too_long(tenant):
         raise _refused(append, f"a name has at most {LONGEST_NAME_BYTES:,} bytes")
     return tenant
+
+
+def _is_too_long(name: str) -> bool:
+    return len(name) * 4 > LONGEST_NAME_BYTES and len(name.encode()) > LONGEST_NAME_BYTES
 
 
 def streams_of(appends: Sequence[Append]) -> dict[tuple[str, str], Append]:
@@ -163,11 +168,17 @@ def head_of(version: int, state: int, kept_from: int, data: bytes | None) -> Str
 NO_STREAM = "it has no events yet, or was tombstoned"
 
 
-def schema_version_of(message: Message) -> int:
-    """The last part of `urn:eventbus:schema:<type>:<version>`; 1 for what has none."""
-    told = message.headers.get("dataschema", "").rpartition(":")[2]
-    known = told.isascii() and told.isdigit() and len(told) <= 5 and int(told) <= _HIGHEST
-    return int(told) if known else 1
+@lru_cache(maxsize=1024)  # there are as many as classes, and millions of events
+def schema_version_of(schema: str) -> int:
+    """The version in a header `urn:eventbus:schema:<type>:<version>`, as decoding takes it.
+
+    1 for what has none; 0 if it is higher than a column holds: the header has it.
+    """
+    told = schema.rpartition(":")[2] if schema.startswith(_SCHEMA) else ""
+    if not (told.isascii() and told.isdigit() and len(told) < 10):
+        return 1
+    version = int(told)
+    return version if version <= _HIGHEST else 0
 
 
 def _refused(append: Append, why: str) -> StorageError:

@@ -1,28 +1,59 @@
 """Mutants of the event log on PostgreSQL: one seam each, with the test that sees it."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from eventbus.postgres import events as postgres
-from eventbus.postgres import upgrade
-from tests.faults.mutants_storage import Mutant, Patch, text
+from eventbus.postgres import loading, upgrade
+from eventbus.storage.events import FeedPage
+from tests.faults.mutants_storage import Mutant, Patch, both, instead, text
+from tests.integration.postgres.event_races import RACES as EVENT_RACES
 
 LATER = "test_nothing_is_lost_repeated_or_inverted_under_all_kinds_of_writers"
 
 
+RACES = "EventRaces"  # of tests/integration/postgres/event_races.py, beside the names of suites
+ONE, SEVERAL, OUT, WITHIN, LOADED, EARLY, BOUND = EVENT_RACES
+
+
 def migrated(old: str, new: str) -> Patch:
-    """Replace a part of the migration of the event log."""
+    """Replace a part of the last migration that says it: a later one may replace functions."""
 
     def patch(patching: pytest.MonkeyPatch) -> None:
         known = upgrade.migrations()
-        (place,) = (n for n, each in enumerate(known) if "position_seq" in each.text)
-        assert old in known[place].text, f"the migration has no {old!r} any more: mend the mutant"
+        places = [n for n, each in enumerate(known) if old in each.text]
+        assert places, f"no migration has {old!r} any more: mend the mutant"
+        place = places[-1]
         mutated = replace(known[place], text=known[place].text.replace(old, new, 1))
         everything = (*known[:place], mutated, *known[place + 1 :])
         patching.setattr(upgrade, "migrations", lambda: everything)
 
     return patch
+
+
+NAIVE = migrated("bound := least(head, coalesce(_lowest, head));", "bound := head;")
+_ENDED = " AND xmin::text::bigint < pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+_NOT_LOCKED = "PERFORM ({schema}.lock_key"
+_TOGETHER = (
+    "WITH b AS MATERIALIZED (SELECT bound FROM {schema}.read_bound())"
+    " SELECT (SELECT bound FROM b) AS bound, array(SELECT position FROM {schema}.events"
+    " WHERE position > $1 AND position <= (SELECT bound FROM b)) AS positions"
+)
+
+
+def _in_one_statement(real: Any) -> Any:
+    """The bound and what stands below it are of one snapshot."""
+
+    async def read_all(self: postgres.PostgresEvents, *, after: Any, **more: Any) -> Any:
+        sql = _TOGETHER.format(schema=self._session.schema)
+        ((bound, positions),) = await self._session.look(sql, after, where="events.read_all")
+        page = await real(self, after=after, **more)
+        events = [each for each in page.events if each.position in positions]
+        return FeedPage(events=events, read_to=bound, bound=bound)
+
+    return read_all
 
 
 _TABLE: dict[str, list[tuple[str, Patch, str]]] = {
@@ -58,7 +89,7 @@ _TABLE: dict[str, list[tuple[str, Patch, str]]] = {
     "FeedSuite": [
         (
             "the bound does not wait for who writes",
-            migrated("bound := least(head, coalesce(_lowest, head));", "bound := head;"),
+            NAIVE,
             LATER,
         ),
         (
@@ -69,6 +100,44 @@ _TABLE: dict[str, list[tuple[str, Patch, str]]] = {
                 "IF false THEN",
             ),
             LATER,
+        ),
+    ],
+    RACES: [
+        (
+            "one event is not announced",
+            migrated("PERFORM pg_advisory_xact_lock_shared(\n    {schema}.lock_key", _NOT_LOCKED),
+            ONE,
+        ),
+        (
+            "several events are not announced",
+            migrated("PERFORM {schema}.enter_append();\n  WITH ins", "WITH ins"),
+            SEVERAL,
+        ),
+        (
+            "events that go out are not announced",
+            migrated("PERFORM {schema}.enter_append();\n  RETURN QUERY WITH", "RETURN QUERY WITH"),
+            OUT,
+        ),
+        (
+            "an append in a transaction is not announced",
+            migrated("PERFORM {schema}.enter_append();\n  WITH ins", "WITH ins"),
+            WITHIN,
+        ),
+        (
+            "a bulk load is not announced",
+            text(loading, "{schema}.enter_append()", "1", "_ENTER"),
+            LOADED,
+        ),
+        ("a cursor on positions", NAIVE, EARLY),
+        (
+            "a cursor on positions that waits for older transactions",
+            both(NAIVE, text(postgres, "{only}", _ENDED + "{only}", "_FEED")),
+            EARLY,
+        ),
+        (
+            "bound and events in one statement",
+            instead(postgres.PostgresEvents, "read_all", _in_one_statement),
+            BOUND,
         ),
     ],
 }

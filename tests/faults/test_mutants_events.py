@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from eventbus.errors import EventBusError
+from eventbus.postgres import PostgresStorage
 from eventbus.sqlite import SqliteStorage
 from eventbus.storage import Storage
 from eventbus.testing import conformance
@@ -13,9 +14,11 @@ from eventbus.testing.conformance import HandClock
 from eventbus.testing.conformance.samples import unique
 from tests.conformance.postgres import database, entered
 from tests.faults.mutants_events import MUTANTS
-from tests.faults.mutants_postgres_events import LATER
+from tests.faults.mutants_postgres_events import LATER, RACES
 from tests.faults.mutants_postgres_events import MUTANTS as ON_POSTGRES
 from tests.faults.mutants_storage import Mutant
+from tests.integration.postgres.event_races import RACES as NAMES
+from tests.integration.postgres.event_races import EventRaces
 
 ROUNDS = 6  # a race that a mutant opens is met in most rounds, not in every one
 SEEN = (AssertionError, pytest.fail.Exception, TimeoutError, EventBusError, ExceptionGroup)
@@ -40,7 +43,11 @@ async def _on_sqlite(mutant: Mutant) -> None:
 
 async def _on_postgres(mutant: Mutant, server: str) -> None:
     async with entered(server, schema=unique("mutant")) as storage:
-        await _run(mutant, storage)
+        if mutant.suite != RACES:
+            await _run(mutant, storage)
+            return
+        async with PostgresStorage(storage.config) as other:
+            await getattr(EventRaces(), mutant.test)(storage, other)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
@@ -56,3 +63,7 @@ async def test_the_suite_sees_the_mutant_of_postgresql(mutant: Mutant, server: s
     with mutant.applied(), pytest.raises(SEEN):
         for _ in range(ROUNDS if mutant.test == LATER else 1):
             await _on_postgres(mutant, server)
+
+
+def test_every_race_has_a_mutant() -> None:
+    assert set(NAMES) == {mutant.test for mutant in ON_POSTGRES if mutant.suite == RACES}

@@ -227,8 +227,7 @@ class Scan:
         return ProjectionError(
             "EB6009",
             f"projection {self._definition.name!r} cannot be rebuilt from this log",
-            where=f"{recorded.message.type} at {recorded.position},"
-            f" {recorded.stream}@{recorded.version}",
+            where=f"{recorded.type} at {recorded.position}, {recorded.stream}@{recorded.version}",
             why=f"{type(why).__name__}: {why}" if isinstance(why, Exception) else str(why),
             next="deploy code that reads it, then again with --resume; what serves is untouched",
         )

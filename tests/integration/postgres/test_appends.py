@@ -1,16 +1,20 @@
 """One-shot appends whose answer is lost, or that the server refuses."""
 
 import asyncio
+from typing import get_args
 
+import asyncpg
 import pytest
 
-from eventbus.errors import CommitUnknownError, StorageError
+from eventbus.errors import CommitUnknownError, ConcurrencyError, StorageError
 from eventbus.message import Message
 from eventbus.postgres import PostgresConfig, PostgresStorage
+from eventbus.postgres.pools import Role
 from eventbus.storage.events import Append, Appended
 from eventbus.testing.conformance.events import of, stream, to
 from eventbus.testing.conformance.samples import numbers, some_message, unique
 from tests.faults.proxy import Cut, FaultProxy
+from tests.integration.postgres.races import done_or_waiting
 
 
 def selected(frame: bytes) -> bool:
@@ -107,3 +111,48 @@ async def test_behind_a_pooler_appends_go_in_a_transaction(storage: PostgresStor
     assert [isinstance(each, Appended) for each in verdicts] == [True] * 6 + [False]
     for name in names:
         assert numbers(of(await stream(storage, name))) == [2]
+
+
+async def test_another_default_isolation_changes_no_verdict(
+    storage: PostgresStorage, admin: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    """Under SERIALIZABLE who waited for a winner fails (40001), and would have to go again."""
+    name, other = unique("held"), unique("order")
+    await storage.append(to(name, [some_message(0)], "absent"))
+    database = await admin.fetchval("SELECT quote_ident(current_database())")
+    level = "SET default_transaction_isolation"
+    await admin.execute(f"ALTER DATABASE {database} {level} = 'serializable'")
+    try:
+        async with PostgresStorage(storage.config) as late:
+            await late.append(to(other, [some_message(0)], "absent"))  # connected
+            for role in get_args(Role):
+                async with late.pools.connecting(role) as connection:
+                    level_here = await connection.fetchval("SHOW default_transaction_isolation")
+                    assert (role, level_here) == (role, "read committed")
+            async with storage.transaction() as winner:
+                await winner.events.append(to(name, [some_message(1)], 1))
+                waits = asyncio.create_task(
+                    late.append(to(name, [some_message(2)], 1)), name="append:1"
+                )
+                await done_or_waiting(waits, storage)
+                assert not waits.done()
+            with pytest.raises(ConcurrencyError) as caught:
+                await waits
+    finally:
+        await admin.execute(f"ALTER DATABASE {database} RE{level}")
+    assert caught.value.version == 2
+
+
+async def test_a_connection_that_the_server_ended_is_replaced(
+    storage: PostgresStorage, admin: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    name = unique("order")
+    await storage.append(to(name, [some_message(0)], "absent"))
+    ended = await admin.fetch(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'eventbus/tests/append' AND datname = current_database()"
+    )
+    assert ended
+    appended = await storage.append(to(name, [some_message(1)], 1))
+    assert appended.version == 2
+    assert numbers(of(await stream(storage, name))) == [0, 1]

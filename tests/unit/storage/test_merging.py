@@ -118,3 +118,66 @@ async def test_who_is_cancelled_before_the_call_is_not_in_it() -> None:
     await asyncio.wait(tasks)
     assert store.calls == [["a"], ["c"]]
     assert tasks[1].cancelled()
+
+
+async def test_who_finds_nothing_waiting_writes_in_its_own_task() -> None:
+    writers: list[asyncio.Task[object] | None] = []
+
+    async def write(appends: Sequence[Append]) -> Sequence[Verdict]:
+        writers.append(asyncio.current_task())
+        return [Appended(version=1, position=Position(2), repeated=False) for _ in appends]
+
+    merged = Merging(write, lanes=1, direct=True)
+    await merged.append(some_append("a"))
+    assert writers == [asyncio.current_task()]
+
+
+async def test_those_that_come_while_one_writes_itself_go_together_and_in_order() -> None:
+    store = Store()
+    merged = Merging(store.write, lanes=1, direct=True)
+    tasks = [
+        asyncio.create_task(merged.append(some_append(name)), name=f"append:{name}")
+        for name in "abac"
+    ]
+    await asyncio.wait(tasks, timeout=0)
+    store.open.set()
+    await asyncio.wait(tasks)
+    assert store.calls == [["a"], ["b", "a", "c"]]
+
+
+async def test_who_is_cancelled_while_it_writes_itself_holds_up_nobody() -> None:
+    store = Store()
+    merged = Merging(store.write, lanes=1, direct=True)
+    first, second = (
+        asyncio.create_task(merged.append(some_append(name)), name=f"append:{name}")
+        for name in "ab"
+    )
+    await asyncio.wait([first, second], timeout=0)
+    first.cancel()
+    store.open.set()
+    await asyncio.wait([first, second])
+    assert first.cancelled()
+    assert second.result().version == 1
+
+
+async def test_a_refusal_is_told_by_who_writes_itself() -> None:
+    store = Store()
+    store.bad = {"a"}
+    store.open.set()
+    merged = Merging(store.write, lanes=1, direct=True)
+    with pytest.raises(OSError, match="bad bytes"):
+        await merged.append(some_append("a"))
+    assert (await merged.append(some_append("b"))).version == 1
+
+
+async def test_the_end_waits_for_who_writes_itself() -> None:
+    store = Store()
+    merged = Merging(store.write, lanes=2, direct=True)
+    writing = asyncio.create_task(merged.append(some_append("a")), name="append:a")
+    await asyncio.wait([writing], timeout=0)
+    ending = asyncio.create_task(merged.finish(), name="end:1")
+    await asyncio.wait([ending], timeout=0)
+    assert not ending.done()
+    store.open.set()
+    await ending
+    await writing

@@ -217,3 +217,24 @@ def test_foreign_ids_are_the_same_per_source_only() -> None:
     own = uuid4()
     assert foreign("/a", str(own)).identity == own
     assert own_key(foreign("/a", str(own))) == f"\x01{own}"
+
+
+@pytest.mark.parametrize(
+    ("type", "version", "payload"),
+    [
+        ("codec.renamed", 2, b'{"order_id": "A"}'),  # of another version: its upcasters read it
+        ("codec.renamed", 0, b'{"order_id": "A"}'),  # whose version only the header knows
+        ("codec.unknown", 1, b"{}"),
+        ("codec.renamed", 3, b'{"order_id": []}'),  # does not validate: decode says why
+    ],
+)
+def test_what_is_not_of_the_current_version_is_left_to_decode(
+    type: str, version: int, payload: bytes
+) -> None:
+    assert Registry([Renamed]).current(type, version, payload) is None
+
+
+def test_a_body_of_the_current_version_is_read_without_its_headers() -> None:
+    message = encoder.typed(Renamed(order_id="A", cents=5), NO_HEADERS, None)
+    found = registry.current("codec.renamed", 3, message.payload)
+    assert found == registry.decode(message) == Renamed(order_id="A", cents=5)
