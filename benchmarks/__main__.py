@@ -11,7 +11,7 @@ import platform
 import sqlite3
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
@@ -21,6 +21,7 @@ from benchmarks import (
     flat,
     in_memory,
     kafka,
+    long_log,
     on_sqlite,
     postgres,
     projections,
@@ -32,7 +33,7 @@ from benchmarks import (
 from benchmarks.measure import CPUS, flush_ms
 from benchmarks.rounds import Bar, Case, Figures, run_bar, summaries
 
-BARS = {
+BARS: dict[str, Callable[[], Bar]] = {
     "N1": in_memory.bar,
     "SQLITE": on_sqlite.bar,
     "FLAT": flat.bar,
@@ -41,6 +42,7 @@ BARS = {
     **projections.BARS,
     "N11": rebuilding.bar,
     **events.BARS,
+    "LOG1M": long_log.bar,
     **sagas.BARS,
     "N2": rabbit.publishing,
     "N3": rabbit.consuming,
@@ -50,7 +52,7 @@ BARS = {
 }
 SHOWN = (
     *("rate", "cpu_us", "ms", "above_ms", "of_raw", "times", "p50_ms", "p99_ms"),
-    *("rss_10_mib", "rss_50_mib", "rss_100_mib", "growth", "blocks_growth"),
+    *("rss_0_mib", "rss_10_mib", "rss_50_mib", "rss_100_mib", "growth", "blocks_growth"),
 )
 
 

@@ -6,15 +6,17 @@ The base of an append is a plain INSERT into the same partitioned table with the
 import asyncio
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
+from importlib.util import find_spec
 from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
 
 from benchmarks.postgres import Work, World, case, message, timed
-from benchmarks.rounds import Bar, Figures, Goal
+from benchmarks.rounds import Bar, Case, Figures, Goal
 from eventbus import Event, EventBus
 from eventbus.message import Message, new_id
 from eventbus.storage.events import Append, Position
@@ -53,48 +55,56 @@ SELECT position, data FROM eventbus.events WHERE position > $1 ORDER BY position
 _META = b'{"source":"bench","topic":"bench","headers":{"correlationid":"x"}}'
 
 
-def one_bar() -> Bar:
+def one_bar(commit_ms: int = 0) -> Bar:
     """N7."""
+    name = _named("N7", commit_ms)
+    goal = Goal(figure="of_raw", at_least=0.8)
+    few = 4 if commit_ms else 1
     return Bar(
-        name="N7",
-        what="append, one event per commit, with its version checked",
+        name=name,
+        what=f"append, one event per commit, with its version checked{_slower(commit_ms)}",
         ratio_of="rate",
         cases=[
-            case("N7", "asyncpg, INSERT", 1000, _inserted),
-            case("N7", "eventbus, append", 1000, _appended),
-            case("N7", "in turns", 800, _in_turns, Goal(figure="of_raw", at_least=0.8)),
+            case(name, "asyncpg, INSERT", 1000 // few, _inserted, commit_ms=commit_ms),
+            case(name, "eventbus, append", 1000 // few, _appended, commit_ms=commit_ms),
+            case(name, "in turns", 800 // few, _in_turns, goal, commit_ms=commit_ms),
+            *_peers(name, commit_ms, {"recorder": (1000 // few, 1), "functions": (1000 // few, 1)}),
         ],
     )
 
 
-def merged_bar() -> Bar:
+def merged_bar(commit_ms: int = 0) -> Bar:
     """N8."""
+    name, goal = _named("N8", commit_ms), Goal(figure="rate", at_least=15_000)
     return Bar(
-        name="N8",
-        what=f"append, {CALLERS} tasks at once",
+        name=name,
+        what=f"append, {CALLERS} tasks at once{_slower(commit_ms)}",
         ratio_of="rate",
         cases=[
-            case("N8", "a transaction each", 4000, _many(merged=False)),
-            case("N8", "merged", 20_000, _many(merged=True), Goal(figure="rate", at_least=15_000)),
+            case(name, "a transaction each", 4000, _many(merged=False), commit_ms=commit_ms),
+            case(name, "merged", 20_000, _many(merged=True), goal, commit_ms=commit_ms),
         ],
     )
 
 
-def batch_bar() -> Bar:
+def batch_bar(commit_ms: int = 0) -> Bar:
     """N9."""
+    name, goal = _named("N9", commit_ms), Goal(figure="rate", at_least=110_000)
     return Bar(
-        name="N9",
-        what="append, 1,000 events per commit",
+        name=name,
+        what=f"append, 1,000 events per commit{_slower(commit_ms)}",
         ratio_of="rate",
         cases=[
-            case("N9", "asyncpg, unnest", 50_000, _unnested),
-            case("N9", "eventbus, append", 50_000, _batches, Goal(figure="rate", at_least=110_000)),
+            case(name, "asyncpg, unnest", 50_000, _unnested, commit_ms=commit_ms),
+            case(name, "eventbus, append", 50_000, _batches, goal, commit_ms=commit_ms),
+            *_peers(name, commit_ms, {"recorder": (20_000, 1000)}),
         ],
     )
 
 
 def read_bar() -> Bar:
     """N10."""
+    goal = Goal(figure="rate", at_least=150_000)
     return Bar(
         name="N10",
         what="the log read back into models",
@@ -102,13 +112,9 @@ def read_bar() -> Bar:
         cases=[
             case("N10", "asyncpg, pages of 1,000, pydantic", 100_000, _read_by_hand),
             case("N10", "eventbus, undecoded", 100_000, _read(decoded=False)),
-            case(
-                "N10",
-                "eventbus, decoded",
-                100_000,
-                _read(decoded=True),
-                Goal(figure="rate", at_least=150_000),
-            ),
+            case("N10", "eventbus, decoded", 100_000, _read(decoded=True), goal),
+            case("N10", "eventbus, decoded, search", 100_000, _searched),
+            *_reading_peer(),
         ],
     )
 
@@ -126,7 +132,52 @@ def load_bar() -> Bar:
     )
 
 
-BARS = {"LOAD": load_bar, "N7": one_bar, "N8": merged_bar, "N9": batch_bar, "N10": read_bar}
+SLOW_MS = 2  # a commit, where batching and merging decide
+BARS: dict[str, Callable[[], Bar]] = {
+    "LOAD": load_bar,
+    "N7": one_bar,
+    "N8": merged_bar,
+    "N9": batch_bar,
+    "N10": read_bar,
+    "N7-2MS": partial(one_bar, SLOW_MS),
+    "N8-2MS": partial(merged_bar, SLOW_MS),
+    "N9-2MS": partial(batch_bar, SLOW_MS),
+}
+
+
+def _named(bar: str, commit_ms: int) -> str:
+    return f"{bar}-{commit_ms}MS" if commit_ms else bar
+
+
+def _slower(commit_ms: int) -> str:
+    return f"; every commit takes {commit_ms} ms more" if commit_ms else ""
+
+
+def _peers(bar: str, commit_ms: int, kinds: Mapping[str, tuple[int, int]]) -> list[Case]:
+    """The `eventsourcing` library, where it is installed."""
+    if find_spec("eventsourcing") is None:
+        return []
+    from benchmarks.eventsourcing_peer import inserted
+
+    return [
+        case(
+            bar,
+            f"eventsourcing, {kind}",
+            n,
+            inserted(events, functions=kind == "functions"),
+            commit_ms=commit_ms,
+        )
+        for kind, (n, events) in kinds.items()
+    ]
+
+
+def _reading_peer() -> list[Case]:
+    if find_spec("eventsourcing") is None:
+        return []
+    from benchmarks.eventsourcing_peer import read
+
+    work = read(PAYLOAD, PaidFields)
+    return [case("N10", "eventsourcing, pages of 1,000, pydantic", 50_000, work)]
 
 
 def _row(number: int) -> tuple[Any, ...]:
@@ -262,6 +313,14 @@ def _read(*, decoded: bool) -> Work:
         _expect(found, n)
 
     return work
+
+
+async def _searched(world: World, n: int) -> None:
+    await _fill(world, n)
+    bus = EventBus("memory://", storage=world.storage, handlers=[Paid])
+    async with bus, timed(world):
+        found = len([one.event async for one in bus.events.search()])
+    _expect(found, n)
 
 
 async def _fill(world: World, n: int) -> None:

@@ -33,7 +33,7 @@ def bar() -> Bar:
                 bar="FLAT",
                 name=name,
                 n=n,
-                run=_in_a_process(name),
+                run=in_a_process("benchmarks.flat", name),
                 goal=Goal(figure=figure, at_most=1.1),
                 most=1,
             )
@@ -45,12 +45,14 @@ def bar() -> Bar:
     )
 
 
-def _in_a_process(name: str) -> Callable[[int], Figures]:
+def in_a_process(module: str, *arguments: str) -> Callable[[int], Figures]:
+    """A module of benchmarks as a process, which prints its figures."""
+
     def run(n: int) -> Figures:
         clock = Clock()
         with clock:
             done = subprocess.run(
-                [sys.executable, "-m", "benchmarks.flat", name, str(n)],
+                [sys.executable, "-m", module, *arguments, str(n)],
                 check=True,
                 capture_output=True,
                 text=True,

@@ -54,7 +54,6 @@ class World:
         """CPU seconds of the backends of this database; 0 where they run elsewhere."""
         rows = await self.admin.fetch(
             "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
-            " AND pid <> pg_backend_pid()"
         )
         return sum(_cpu_of(row["pid"]) for row in rows)
 
@@ -154,16 +153,36 @@ def message(number: int) -> Message:
     )
 
 
-def case(bar: str, name: str, n: int, work: Work, goal: Goal | None = None) -> Case:
+def case(
+    bar: str, name: str, n: int, work: Work, goal: Goal | None = None, *, commit_ms: int = 0
+) -> Case:
+    """A run in a database of its own.
+
+    Args:
+        commit_ms: every commit takes so much longer, as on a slower disk.
+    """
+
     def run(n: int) -> Figures:
         with running("postgres") as server:
             url = create_database(server.url)
             try:
+                if commit_ms:
+                    asyncio.run(_delay_commits(url, commit_ms))
                 return asyncio.run(_run(url, work, n))
             finally:
                 drop_database(url)
 
     return Case(bar=bar, name=name, n=n, run=run, goal=goal)
+
+
+async def _delay_commits(url: str, commit_ms: int) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        database = await connection.fetchval("SELECT quote_ident(current_database())")
+        for setting in (f"commit_delay = {commit_ms * 1000}", "commit_siblings = 0"):
+            await connection.execute(f"ALTER DATABASE {database} SET {setting}")
+    finally:
+        await connection.close()
 
 
 async def _run(url: str, work: Work, n: int) -> Figures:
