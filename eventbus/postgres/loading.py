@@ -48,6 +48,7 @@ async def load(session: Session, appends: Sequence[Append], *, skip: bool) -> in
             _POSITIONS.format(schema=session.schema), amount, where="load_events"
         )
         await _copy(session, _records(new, iter(row[0])))
+        session.ids += [message.id for _, append in new for message in append.messages]
     return amount
 
 

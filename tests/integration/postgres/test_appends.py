@@ -13,7 +13,7 @@ from eventbus.postgres.pools import Role
 from eventbus.storage.events import Append, Appended
 from eventbus.testing.conformance.events import of, stream, to
 from eventbus.testing.conformance.samples import numbers, some_message, unique
-from tests.faults.proxy import Cut, FaultProxy
+from tests.faults.proxy import Cut, FaultProxy, commit_reply
 from tests.integration.postgres.races import done_or_waiting
 
 
@@ -156,3 +156,19 @@ async def test_a_connection_that_the_server_ended_is_replaced(
     appended = await storage.append(to(name, [some_message(1)], 1))
     assert appended.version == 2
     assert numbers(of(await stream(storage, name))) == [0, 1]
+
+
+async def test_a_load_whose_commit_has_no_answer_names_its_events_and_can_be_asked(
+    proxied: PostgresStorage, proxy: FaultProxy
+) -> None:
+    there, new = unique("order"), unique("order")
+    await proxied.append(to(there, [some_message(0)], "absent"))
+    events = [some_message(number) for number in range(3)]
+    loading = [to(there, [some_message(9)], "absent"), to(new, events, "absent")]
+    proxy.rule(toward="client", when=commit_reply, do=Cut())
+    with pytest.raises(CommitUnknownError) as caught:
+        await proxied.load_events(loading, skip=True)
+    assert caught.value.ids == tuple(event.id for event in events)
+    assert await caught.value.resolve() == "committed"
+    assert await proxied.load_events(loading, skip=True) == 0
+    assert numbers(of(await stream(proxied, new))) == [0, 1, 2]

@@ -1,6 +1,7 @@
 """bus.events: append, read, follow, trace; on both storages."""
 
 import asyncio
+import gc
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -271,6 +272,26 @@ async def test_the_life_of_a_stream(bus: EventBus) -> None:
     assert products_of(await bus.events.read("order-A-1")) == ["c", "d"]
     await bus.events.tombstone("order-A-1")
     assert await bus.events.read("order-A-1") == []
+
+
+async def test_however_long_the_log_is_no_more_than_two_pages_of_it_are_kept(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "PAGE", 50)
+    bus = EventBus("memory://", storage=url, handlers=[orders])
+    await bus.upgrade()
+    most = read = 0
+    async with bus:
+        for number in range(10):
+            await bus.events.append(f"order-{number}", lines(*["a"] * 100), expected=0)
+        async with aclosing(bus.events.search()) as found:
+            async for one in found:
+                read += len(product_of(one.event))
+                if read % 25 == 0:
+                    most = max(most, sum(isinstance(each, LineAdded) for each in gc.get_objects()))
+                    most = max(most, sum("StoredEvent" in str(type(e)) for e in gc.get_objects()))
+    assert read == 1000
+    assert most <= 3 * 50  # the page at hand, the next one, and what was not collected yet
 
 
 async def test_a_bus_without_a_storage_has_no_log() -> None:
