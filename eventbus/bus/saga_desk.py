@@ -193,7 +193,7 @@ class Sagas:
 
         Raises:
             SagaError: EB7067, there is no such saga, or its version is not here; EB7068, the verb
-                is not allowed now, which the journal has as well.
+                is not allowed now, which the journal has as well; EB7069, its row cannot be read.
         """
         refuse_if_held(f"sagas.{verb}")
         try:
@@ -216,8 +216,8 @@ class Sagas:
     async def _locked(self, saga_id: UUID, tx: Transaction) -> Transition:
         for record in await tx.sagas.lock([saga_id]):
             engine = self._engines.get(record.saga)
-            found = () if engine is None else engine.transitions([record], tx)
-            for one in found:
+            one = None if engine is None else engine.transition(record, tx)
+            if one is not None:
                 return one
         raise not_there(saga_id, "or this bus has no class of its version")
 

@@ -153,7 +153,8 @@ class CallWorker:
             if not await tx.sagas.finish_calls([call]):
                 self._engine.tools.count("fenced_writes_total", operation="saga call")
                 return
-            transitions = self._engine.transitions(records, tx)
+            found = [self._engine.transition(record, tx) for record in records]
+            transitions = [one for one in found if one is not None]
             for one in transitions:
                 await one.feed(done)
             await write(tx, transitions, self._engine.tools)

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from eventbus.saga.course import Course
 from eventbus.saga.definition import Stash
 from eventbus.saga.family import Family
 from eventbus.saga.handover import Handover
+from eventbus.saga.illegible import Illegible
 from eventbus.saga.incoming import Incoming, read
 from eventbus.saga.input import GaveUp, Started
 from eventbus.saga.outgoing import Tools
@@ -109,14 +111,32 @@ class Engine:
         await write(tx, transitions, self.tools)
 
     def transitions(self, records: Iterable[SagaRecord], tx: Transaction) -> Sequence[Transition]:
-        """Of locked sagas of this family, those whose version is here."""
+        """Of locked sagas of this family, those whose version is here and whose row can be read."""
         found: list[Transition] = []
         for record in records:
-            definition = self.family.reading(record.definition)
-            if record.saga == self.family.name and definition is not None:
-                course = Course(definition, record)
-                found.append(Transition(self.family, course, record, self.tools, tx))
+            with suppress(SagaError):
+                one = self.transition(record, tx)
+                found += [] if one is None else [one]
         return found
+
+    def transition(self, record: SagaRecord, tx: Transaction) -> Transition | None:
+        """Of a locked saga; None: it is of another family, or its version is not here.
+
+        Raises:
+            SagaError: EB7069, its row cannot be read.
+        """
+        definition = self.family.reading(record.definition)
+        if record.saga != self.family.name or definition is None:
+            return None
+        return Transition(self.family, Course(definition, record), record, self.tools, tx)
+
+    def aside(self, record: SagaRecord, tx: Transaction) -> Handover:
+        """Of a locked saga of this family that has no transition here."""
+        try:
+            self.transition(record, tx)
+        except SagaError as error:
+            return Illegible(record, error)
+        return Handover(record)
 
     async def _alone(self, message: Message, tx: Transaction) -> Exception | None:
         """With authors' SQL: its start, its transitions and its SQL in one savepoint."""
@@ -155,7 +175,7 @@ class Engine:
         records = await tx.sagas.lock(sorted(wanted)) if wanted else ()
         here = {each.record.saga_id: each for each in self.transitions(records, tx)}
         elsewhere = {
-            record.saga_id: Handover(record)
+            record.saga_id: self.aside(record, tx)
             for record in records
             if record.saga == self.family.name and record.saga_id not in here
         }
@@ -232,7 +252,8 @@ class Engine:
                 to.take(each.message, [one.message for one in waiting])
         elif _says_something(each):
             to.take(each.message)
-            self.tools.count("saga_definition_missing_total")
+            if not isinstance(to, Illegible):
+                self.tools.count("saga_definition_missing_total")
             if to.has_ended:
                 self.tools.count("saga_ignored_inputs_total", saga=self.family.name, outcome="late")
         else:

@@ -22,8 +22,9 @@ class Handover:
 
     def __init__(self, record: SagaRecord) -> None:
         self.stashed: list[Stashed] = []
-        self._record = record
+        self.record: SagaRecord = record
         self._inputs: list[str] = []
+        self._why = f"version {record.definition} is not at this worker"
 
     @property
     def saga(self) -> str:
@@ -38,19 +39,19 @@ class Handover:
     @property
     def has_ended(self) -> bool:
         """Then nothing is kept: what comes is late, whatever it is."""
-        return self._record.status in FINAL
+        return self.record.status in FINAL
 
     def take(self, message: Message, also: Sequence[Message] = ()) -> None:
         """Keep a message, or what waited for the keys that it names, in this order."""
         self._inputs.append(message.id)
         if not self.has_ended:
-            key = Correlation(self._record.saga, HELD, str(self._record.saga_id))
+            key = Correlation(self.record.saga, HELD, str(self.record.saga_id))
             kept = also or [message]
             self.stashed += [Stashed(key=key, message=each, ttl=None) for each in kept]
 
     def change(self, *, worker: str) -> SagaChange:
         """The saga as it stands, an entry for each input, and the timer that calls for it."""
-        was = self._record
+        was = self.record
         version = was.version + len(self._inputs)
         return SagaChange(
             saga_id=was.saga_id,
@@ -75,16 +76,16 @@ class Handover:
 
     def _entry(self, version: int, input_id: str, worker: str) -> JournalEntry:
         detail = {
-            "now": self._record.now.isoformat(),
-            "input": {"reason": f"version {self._record.definition} is not at this worker"},
+            "now": self.record.now.isoformat(),
+            "input": {"reason": self._why},
             "ignored": "late" if self.has_ended else HANDED,
         }
         return JournalEntry(
             version=version,
             input_kind=HANDED,
             input_id=input_id,
-            from_status=self._record.status,
-            to_status=self._record.status,
+            from_status=self.record.status,
+            to_status=self.record.status,
             detail=orjson.dumps(detail),
             actor=None,
             worker=worker,

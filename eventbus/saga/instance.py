@@ -8,6 +8,7 @@ from uuid import UUID
 
 import orjson
 
+from eventbus.errors import SagaError
 from eventbus.storage.sagas import Phase, SagaRecord, Status, StepRow
 
 Steps = Sequence[StepRow]
@@ -109,7 +110,16 @@ class Instance:
 
     @classmethod
     def of(cls, record: SagaRecord) -> "Instance":
-        """The instance as it was locked."""
+        """The instance as it was locked.
+
+        Raises:
+            SagaError: EB7069, its plan or its error is not what was written.
+        """
+        try:
+            plan = None if record.plan is None else Plan.decoded(record.plan)
+            error = None if record.error is None else Stuck.decoded(record.error)
+        except (ValueError, KeyError, TypeError) as broken:
+            raise _illegible(record, broken) from broken
         return cls(
             saga_id=record.saga_id,
             key=record.key,
@@ -119,7 +129,17 @@ class Instance:
             state_name=record.state_name,
             data=record.data,
             data_version=record.data_version,
-            plan=None if record.plan is None else Plan.decoded(record.plan),
-            error=None if record.error is None else Stuck.decoded(record.error),
+            plan=plan,
+            error=error,
             version=record.version,
         )
+
+
+def _illegible(record: SagaRecord, why: Exception) -> SagaError:
+    return SagaError(
+        "EB7069",
+        f"what stands of saga {record.saga} {record.key} cannot be read: {why}",
+        where=f"saga {record.saga_id}, version {record.version}",
+        why="its plan or its error was changed by another hand, or the disk lied",
+        next=f"mend its row, then: eventbus saga retry {record.saga_id}",
+    )

@@ -2,16 +2,18 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from datetime import timedelta
 
 from eventbus.errors import CommitUnknownError, StorageError
 from eventbus.saga.engine import Engine
 from eventbus.saga.handover import HANDED
+from eventbus.saga.illegible import Illegible
 from eventbus.saga.input import GaveUp, TimerFired
 from eventbus.saga.transition import Transition, all_or_none, raise_if_ours, write
 from eventbus.service import Alarm
 from eventbus.storage import Storage, Transaction
-from eventbus.storage.sagas import LOOKED_AFTER
+from eventbus.storage.sagas import LOOKED_AFTER, SagaRecord
 
 log: logging.Logger = logging.getLogger("eventbus.saga")
 
@@ -90,8 +92,20 @@ class Timers:
             transitions = self._engine.transitions(records, tx)
             for one in transitions:
                 await act(one, tx)
-            await write(tx, transitions, self._engine.tools)
+            aside = self._illegible(records, transitions, tx)
+            await write(tx, transitions, self._engine.tools, aside)
         return sum(len(record.fired) for record in records)
+
+    def _illegible(
+        self, records: Sequence[SagaRecord], here: Sequence[Transition], tx: Transaction
+    ) -> Sequence[Illegible]:
+        """Sagas whose rows cannot be read: their timers were due, and will be again."""
+        ids = {one.record.saga_id for one in here}
+        aside = [self._engine.aside(one, tx) for one in records if one.saga_id not in ids]
+        found = [one for one in aside if isinstance(one, Illegible)]
+        for one in found:
+            one.ring()
+        return found
 
     async def _rest(self) -> float:
         try:

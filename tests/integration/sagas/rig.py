@@ -91,6 +91,10 @@ class Rig:
 
     async def stashed(self) -> int:
         """Inputs that wait for their sagas."""
-        prefix = "eventbus_" if isinstance(self._time, Clock) else f"{self.prefix}."
-        (row,) = await self.rows(f"SELECT count(*) AS n FROM {prefix}saga_stash")
+        (row,) = await self.rows(f"SELECT count(*) AS n FROM {self.table('saga_stash')}")
         return int(row["n"])
+
+    def table(self, name: str) -> str:
+        """Of the storage."""
+        prefix = "eventbus_" if isinstance(self._time, Clock) else f"{self.prefix}."
+        return f"{prefix}{name}"
