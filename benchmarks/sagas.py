@@ -1,7 +1,8 @@
 """N12: three-step sagas on PostgreSQL, engine and participants in one process, transport in memory.
 
 The transport is taken for a lasting one: the relay settles what it handed out, as with a broker;
-with memory:// rows stay until every group has acknowledged, and the relay reads them again.
+with memory:// rows stay until every group has acknowledged. The clock runs from the first event.
+DBOS runs as its documentation advises, a workflow of three steps, if it is installed.
 By hand is asyncpg, a journal row and its commit for the start, each step and the end, so many sagas
 at once: a floor without messages, timers, undo or recovery.
 """
@@ -9,19 +10,22 @@ at once: a floor without messages, timers, undo or recovery.
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from importlib.util import find_spec
 
 import asyncpg
 from pydantic import BaseModel
 
 from benchmarks.postgres import World, case, timed
 from benchmarks.rounds import Bar, Goal
-from eventbus import Command, Context, Event, EventBus, Reply, handles
+from eventbus import Command, Context, Event, EventBus, Group, Reply, handles
 from eventbus.memory import MemoryBroker, MemoryTransport
+from eventbus.postgres import PostgresStorage
 from eventbus.saga import Saga, starts_on, step
-from eventbus.transport import Capabilities
+from eventbus.transport import Capabilities, Transport
 
 AT_ONCE = 100
 COMPLETED = "SELECT count(*) FROM eventbus.saga WHERE status = 'completed'"
+LANES = 2  # of participants whose work is SQL alone: few lanes, so that batches are large
 LONG_SECONDS = 600
 STARTED = 500  # in one transaction
 
@@ -73,17 +77,17 @@ class Three(Saga[State], name="three", step_timeout=timedelta(minutes=30)):
         return Third(order=s.order)
 
 
-@handles(First, group="first")
+@handles(First, group=Group("first", lanes=LANES))
 async def do_first(command: First, ctx: Context) -> Done:
     return Done(number=1)
 
 
-@handles(Second, group="second")
+@handles(Second, group=Group("second", lanes=LANES))
 async def do_second(command: Second, ctx: Context) -> Done:
     return Done(number=2)
 
 
-@handles(Third, group="third")
+@handles(Third, group=Group("third", lanes=LANES))
 async def do_third(command: Third, ctx: Context) -> Done:
     return Done(number=3)
 
@@ -100,13 +104,18 @@ class Lasting(MemoryTransport):
 def bar() -> Bar:
     """N12."""
     goal = Goal(figure="rate", at_least=800)
+    dbos = []
+    if find_spec("dbos") is not None:
+        dbos.append(case("N12", f"DBOS, {AT_ONCE} at once", 300, _dbos))
     return Bar(
         name="N12",
         what="three-step sagas to their end, with the effect fence at each step",
         ratio_of="rate",
         cases=[
             case("N12", f"asyncpg journal, {AT_ONCE} at once", 2000, _by_hand),
-            case("N12", "eventbus, memory transport", 2000, _sagas, goal),
+            case("N12", "eventbus, a lasting transport in memory", 2000, _lasting, goal),
+            case("N12", "eventbus, memory://", 1000, _volatile),
+            *dbos,
         ],
     )
 
@@ -114,19 +123,31 @@ def bar() -> Bar:
 BARS = {"N12": bar}
 
 
-async def _sagas(world: World, n: int) -> None:
+async def _lasting(world: World, n: int) -> None:
+    await _sagas(world, n, Lasting(MemoryBroker()))
+
+
+async def _volatile(world: World, n: int) -> None:
+    await _sagas(world, n, MemoryTransport(MemoryBroker()))
+
+
+async def _sagas(world: World, n: int, transport: Transport) -> None:
     handlers = [Three, do_first, do_second, do_third]
-    bus = EventBus(
-        Lasting(MemoryBroker()), storage=world.storage, handlers=handlers, service="bench"
-    )
-    async with bus.client():
+    storage = PostgresStorage(world.storage.config)
+    bus = EventBus(transport, storage=storage, handlers=handlers, service="bench")
+    async with bus, timed(world), asyncio.timeout(LONG_SECONDS):
         for start in range(0, n, STARTED):
             async with bus.transaction() as tx:
                 for number in range(start, min(n, start + STARTED)):
                     await tx.publish(Began(order=str(number)))
-    async with bus, timed(world), asyncio.timeout(LONG_SECONDS):
         while await world.admin.fetchval(COMPLETED) < n:  # noqa: ASYNC110 - rows tell nobody
             await asyncio.sleep(0.05)
+
+
+async def _dbos(world: World, n: int) -> None:
+    from benchmarks.peer_dbos import three_steps
+
+    await three_steps(world, n, at_once=AT_ONCE)
 
 
 async def _by_hand(world: World, n: int) -> None:

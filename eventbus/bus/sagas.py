@@ -28,7 +28,7 @@ from eventbus.saga.timers import Timers
 from eventbus.service import Service
 from eventbus.storage import Storage, Transaction
 
-AT_ONCE = 32  # messages in one transaction
+AT_ONCE = 100  # messages in one transaction
 AT_ONCE_WITH_SQL = 8
 LANES = 2  # what counts is round trips per batch: few lanes with large ones
 MOST_HELD = 60  # x 30 s / 2 lanes: within half of the time after which RabbitMQ takes it all back
