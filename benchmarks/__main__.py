@@ -27,6 +27,7 @@ from benchmarks import (
     projections,
     rabbit,
     rebuilding,
+    saga_timers,
     sagas,
     startup,
 )
@@ -44,6 +45,7 @@ BARS: dict[str, Callable[[], Bar]] = {
     **events.BARS,
     "LOG1M": long_log.bar,
     **sagas.BARS,
+    **saga_timers.BARS,
     "N2": rabbit.publishing,
     "N3": rabbit.consuming,
     "N4": rabbit.end_to_end,

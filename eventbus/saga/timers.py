@@ -21,6 +21,7 @@ AT_ONCE = 100  # sagas in one transaction
 AT_ONCE_WITH_SQL = 8
 LONGEST_REST_SECONDS = LOOKED_AFTER.total_seconds()
 TROUBLED_SECONDS = 1.0
+HELD_SECONDS = 0.01  # what is due is with another worker, or was not committed yet
 AGAIN = timedelta(minutes=5)  # a timer on which the author's code failed
 
 
@@ -37,6 +38,7 @@ class Timers:
         self._storage = storage
         self._runs = False
         self._busy = False
+        self._more = False  # the last round fired some: there may be more
         self._alarm = Alarm(
             lambda at_most: storage.wait("timers", at_most=at_most),
             f"timers:{engine.family.name}",
@@ -68,10 +70,12 @@ class Timers:
         return True
 
     async def _turn(self) -> float:
-        """One round; how many seconds to rest."""
+        """One round; how many seconds to rest. While nothing is due it is one look."""
         self._busy = True
         try:
-            fired = await self._fire()
+            rest = 0.0 if self._more else await self._rest()
+            fired = 0 if rest > 0 else await self._fire()
+            self._more = fired > 0
             self.trouble = None
         except StorageError as error:
             self.trouble = None if isinstance(error, CommitUnknownError) else error.what
@@ -79,10 +83,8 @@ class Timers:
             return TROUBLED_SECONDS
         finally:
             self._busy = False
-        if fired:
-            self.fired += fired
-            return 0.0
-        return await self._rest()
+        self.fired += fired
+        return rest if rest > 0 or fired else HELD_SECONDS
 
     async def _fire(self) -> int:
         family = self._engine.family
@@ -108,14 +110,10 @@ class Timers:
         return found
 
     async def _rest(self) -> float:
-        try:
-            async with self._storage.transaction() as tx:
-                due = await tx.sagas.next_due(self._engine.family.reads)
-        except StorageError:
-            return TROUBLED_SECONDS
-        if due is None:
-            return LONGEST_REST_SECONDS
-        return max(0.001, min(LONGEST_REST_SECONDS, due.total_seconds()))
+        async with self._storage.transaction() as tx:
+            due = await tx.sagas.next_due(self._engine.family.reads)
+        longest = LONGEST_REST_SECONDS
+        return longest if due is None else min(longest, due.total_seconds())
 
 
 async def act(one: Transition, tx: Transaction) -> None:
