@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from random import Random
 from uuid import uuid4
 
@@ -31,7 +32,9 @@ from eventbus.storage import Storage, Transaction
 AT_ONCE = 100  # messages in one transaction
 AT_ONCE_WITH_SQL = 8
 LANES = 2  # what counts is round trips per batch: few lanes with large ones
-MOST_HELD = 60  # x 30 s / 2 lanes: within half of the time after which RabbitMQ takes it all back
+# Held x time / 2 lanes: within half of the time after which RabbitMQ takes it all back (15 min).
+MOST_HELD, TIME = 120, timedelta(seconds=15)
+MOST_HELD_WITH_SQL, TIME_WITH_SQL = 60, timedelta(seconds=30)
 _OURS = (KeysAdded, Unreadable)
 _BARE = ("eventbus.cancelled", "eventbus.forgotten", "eventbus.unsettled")  # answers of any step
 
@@ -114,14 +117,15 @@ def saga_groups(
         if name in groups:
             raise _taken(name, groups[name])
         family = engine.family
-        most = AT_ONCE_WITH_SQL if family.has_local_steps else AT_ONCE
+        with_sql = family.has_local_steps
         found[name] = BatchRoutes(
             Group(
                 name,
                 retry=RetryPolicy(in_place=0),
-                batch_messages=most,
+                batch_messages=AT_ONCE_WITH_SQL if with_sql else AT_ONCE,
                 lanes=LANES,
-                max_in_flight=MOST_HELD,
+                max_in_flight=MOST_HELD_WITH_SQL if with_sql else MOST_HELD,
+                timeout=TIME_WITH_SQL if with_sql else TIME,
             ),
             engine,
             reads=tuple(family.routes),

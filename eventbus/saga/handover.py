@@ -29,7 +29,7 @@ class Handover:
     @property
     def saga(self) -> str:
         """Its type."""
-        return self._record.saga
+        return self.record.saga
 
     @property
     def changed(self) -> bool:
