@@ -5,15 +5,18 @@ from typing import Any
 
 from eventbus.postgres.saga_rows import delay
 from eventbus.postgres.session import Session
-from eventbus.storage.sagas import EFFECTS_ARE_KEPT
+from eventbus.storage.sagas import EFFECTS_ARE_KEPT, HELD
 
 _OLD = """
-SELECT saga_id FROM {schema}.saga
+SELECT saga_id, saga_type FROM {schema}.saga
  WHERE finished_at IS NOT NULL AND finished_at <= statement_timestamp() - $1::interval
  ORDER BY finished_at LIMIT {limit} FOR UPDATE SKIP LOCKED"""
 # The journal goes by month (retention.py): only what has no month of its own goes here.
 _HANGS_ON_IT = ("saga_step", "saga_timer", "saga_call", "saga_correlation", "saga_journal_other")
 _FORGET = "DELETE FROM {schema}.{table} WHERE saga_id = ANY($1::uuid[])"
+_HELD = """
+DELETE FROM {schema}.saga_stash s USING unnest($1::text[], $2::text[]) u(saga, id)
+ WHERE s.saga_type = u.saga AND s.name = $3 AND s.value = u.id"""
 _SAGAS = """
 DELETE FROM {schema}.saga WHERE saga_id = ANY($1::uuid[]) AND finished_at IS NOT NULL
 RETURNING saga_id"""
@@ -33,6 +36,8 @@ async def sagas(session: Session, older_than: timedelta, limit: int) -> int:
     ids = [row["saga_id"] for row in old]
     for table in _HANGS_ON_IT:
         await _fetch(session, _FORGET, ids, table=table)
+    types = [row["saga_type"] for row in old]
+    await _fetch(session, _HELD, types, [str(one) for one in ids], HELD)
     session.wrote = True
     return len(await _fetch(session, _SAGAS, ids))
 

@@ -11,9 +11,16 @@ import orjson
 
 from eventbus.message import Message
 from eventbus.saga.draft import FINAL
-from eventbus.storage.sagas import Arm, Correlation, JournalEntry, SagaChange, SagaRecord, Stashed
+from eventbus.storage.sagas import (
+    HELD,
+    Arm,
+    Correlation,
+    JournalEntry,
+    SagaChange,
+    SagaRecord,
+    Stashed,
+)
 
-HELD = "#held"  # the stash of a saga that cannot take its inputs now, by its id
 HANDED = "handed-over"  # the timer, and what the journal says of the input
 
 

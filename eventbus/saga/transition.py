@@ -13,14 +13,14 @@ from eventbus.saga.course import Course
 from eventbus.saga.course import Mark as CourseMark
 from eventbus.saga.decision import Decision, Key, LocalRun
 from eventbus.saga.family import Family
-from eventbus.saga.handover import HELD, Handover
+from eventbus.saga.handover import Handover
 from eventbus.saga.incoming import input_of
 from eventbus.saga.input import GaveUp, Input, LocalDone, Replied, Started
 from eventbus.saga.outgoing import Sender, Tools
 from eventbus.saga.tenancy import with_tenant
 from eventbus.saga.work import run_local
 from eventbus.storage import Transaction
-from eventbus.storage.sagas import Arm, Correlation, SagaChange, SagaRecord, Stashed
+from eventbus.storage.sagas import HELD, Arm, Correlation, SagaChange, SagaRecord, Stashed
 
 JITTER = 0.1  # of the wait of what is tried again
 _UNDOS = {"succeeded": "undone", "failed": "failed", "rejected": "failed", "skipped": "skipped"}

@@ -18,6 +18,7 @@ StepStatus = Literal[
 Phase = Literal["forward", "undo"]
 
 LOOKED_AFTER = timedelta(seconds=1)  # a timer that is due later needs no hint
+HELD = "#held"  # the name under which a saga holds, by its id, what it cannot take now
 EFFECTS_ARE_KEPT = timedelta(days=90)  # at least; a command that is older meets no fence
 
 

@@ -11,6 +11,7 @@ import pytest
 from eventbus.errors import ConcurrencyError, ConfigurationError
 from eventbus.storage import Storage
 from eventbus.storage.sagas import (
+    HELD,
     Arm,
     Call,
     Correlation,
@@ -366,6 +367,10 @@ class SagaSuite:
         named = Correlation(saga, "payment", "P")
         done = some_change(over, status="completed", steps=[some_step(1)], correlations=[named])
         await self.save(storage, done)
+        held = [Correlation(saga, HELD, str(one.saga_id)) for one in (over, open_)]
+        waits = [some_early(key, some_message(n, key="x")) for n, key in enumerate(held)]
+        async with storage.transaction() as tx:
+            await tx.sagas.stash([replace(one, ttl=None) for one in waits])
         await clock.advance(DAYS.total_seconds() - 1)
         async with storage.transaction() as tx:
             assert await tx.sagas.sweep(older_than=DAYS, limit=10) == 0
@@ -375,6 +380,7 @@ class SagaSuite:
             assert await sagas.sweep(older_than=DAYS, limit=10) == 1
             assert await sagas.find([named, Correlation(saga, "", "a")]) == {}
             assert [one.saga_id for one in await sagas.lock([open_.saga_id])] == [open_.saga_id]
+            assert [one.key for one in await sagas.drain(held)] == held[1:]
         again = some_start(saga, "a")
         async with storage.transaction() as tx:
             assert await tx.sagas.start([again]) == {again.saga_id}
