@@ -163,15 +163,15 @@ class Topics:
         return [
             *(_missing(name) for name in names if name not in there),
             *(
+                finding
+                for name, topic in there.items()
+                for finding in self._judge(name, topic, settings.get(name, {}), name in keyed)
+            ),
+            *(
                 _no_letters(each.group, name)
                 for each in interests
                 for name in each.dead_topics
                 if name not in there
-            ),
-            *(
-                finding
-                for name, topic in there.items()
-                for finding in self._judge(name, topic, settings.get(name, {}), name in keyed)
             ),
         ]
 
