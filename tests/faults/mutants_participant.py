@@ -17,8 +17,8 @@ from tests.faults.mutants_storage import Mutant, Patch, instead
 
 
 def _always_runs(begun: Callable[..., Any]) -> Callable[..., Any]:
-    def mutated(*args: Any) -> Any:
-        found = begun(*args)
+    async def mutated(*args: Any) -> Any:
+        found = await begun(*args)
         found.runs = True
         return found
 

@@ -296,7 +296,7 @@ _attempt = Verdicts.attempt
 
 async def _dropped_if_undecodable(self: Any, call: Call, tx: Any, run: Any, *begun: Any) -> Any:
     try:
-        self.decoded(call)
+        await self.decoded(call, tx)
     except CodecError:
         return None
     return await _attempt(self, call, tx, run, *begun)

@@ -80,7 +80,7 @@ _TABLE: list[tuple[str, Patch, str]] = [
     ),
     (
         "what came before its saga is not offered",
-        instead(Transition, "drain", _nothing),
+        instead(Transition, "_offer_again", _nothing),
         "test_a_cancel_before_its_saga_waits_for_it",
     ),
     (

@@ -85,6 +85,13 @@ PLANS: Mapping[str, Plan] = {
         "work",
         {"saga_effect_pkey"},
     ),
+    "forget_effect": (saga_effects._FORGET, {}, "uuid[]", ID, "work", {"saga_effect_pkey"}),
+    "sweep, held": (
+        *(saga_sweep._HELD, {}, "text[], text[], text"),
+        "ARRAY['order'], ARRAY['a'], '#held'",
+        "work",
+        {"saga_stash_saga_type_name_value_message_key"},
+    ),
     "sweep": (saga_sweep._OLD, LIMIT, "interval", "'30 days'", "work", {"saga_finished"}),
     "sweep, effects": (
         *(saga_sweep._EFFECTS, LIMIT, "interval", "'90 days'", "work"),
