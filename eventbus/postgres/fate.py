@@ -1,6 +1,7 @@
 """What became of a transaction whose COMMIT got no answer (X2, storage.md 1.3)."""
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -37,16 +38,22 @@ class Fate:
     written: str | None = None  # WAL position after a row of ours was written; None: not known
     recovered: str | None = None  # where the last crash recovery before it ended
 
-    def speaks_of_us(self, recovered: str | None) -> bool | None:
+    def speaks_of_us(self, recovered: str | None, seen: Iterable[str] = ()) -> bool | None:
         """Whether the id is still ours, now that recovery ended at `recovered`; None: perhaps.
 
-        False: our rows were not recovered.
+        False: our rows were not recovered. What counts is the first recovery after them: later
+        ones end beyond rows that were written instead of ours.
+
+        Args:
+            recovered: where the last one ended.
+            seen: where those ended that this process has seen.
         """
-        if recovered is None or recovered == self.recovered:
+        before = _position(self.recovered or "0/0")
+        ends = [_position(one) for one in (*seen, recovered) if one is not None]
+        later = [end for end in ends if end > before]
+        if not later:
             return True  # no crash since: a clean restart loses nothing
-        if self.written is None:
-            return None
-        return _position(recovered) >= _position(self.written)
+        return None if self.written is None else min(later) >= _position(self.written)
 
     async def ask(self, pools: Pools) -> Answer:
         """Ask, for at most 10 s while it is in progress or the database is away."""
@@ -68,7 +75,7 @@ class Fate:
             return await asyncio.sleep(AGAIN_SECONDS, None)
         if pools.server != (row["system"], row["timeline"]):
             return "unknown"  # another server: the number may belong to somebody else
-        ours = self.speaks_of_us(row["recovered"])
+        ours = self.speaks_of_us(row["recovered"], pools.recoveries)
         if not ours:
             return "unknown" if ours is None else "rolled_back"
         match row["status"]:

@@ -56,6 +56,7 @@ class Pools:
         self.config = config
         self.trouble: str | None = None
         self.server: tuple[str, str] | None = None  # system identifier and timeline, at entering
+        self.recoveries: dict[str, None] = {}  # where crash recoveries ended that rows told of
         self.application_schema: str | None = None  # where read models stand, once asked
         self.begin: str = _begin(config)
         self._pools: dict[Role, asyncpg.Pool[Any]] = {}

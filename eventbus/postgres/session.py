@@ -68,7 +68,9 @@ class Session:
         return tag
 
     def testify(self, row: Any) -> None:
-        """Keep what a statement that wrote told of its transaction."""
+        """Keep what a statement that wrote told of its transaction, and of its server."""
+        if row["recovered"] is not None:
+            self.pools.recoveries[row["recovered"]] = None
         if self.fate is None and row["xid"] is not None:
             self.fate = Fate(
                 xid=int(row["xid"]), written=row["written"], recovered=row["recovered"]

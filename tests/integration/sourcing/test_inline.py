@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 
@@ -209,7 +210,7 @@ async def test_what_followed_becomes_inline_by_a_rebuild(url: str, revenue: Sum)
     async with EventBus("memory://", storage=first.storage, handlers=[revenue.projection()]) as bus:
         assert (await bus.projections.rebuild(revenue.name)).switched
         position = await sell(bus, ("UK", 5))
-        await bus.projections.wait(revenue.name, position)
+        await bus.projections.wait(revenue.name, position, at_most=timedelta(seconds=30))
         assert await revenue.rows(bus) == {"UK": (3, 12)}
 
 

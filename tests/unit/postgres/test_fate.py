@@ -22,3 +22,20 @@ def test_an_id_speaks_of_us_only_if_our_rows_were_recovered(
 ) -> None:
     fate = Fate(xid=725, written=written, recovered=before)
     assert fate.speaks_of_us(now) is speaks
+
+
+@pytest.mark.parametrize(
+    ("seen", "now", "speaks"),
+    [
+        (["0/1516818"], "0/1516A00", True),  # what was before our rows does not count
+        (["0/1516840"], "0/1516A00", False),  # the first crash took them, the second one others
+        (["0/1516A00", "0/1516840"], "0/1516A00", False),
+        (["0/1516840"], None, False),  # and then a clean restart
+        (["0/1516860"], "0/1516A00", True),
+    ],
+)
+def test_the_first_crash_after_our_rows_says_whether_they_were_recovered(
+    seen: list[str], now: str | None, speaks: bool
+) -> None:
+    fate = Fate(xid=725, written="0/1516858", recovered="0/1516818")
+    assert fate.speaks_of_us(now, seen) is speaks
