@@ -1,5 +1,6 @@
 """Personal data: fields marked in a class, sealed under a key of the person they are about (E4)."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -57,7 +58,7 @@ class Sealed(str):
         return "Sealed(…)"
 
 
-class Writing:
+class Writing(ABC):
     """Pydantic's context in which personal fields are written otherwise than in plain text."""
 
     def __init__(self) -> None:
@@ -68,9 +69,9 @@ class Writing:
         self.problem = problem
         return ""
 
+    @abstractmethod
     def written(self, subject: str, value: Any) -> str:
         """What stands in the place of the value."""
-        raise NotImplementedError
 
 
 class Sealing(Writing):

@@ -82,7 +82,7 @@ def _look_at_each(
     for key, row in list(folded.models.items()):
         try:
             written.append(rows.write(row))
-        except Exception:
+        except Exception:  # the author's value: which event made it, the steps tell
             del folded.models[key]
             _step_by_step(rows, folded, key, states.get(key), steps[key])
             written += [rows.write(folded.models[key])] if key in folded.models else []
