@@ -61,6 +61,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         f'{_MARK}(failures="collect"): failed handlers are part of this test of `bus`',
     )
+    if (3, 12) <= sys.version_info < (3, 12, 4):  # takes ?1 for a name: cpython issue 117995
+        config.addinivalue_line("filterwarnings", "ignore:Binding:DeprecationWarning")
     asynchronous = ModuleType("eventbus_asynchronous")  # a holder of fixtures must be a module
     asynchronous.bus = _decorator(config)(name="bus")(_bus)  # type: ignore[attr-defined]  # made here
     asynchronous.live_bus = _decorator(config)(name="live_bus")(_live_bus)  # type: ignore[attr-defined]  # made here
