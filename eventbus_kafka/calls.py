@@ -66,7 +66,7 @@ class Entry:
 class Lane:
     """A partition: what waits for it, and the batch under way."""
 
-    __slots__ = ("flight", "number", "singly", "topic", "waiting")
+    __slots__ = ("flight", "number", "singly", "timed", "topic", "waiting")
 
     def __init__(self, topic: str, number: int) -> None:
         self.topic = topic
@@ -74,6 +74,7 @@ class Lane:
         self.waiting: deque[Entry] = deque()
         self.flight: list[Entry] = []
         self.singly = 0  # so many go message by message, to find the one that is refused
+        self.timed = True  # the batch under way: its records have timestamps
 
 
 def publish_error(

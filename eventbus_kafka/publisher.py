@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import InvalidTimestampError
 from aiokafka.structs import RecordMetadata
 
 from eventbus.errors import (
@@ -44,6 +45,8 @@ log: logging.Logger = logging.getLogger("eventbus.kafka")
 MAX_OUTSTANDING_BYTES = 32 << 20
 STOP_SECONDS = 5.0
 CANCELLED_SECONDS = 1.0  # a cancelled call waits so long for the batch that is under way
+NO_TIMESTAMP = -1  # of Kafka: it is neither checked nor used
+UNTIMED_SECONDS = 300.0  # each refused batch costs a producer
 
 NOT_TAKEN: tuple[type[Exception], ...] = (
     *CLIENT_ERRORS,
@@ -75,6 +78,7 @@ class Publisher:
         self._timer: asyncio.TimerHandle | None = None
         self._bytes = 0
         self._drained = asyncio.Event()
+        self._timed_from = 0.0  # until then records have no timestamp
 
     @property
     def partitions(self) -> Mapping[str, int]:
@@ -211,6 +215,7 @@ class Publisher:
         batch = producer.create_batch()
         flight = lane.flight
         most = 1 if lane.singly else 1 << 30
+        lane.timed = asyncio.get_running_loop().time() >= self._timed_from
         waiting = lane.waiting
         while waiting and len(flight) < most:
             entry = waiting[0]
@@ -220,7 +225,7 @@ class Publisher:
                 continue
             if (
                 batch.append(
-                    timestamp=entry.timestamp,
+                    timestamp=entry.timestamp if lane.timed else NO_TIMESTAMP,
                     key=entry.key,
                     value=entry.value,
                     headers=entry.headers,
@@ -246,9 +251,7 @@ class Publisher:
     def _returned(self, lane: Lane) -> None:
         """Nothing was sent: what was under way waits again."""
         flight, lane.flight = lane.flight, []
-        for entry in flight:
-            entry.call.flying -= 1
-        lane.waiting.extendleft(reversed(flight))
+        _wait_again(lane, flight)
         self._ready[lane] = None
 
     def _answered(
@@ -270,17 +273,28 @@ class Publisher:
 
     def _failed(self, lane: Lane, flight: list[Entry], error: BaseException) -> None:
         result = fate(error)
-        if isinstance(result, Rejected) and len(flight) > 1:
+        if isinstance(error, InvalidTimestampError) and lane.timed:
+            self._leave_out_timestamps(lane)
+            _wait_again(lane, flight)
+        elif isinstance(result, Rejected) and len(flight) > 1:
             lane.singly = len(flight)
-            for entry in flight:
-                entry.call.flying -= 1
-            lane.waiting.extendleft(reversed(flight))
+            _wait_again(lane, flight)
         else:
             for entry in flight:
                 entry.call.stopped.add(lane)
                 self._landed(lane, entry, result)
         # refused or not: the client has counted these records, so its next sequence number is wrong
         self._break(f"{lane.topic}/{lane.number}: {described(error)}")
+
+    def _leave_out_timestamps(self, lane: Lane) -> None:
+        """A clock that is wrong, here or at the broker, must not keep a message from its way."""
+        self._timed_from = asyncio.get_running_loop().time() + UNTIMED_SECONDS
+        log.warning(
+            "the timestamps of records are left out for %d s: topic %s refuses one; compare the"
+            " clocks of this machine and the broker, and the attribute time of what is published",
+            UNTIMED_SECONDS,
+            lane.topic,
+        )
 
     def _landed(
         self, lane: Lane, entry: Entry, result: PublishResult, *, flew: bool = True
@@ -391,3 +405,10 @@ class Publisher:
             why=why or self._broken or self.trouble,
             again=lambda: self.publish(again),
         )
+
+
+def _wait_again(lane: Lane, flight: list[Entry]) -> None:
+    """What was not stored, in its order, before what came later."""
+    for entry in flight:
+        entry.call.flying -= 1
+    lane.waiting.extendleft(reversed(flight))

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -82,6 +83,26 @@ async def test_a_refusal_in_a_shared_batch_stops_nobody_else(connect: Open, topi
         assert [number for number, answer in enumerate(answers) if answer is not None] == [5]
         assert isinstance(answers[5], PublishError)
         assert len(await stored(transport, topic)) == 11
+
+
+async def test_a_time_that_the_broker_refuses_keeps_no_message_from_its_way(
+    connect: Open, topic: str
+) -> None:
+    async with connect() as transport:
+        await a_topic(transport, topic, **{"message.timestamp.after.max.ms": "60000"})
+        tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+        messages = [
+            replace(each, payload=b"%06d" % n) for n, each in enumerate(counted(topic, count=9))
+        ]
+        messages[4] = replace(messages[4], headers={"time": tomorrow})
+        await transport.publish(messages)
+        found = await stored(transport, topic)
+        assert numbers(found) == list(range(9))
+        assert found[4].headers["time"] == tomorrow
+        rebuilds = transport.rebuilds
+        await transport.publish([replace(messages[4], id="again", payload=b"000009")])
+        assert numbers(await stored(transport, topic)) == list(range(10))
+        assert transport.rebuilds == rebuilds  # a producer is not thrown away for each
 
 
 async def test_a_missing_topic_is_refused_and_made_only_if_that_is_allowed(
