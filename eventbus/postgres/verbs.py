@@ -9,7 +9,7 @@ from typing import Any
 
 from eventbus.errors import ConfigurationError
 from eventbus.inspection import Selection, Verb
-from eventbus.postgres.picking import SOURCES, Row, narrowed, picked, unusable
+from eventbus.postgres.picking import HEAD, SOURCES, Row, narrowed, picked, unusable
 from eventbus.postgres.rows import KEPT
 from eventbus.postgres.session import Session
 
@@ -23,9 +23,21 @@ _OF_KEYS = """
   FROM unnest($1::text[], $2::text[]) u(g, key)
  WHERE k.group_name = u.g AND k.key = u.key AND k.state = 0"""
 _RELEASE = f"UPDATE {{schema}}.parked_keys k SET due_at = statement_timestamp() {_OF_KEYS}"
-_BURY = f"UPDATE {{schema}}.parked_keys k SET state = 1 {_OF_KEYS}"
+_OF_A_SAGA = """EXISTS (
+  SELECT 1 FROM {schema}.saga_definition d WHERE d.saga_type = u.g)"""
+_BURY = f"UPDATE {{schema}}.parked_keys k SET state = 1 {_OF_KEYS} AND NOT {_OF_A_SAGA}"
+# A saga is told of its dead letters, which only a worker of its group can do.
+_WISH = f"""
+UPDATE {{schema}}.parked p SET reason = 'buried', code = coalesce(p.code, 'EB7070'),
+  error_type = coalesce(p.error_type, 'Buried'), fingerprint = coalesce(p.fingerprint, 'buried'),
+  error = coalesce(p.error, 'not tried: an operator buried it')
+  FROM unnest($1::text[], $2::text[]) u(g, key)
+ WHERE p.group_name = u.g AND p.key = u.key AND p.seq = {HEAD} AND {_OF_A_SAGA}"""
+_WISHED = f"""
+UPDATE {{schema}}.parked_keys k SET due_at = statement_timestamp() {_OF_KEYS} AND {_OF_A_SAGA}"""
 _UNTRIED = """
-UPDATE {schema}.parked p SET attempts = 0
+UPDATE {schema}.parked p SET attempts = 0,
+  reason = CASE reason WHEN 'buried' THEN 'failed' ELSE reason END
   FROM unnest($1::text[], $2::text[], $3::bigint[]) u(g, key, seq)
  WHERE p.group_name = u.g AND p.key = u.key AND p.seq = u.seq"""
 _REVIVE = """
@@ -105,7 +117,11 @@ async def _release(session: Session, request: Request) -> int:
 
 
 async def _bury(session: Session, request: Request) -> int:
-    return await _changed(session, _BURY, *_keys(await _picked(session, request)))
+    keys = _keys(await _picked(session, request))
+    buried = await _changed(session, _BURY, *keys)
+    if not any(keys) or not await _changed(session, _WISH, *keys):
+        return buried
+    return buried + await _changed(session, _WISHED, *keys)
 
 
 async def _redrive(session: Session, request: Request) -> int:

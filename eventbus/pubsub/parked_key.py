@@ -80,7 +80,7 @@ class ParkedKeys:
         done: list[Parked] = []
         for one in waiting:
             call = self._call(one, attempts)
-            failed = await self._attempt(call, tx, run)
+            failed = await self._attempt(one, call, tx, run)
             if failed is not None:
                 await self._verdicts.buried(call, failed, tx)
                 await self._park_again(call, failed, lease, tx)
@@ -94,7 +94,9 @@ class ParkedKeys:
         if failed.attempts < call.attempt:  # it was counted before it began
             await tx.inbox.uncount([call.message], group=self.group.name)
 
-    async def _attempt(self, call: Call, tx: Transaction, run: Run) -> Parked | None:
+    async def _attempt(self, one: Parked, call: Call, tx: Transaction, run: Run) -> Parked | None:
+        if one.failure is not None and one.failure.reason == "buried":
+            return self._verdicts.as_wished(call, one, one.failure.code)
         if call.attempt > self._verdicts.last_attempt:
             return self._verdicts.killed(call)
         return await self._verdicts.attempt(call, tx, run)

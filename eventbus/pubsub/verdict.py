@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from random import Random
 
@@ -214,6 +215,12 @@ class Verdicts:
             ),
         )
 
+    def as_wished(self, call: Call, buried: Parked, code: str) -> Parked:
+        """A dead letter, not started: an operator buried it."""
+        self.count(call, "dead")
+        self._count_dead(call, code)
+        return replace(buried, delay=None)
+
     def count(self, call: Call, outcome: str) -> None:
         """One more of an outcome; reported with the batch."""
         if outcome == "done":
@@ -237,7 +244,11 @@ class Verdicts:
         self.count(call, outcome)
         if reason in {"failed", "exhausted"} and not isinstance(error, Retry):
             self._circuit.record(ok=False)
-        if dead and self._instrumentation is not None:
+        if dead:
+            self._count_dead(call, code)
+
+    def _count_dead(self, call: Call, code: str) -> None:
+        if self._instrumentation is not None:
             self._instrumentation.count(
                 "dead_lettered_total",
                 group=self.group.name,

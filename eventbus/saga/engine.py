@@ -14,8 +14,8 @@ from eventbus.saga.definition import Stash
 from eventbus.saga.family import Family
 from eventbus.saga.handover import Handover
 from eventbus.saga.illegible import Illegible
-from eventbus.saga.incoming import Incoming, read
-from eventbus.saga.input import GaveUp, Started
+from eventbus.saga.incoming import Incoming, by_envelope, read
+from eventbus.saga.input import DEAD, GaveUp, Started
 from eventbus.saga.outgoing import Tools
 from eventbus.saga.tenancy import new_saga_id
 from eventbus.saga.transition import Transition, all_or_none, raise_if_ours, write
@@ -102,13 +102,22 @@ class Engine:
         message = call.context.message
         each = self._read(message)
         if isinstance(each, Exception):
-            return
-        found = await tx.sagas.find([key for _, key in each.keys])
+            each = by_envelope(message, self.family)
+        found = await tx.sagas.find([key for _, key in each.keys]) if each.keys else {}
         wanted = {*found.values(), *([each.saga_id] if each.saga_id else [])}
-        transitions = self.transitions(await tx.sagas.lock(sorted(wanted)), tx)
+        records = [
+            record
+            for record in await tx.sagas.lock(sorted(wanted))
+            if record.saga == self.family.name
+        ]
+        transitions = self.transitions(records, tx)
         for one in transitions:
-            await one.feed(GaveUp(message.id, "it is a dead letter: every attempt failed"))
-        await write(tx, transitions, self.tools)
+            await one.feed(GaveUp(message.id, DEAD))
+        here = {one.record.saga_id for one in transitions}
+        elsewhere = [self.aside(one, tx) for one in records if one.saga_id not in here]
+        for handover in elsewhere:
+            handover.tell_dead(message.id)
+        await write(tx, transitions, self.tools, elsewhere)
 
     def transitions(self, records: Iterable[SagaRecord], tx: Transaction) -> Sequence[Transition]:
         """Of locked sagas of this family, those whose version is here and whose row can be read."""

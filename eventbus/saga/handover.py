@@ -22,6 +22,7 @@ from eventbus.storage.sagas import (
 )
 
 HANDED = "handed-over"  # the timer, and what the journal says of the input
+BURIED = "buried:"  # the timer, before the id of a dead letter
 
 
 class Handover:
@@ -31,6 +32,7 @@ class Handover:
         self.stashed: list[Stashed] = []
         self.record: SagaRecord = record
         self._inputs: list[str] = []
+        self._timers: dict[str, None] = {}
         self._why = f"version {record.definition} is not at this worker"
 
     @property
@@ -52,9 +54,16 @@ class Handover:
         """Keep a message, or what waited for the keys that it names, in this order."""
         self._inputs.append(message.id)
         if not self.has_ended:
+            self._timers[HANDED] = None
             key = Correlation(self.record.saga, HELD, str(self.record.saga_id))
             kept = also or [message]
             self.stashed += [Stashed(key=key, message=each, ttl=None) for each in kept]
+
+    def tell_dead(self, message_id: str) -> None:
+        """A message for it is a dead letter: whoever has the version makes it stuck."""
+        self._inputs.append(message_id)
+        if not self.has_ended:
+            self._timers[BURIED + message_id] = None
 
     def change(self, *, worker: str) -> SagaChange:
         """The saga as it stands, an entry for each input, and the timer that calls for it."""
@@ -74,7 +83,7 @@ class Handover:
             data_version=was.data_version,
             plan=was.plan,
             error=was.error,
-            arm=() if self.has_ended else (Arm(HANDED, version, timedelta()),),
+            arm=tuple(Arm(name, version, timedelta()) for name in self._timers),
             journal=tuple(
                 self._entry(number, input_id, worker)
                 for number, input_id in enumerate(self._inputs, was.version + 1)

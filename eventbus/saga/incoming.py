@@ -7,7 +7,7 @@ from eventbus.errors import CodecError, DecodeError, SagaError
 from eventbus.event import Event, Reply, TypedMessage
 from eventbus.message import Message
 from eventbus.saga.course import Course
-from eventbus.saga.definition import Route, effect_of
+from eventbus.saga.definition import Route, effect_of, wire_name
 from eventbus.saga.family import Family
 from eventbus.saga.input import Input, Outcome, Received, Replied
 from eventbus.saga.outgoing import KeysAdded, Tools
@@ -60,6 +60,25 @@ def read(message: Message, family: Family, tools: Tools) -> Incoming:
     if not isinstance(what, Event) or not routes:
         return Incoming(message=message)
     return Incoming(message=message, event=what, keys=_keys(message, what, routes, family))
+
+
+def by_envelope(message: Message, family: Family) -> Incoming:
+    """What is known of a message that cannot be read: the saga it names, or whose key it has."""
+    try:
+        saga_id = _uuid(message, "sagaid")
+    except DecodeError:
+        saga_id = None
+    if saga_id is not None or message.key is None:
+        return Incoming(message=message, saga_id=saga_id)
+    key = Correlation(family.name, "", message.key)
+    routes = [
+        route
+        for event, found in family.routes.items()
+        if wire_name(event) == message.type
+        for route in found
+        if route.by is None
+    ]
+    return Incoming(message=message, keys=tuple((route, key) for route in routes[:1]))
 
 
 def _addressed(message: Message, family: Family, tools: Tools) -> Incoming:

@@ -78,9 +78,12 @@ class Verb:
     reason: str = ""
 
 
+DEAD = "it is a dead letter"
+
+
 @dataclass(frozen=True, slots=True)
 class GaveUp:
-    """An input that failed in every attempt and became a dead letter."""
+    """An input that became a dead letter: every attempt failed, or an operator buried it."""
 
     message_id: str
     why: str = ""

@@ -7,9 +7,9 @@ from datetime import timedelta
 
 from eventbus.errors import CommitUnknownError, StorageError
 from eventbus.saga.engine import Engine
-from eventbus.saga.handover import HANDED
+from eventbus.saga.handover import BURIED, HANDED
 from eventbus.saga.illegible import Illegible
-from eventbus.saga.input import GaveUp, TimerFired
+from eventbus.saga.input import DEAD, GaveUp, TimerFired
 from eventbus.saga.transition import Transition, all_or_none, raise_if_ours, write
 from eventbus.service import Alarm
 from eventbus.storage import Storage, Transaction
@@ -121,6 +121,9 @@ async def act(one: Transition, tx: Transaction) -> None:
     for timer in one.record.fired:
         if timer.name == HANDED:
             await one.take_over()
+            continue
+        if timer.name.startswith(BURIED):
+            await one.feed(GaveUp(timer.name.removeprefix(BURIED), DEAD))
             continue
         try:
             async with all_or_none(tx, [one]):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from eventbus.errors import ConfigurationError
 from eventbus.inspection import Selection, Verb
-from eventbus.sqlite.picking import SOURCES, narrowed, picked, unusable
+from eventbus.sqlite.picking import HEAD, SOURCES, narrowed, picked, unusable
 from eventbus.sqlite.rows import KEPT, LONG_AGO, NEVER, Row, json_list
 
 _RETRY = """
@@ -17,8 +17,23 @@ UPDATE eventbus_outbox SET due_at = eventbus_now(), attempts = 0 WHERE id IN (
 _RELEASE = """
 UPDATE eventbus_parked_keys SET due_at = eventbus_now()
  WHERE group_name = ? AND key = ? AND state = 0"""
-_BURY = "UPDATE eventbus_parked_keys SET state = 1 WHERE group_name = ? AND key = ? AND state = 0"
-_UNTRIED = "UPDATE eventbus_parked SET attempts = 0 WHERE seq IN (SELECT value FROM json_each(?))"
+_OF_A_SAGA = "EXISTS (SELECT 1 FROM eventbus_saga_definition d WHERE d.saga_type = group_name)"
+_BURY = f"""
+UPDATE eventbus_parked_keys SET state = 1
+ WHERE group_name = ? AND key = ? AND state = 0 AND NOT {_OF_A_SAGA}"""
+# A saga is told of its dead letters, which only a worker of its group can do.
+_WISH = f"""
+UPDATE eventbus_parked AS p SET reason = 'buried', code = coalesce(code, 'EB7070'),
+  error_type = coalesce(error_type, 'Buried'), fingerprint = coalesce(fingerprint, 'buried'),
+  error = coalesce(error, 'not tried: an operator buried it')
+ WHERE group_name = ? AND key = ? AND seq = {HEAD} AND {_OF_A_SAGA}"""
+_WISHED = f"""
+UPDATE eventbus_parked_keys SET due_at = eventbus_now()
+ WHERE group_name = ? AND key = ? AND state = 0 AND {_OF_A_SAGA}"""
+_UNTRIED = """
+UPDATE eventbus_parked SET attempts = 0,
+  reason = CASE reason WHEN 'buried' THEN 'failed' ELSE reason END
+ WHERE seq IN (SELECT value FROM json_each(?))"""
 _REVIVE = """
 UPDATE eventbus_parked_keys SET state = 0, due_at = eventbus_now() + ?
  WHERE group_name = ? AND key = ?"""
@@ -87,7 +102,10 @@ def _release(connection: sqlite3.Connection, request: Request) -> int:
 
 
 def _bury(connection: sqlite3.Connection, request: Request) -> int:
-    return _for_keys(connection, _BURY, _keys(connection, request))
+    keys = _keys(connection, request)
+    buried = _for_keys(connection, _BURY, keys)
+    _for_keys(connection, _WISH, keys)
+    return buried + _for_keys(connection, _WISHED, keys)
 
 
 def _redrive(connection: sqlite3.Connection, request: Request) -> int:

@@ -12,9 +12,12 @@ from eventbus.storage.leases import Lease
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Of the last attempt; the eventbus-dead-* headers of a broker's dead letter say the same."""
+    """Of the last attempt; the eventbus-dead-* headers of a broker's dead letter say the same.
 
-    reason: Literal["failed", "exhausted", "rejected", "quarantined"]
+    `buried`: by an operator. With a delay it is a wish, which the redelivery of its group fulfils.
+    """
+
+    reason: Literal["failed", "exhausted", "rejected", "quarantined", "buried"]
     code: str
     type: str
     text: str  # redacted, cleaned of NUL and lone surrogates, cut to 8 KiB
