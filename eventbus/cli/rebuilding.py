@@ -4,6 +4,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -92,7 +93,7 @@ class Bar:
             "rate": round(self._pace.rate, 1),
             "eta_seconds": self._pace.eta(beat.total),
             "parked": beat.parked,
-            "shards": beat.parts,
+            "shards": [asdict(part) for part in beat.shards],
         }
 
     def _draw(self, beat: "Beat") -> None:
@@ -100,7 +101,9 @@ class Bar:
             self.end()
             if self._phase in {"", "plan"} and beat.new:
                 versions = f"{beat.name}  v{beat.old} -> v{beat.new}"
-                click.echo(f"{versions}   shadow table {beat.table}   {beat.parts} parts", err=True)
+                click.echo(
+                    f"{versions}   shadow table {beat.table}   {beat.parts} shards", err=True
+                )
         click.echo(f"\r\x1b[K{line(beat, self._pace)}", err=True, nl=False)
         self._open = True
 

@@ -12,6 +12,7 @@ import orjson
 
 from eventbus.postgres import inline as inlined
 from eventbus.postgres import read_models
+from eventbus.postgres.own_tables import TABLES
 from eventbus.postgres.read_models import qualified, quoted
 from eventbus.postgres.session import Session
 from eventbus.storage.events import Position
@@ -21,6 +22,7 @@ from eventbus.storage.projections import (
     Progress,
     ProjectionVersion,
     Table,
+    beside,
     compared,
     live_of,
     not_at_one_position,
@@ -32,16 +34,18 @@ COPIED = 50_000  # rows at once: within the time that a statement may take
 LONG_SECONDS = 3600.0  # an index, a comparison
 
 _VERSION = "name, version, status, code_hash, shards, built_to, publishes_after, runs"
-_VERSIONS = f"SELECT {_VERSION} FROM {{schema}}.projections WHERE name = $1 ORDER BY version"
+_VERSIONS = f"""
+SELECT {_VERSION}, {TABLES} AS tables FROM {{schema}}.projections
+ WHERE name = $1 ORDER BY version"""
 _NAMES = "SELECT DISTINCT name FROM {schema}.projections ORDER BY name"
 _CREATE = f"""
-INSERT INTO {{schema}}.projections ({_VERSION}, table_schema, table_name)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+INSERT INTO {{schema}}.projections ({_VERSION}, table_schema, table_name, tables)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 ON CONFLICT (name, version) DO NOTHING RETURNING 1"""
 _IS_THERE = "SELECT to_regclass($1) IS NOT NULL AS there"
-_DROP = """
-DELETE FROM {schema}.projections WHERE name = $1 AND version = $2 AND status <> 'active'
-RETURNING table_schema, table_name"""
+_DROP = f"""
+DELETE FROM {{schema}}.projections WHERE name = $1 AND version = $2 AND status <> 'active'
+RETURNING table_schema, {TABLES} AS tables"""
 _OF_A_VERSION = (  # its checkpoints, the marks of its scan, what is parked in it
     ("DELETE FROM {schema}.checkpoints WHERE starts_with(name, $1)", ""),
     ("DELETE FROM {schema}.checkpoints WHERE starts_with(name, $1)", "scan/"),
@@ -57,8 +61,8 @@ SELECT i.relname AS name, pg_get_indexdef(x.indexrelid) AS sql
   FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
  WHERE x.indrelid = to_regclass($1) AND NOT x.indisprimary ORDER BY 1"""
 _INDEX = re.compile(r"(?is)^(CREATE (?:UNIQUE )?INDEX)\s+.*?\s+ON\s+(?:ONLY\s+)?.*?\s+(USING\s)")
-_BOTH = """
-SELECT version, status, table_schema, table_name, runs FROM {schema}.projections
+_BOTH = f"""
+SELECT version, status, table_schema, {TABLES} AS tables, runs FROM {{schema}}.projections
  WHERE name = $1 AND (status = 'active' OR version = $2)"""
 _STANDING = """
 SELECT name, position FROM {schema}.checkpoints
@@ -113,10 +117,11 @@ class PostgresProjections:
             StorageError: EB6003, a table of that name stands there.
         """
         self._session.wrote = True
-        schema = None if table is None else await self._application()
+        schema = await self._session.application_schema()
         live = None if table is None else live_of(table.name)
         where = "projections.create"
         row = (version.built_to, version.publishes_after, version.runs, schema, live)
+        own = list(version.tables) if table is None else None  # a declared one is its name
         made = await self._fetch(
             _CREATE,
             version.name,
@@ -125,9 +130,10 @@ class PostgresProjections:
             version.code_hash,
             version.shards,
             *row,
+            own,
             where=where,
         )
-        if not made or table is None or schema is None:
+        if not made or table is None:
             return bool(made)
         there = await self._fetch(_IS_THERE, qualified(schema, table.name), where=where)
         if there[0]["there"]:
@@ -140,8 +146,8 @@ class PostgresProjections:
         self._session.wrote = True
         where = "projections.drop"
         for row in await self._fetch(_DROP, name, version, where=where):
-            if row["table_name"] is not None:
-                table = qualified(row["table_schema"], f"{row['table_name']}__v{version}")
+            for one in row["tables"]:
+                table = qualified(row["table_schema"], beside(one, version))
                 await self._session.execute(f"DROP TABLE IF EXISTS {table}", where=where)
             for statement, prefix in _OF_A_VERSION:
                 await self._fetch(statement, f"{prefix}{name}@{version}/", where=where)
@@ -158,7 +164,7 @@ class PostgresProjections:
         wanted = list(keys)
         if not wanted:
             return ()
-        sql = read_models.selection(await self._application(), table)
+        sql = read_models.selection(await self._session.application_schema(), table)
         values = read_models.arrays(table, table.key, wanted)
         rows = await self._session.fetch(sql, *values, where="projections.states")
         return read_models.states(table, rows)
@@ -171,7 +177,7 @@ class PostgresProjections:
         gone: Sequence[tuple[Any, ...]] = (),
     ) -> None:
         """One upsert, one delete."""
-        schema = await self._application()
+        schema = await self._session.application_schema()
         where = "projections.write"
         self._session.wrote = True
         if rows:
@@ -197,12 +203,14 @@ class PostgresProjections:
         self, table: Table, rows: Sequence[Mapping[str, Any]]
     ) -> Sequence[Mapping[str, Any]]:
         """One statement makes and locks them."""
-        claimed = await inlined.claim(self._session, await self._application(), table, rows)
+        claimed = await inlined.claim(
+            self._session, await self._session.application_schema(), table, rows
+        )
         return read_models.states(table, claimed)
 
     async def load(self, table: Table, rows: Iterable[Sequence[Any]]) -> int:
         """COPY, in pieces."""
-        schema = await self._application()
+        schema = await self._session.application_schema()
         names = list(table.columns)
         where, loaded, left = "projections.load", 0, iter(rows)
         self._session.wrote = True
@@ -222,7 +230,7 @@ class PostgresProjections:
 
     async def index(self, table: Table) -> None:
         """The live table's indexes, under names of the shadow."""
-        schema, where = await self._application(), "projections.index"
+        schema, where = await self._session.application_schema(), "projections.index"
         live = live_of(table.name)
         suffix = table.name.removeprefix(live)
         place = qualified(schema, table.name)
@@ -237,7 +245,7 @@ class PostgresProjections:
 
     async def compare(self, old: Table, new: Table, *, sample: int = 0) -> Difference:
         """By 256 ranges of hashes, then row by row in those that differ."""
-        schema, where = await self._application(), "projections.compare"
+        schema, where = await self._session.application_schema(), "projections.compare"
         await self._unhurried(where)
         if sample:
             rows = await self._rows(read_models.rows_of_sample(schema, old, new), where, sample)
@@ -286,14 +294,8 @@ class PostgresProjections:
         await self._fetch(_STATUS, name, old["version"], "retired", None, where=where)
         await self._fetch(_STATUS, name, to, "active", position, where=where)
         await self._fetch(_STATES, *prefixes, where=where)
-        if old["table_name"] is not None:
-            schema, table = old["table_schema"], old["table_name"]
-            for one, other in (
-                (table, f"{table}__v{old['version']}"),
-                (f"{table}__v{to}", table),
-            ):
-                rename = f"ALTER TABLE {qualified(schema, one)} RENAME TO {quoted(other)}"
-                await self._session.execute(rename, where=where)
+        await self._rename([(one, beside(one, old["version"])) for one in old["tables"]], old)
+        await self._rename([(beside(one, to), one) for one in rows[to]["tables"]], rows[to])
 
     async def audit(
         self, verb: str, name: str, *, actor: str, reason: str, told: Mapping[str, Any]
@@ -322,13 +324,11 @@ class PostgresProjections:
             )
         return None
 
-    async def _application(self) -> str:
-        """The schema of the application's tables; the same on every connection of the pools."""
-        pools = self._session.pools
-        if pools.application_schema is None:
-            rows = await self._session.fetch("SELECT current_schema() AS s", where="projections")
-            pools.application_schema = str(rows[0]["s"] or "public")
-        return pools.application_schema
+    async def _rename(self, names: Iterable[tuple[str, str]], version: Mapping[str, Any]) -> None:
+        for before, after in names:
+            place = qualified(version["table_schema"], before)
+            rename = f"ALTER TABLE {place} RENAME TO {quoted(after)}"
+            await self._session.execute(rename, where="projections.switch")
 
     async def _fetch(self, statement: str, *args: Any, where: str) -> list[Any]:
         sql = statement.format(schema=self._session.schema)
@@ -378,4 +378,5 @@ def _version_of(row: Any) -> ProjectionVersion:
         built_to=None if row["built_to"] is None else Position(row["built_to"]),
         publishes_after=Position(row["publishes_after"]),
         runs=row["runs"],
+        tables=tuple(row["tables"]),
     )

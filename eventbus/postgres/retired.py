@@ -1,15 +1,19 @@
 """Versions of read models that nobody goes back to: their tables, checkpoints, marks and leases."""
 
+# ruff: noqa: S608 - names are ours; values are bound
+
 from collections.abc import Mapping
+from typing import Any
 
 from eventbus.postgres.failures import FAILURES, sqlstate_of
+from eventbus.postgres.own_tables import TABLES
 from eventbus.postgres.pools import Connection
 from eventbus.postgres.read_models import qualified
-from eventbus.storage.projections import KEPT_RETIRED, rows_of
+from eventbus.storage.projections import KEPT_RETIRED, beside, rows_of
 
 BUSY = {"55P03", "40P01"}  # readers and workers come first: another time
-_RETIRED = """
-SELECT name, version, table_schema, table_name FROM {schema}.projections
+_RETIRED = f"""
+SELECT name, version, table_schema, {TABLES} AS tables FROM {{schema}}.projections
  WHERE status = 'retired' AND switched_at < statement_timestamp() - $1::interval
  ORDER BY switched_at LIMIT $2"""
 _FORGET = """
@@ -33,17 +37,17 @@ async def prune(connection: Connection, schema: str, *, limit: int) -> int:
     return gone
 
 
-async def _dropped(connection: Connection, schema: str, row: Mapping[str, object]) -> int:
+async def _dropped(connection: Connection, schema: str, row: Mapping[str, Any]) -> int:
     """One version, unless somebody went back to it meanwhile, or reads its table."""
-    name, version = str(row["name"]), int(str(row["version"]))
+    name, version = row["name"], row["version"]
     try:
         async with connection.transaction():
             await connection.execute("SET LOCAL lock_timeout = '200ms'")
             forget = _FORGET.format(schema=schema)
             if not await connection.fetch(forget, name, version, KEPT_RETIRED):
                 return 0
-            if row["table_name"] is not None:
-                table = qualified(str(row["table_schema"]), f"{row['table_name']}__v{version}")
+            for one in row["tables"]:
+                table = qualified(row["table_schema"], beside(one, version))
                 await connection.execute(f"DROP TABLE IF EXISTS {table}")
             return 1 + await _deleted(connection, schema, rows_of(name, version, scan=False))
     except FAILURES as error:

@@ -81,6 +81,14 @@ class Session:
         self.wrote = True
         return await self._ready("work")
 
+    async def application_schema(self) -> str:
+        """Where the application's tables stand; the same on every connection of the pools."""
+        pools = self.pools
+        if pools.application_schema is None:
+            rows = await self.fetch("SELECT current_schema() AS s", where="projections")
+            pools.application_schema = str(rows[0]["s"] or "public")
+        return pools.application_schema
+
     async def run(
         self, call: Callable[..., Awaitable[T]], *args: Any, where: str, ours: bool = True
     ) -> T:

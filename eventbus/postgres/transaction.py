@@ -15,6 +15,7 @@ from eventbus.postgres.events import PostgresEvents
 from eventbus.postgres.inbox import PostgresInbox
 from eventbus.postgres.leases import PostgresLeases
 from eventbus.postgres.outbox import PostgresOutbox
+from eventbus.postgres.own_tables import PostgresOwnTables
 from eventbus.postgres.parking import PostgresParking
 from eventbus.postgres.projections import PostgresProjections
 from eventbus.postgres.sagas import PostgresSagas
@@ -40,6 +41,7 @@ class PostgresTransaction:
         self.parking: PostgresParking = PostgresParking(session)
         self.checkpoints: PostgresCheckpoints = PostgresCheckpoints(session)
         self.projections: PostgresProjections = PostgresProjections(session)
+        self.own_tables: PostgresOwnTables = PostgresOwnTables(session)
         self.leases: PostgresLeases = PostgresLeases(session)
         self.sagas: PostgresSagas = PostgresSagas(session)
         self.subject_keys: PostgresSubjectKeys = PostgresSubjectKeys(session)

@@ -1,10 +1,11 @@
 """A page of events in one transaction: the checkpoint, then rows, then what could not go on."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
 
-from eventbus.errors import StorageError
+from eventbus.errors import ProjectionError, StorageError
 from eventbus.sourcing.definition import Definition, shard_of
 from eventbus.sourcing.folding import Step, fold
 from eventbus.sourcing.parking import Sequences, number_of, row_key, stream_key
@@ -12,10 +13,11 @@ from eventbus.sourcing.projection import Projection, RecordedEvent
 from eventbus.sourcing.read_model import Key, key_text
 from eventbus.sourcing.recorded import Recorded
 from eventbus.sourcing.shard import Shard, table_of_version
-from eventbus.sourcing.view import BatchView, Encode
+from eventbus.sourcing.view import BatchView, Encode, not_its_own
 from eventbus.storage import Storage, Transaction
 from eventbus.storage.events import Position
 from eventbus.storage.parking import Parked
+from eventbus.storage.projections import ProjectionVersion
 
 _ITS_OWN = frozenset({"EB5003", "EB5005", "EB5009"})  # storage errors that an event causes
 
@@ -231,9 +233,29 @@ class Batches:
         for some, replaying in ((before, True), (after, shard.version.status != "active")):
             if some:
                 view = BatchView(tx, shard.version, self._encode, replaying=replaying)
-                await projection.apply(some, view)
+                async with _sparing_what_serves(tx, shard.version):
+                    await projection.apply(some, view)
+
+
+@asynccontextmanager
+async def _sparing_what_serves(tx: Transaction, version: ProjectionVersion) -> AsyncIterator[None]:
+    """Of a version that does not serve yet, no write reaches a table that does.
+
+    Raises:
+        ProjectionError: EB6016.
+    """
+    if version.status == "active":
+        yield
+        return
+    await tx.own_tables.watch(version.tables)
+    yield
+    touched = await tx.own_tables.touched()
+    if touched:
+        raise not_its_own(version, touched)
 
 
 def _is_ours(error: Exception) -> bool:
-    """Whether the database is the matter, and not the event."""
+    """Whether the database, or the whole projection, is the matter, and not the event."""
+    if isinstance(error, ProjectionError):
+        return error.code == "EB6016"
     return isinstance(error, StorageError) and error.code not in _ITS_OWN

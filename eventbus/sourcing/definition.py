@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
@@ -15,7 +16,10 @@ from eventbus.event import Event
 from eventbus.sourcing.folding import Step
 from eventbus.sourcing.projection import Declared, Fold, Projection, declared, is_recorded
 from eventbus.sourcing.read_model import Rows
-from eventbus.storage.projections import Runs
+from eventbus.storage.projections import Runs, live_of
+
+MOST_LETTERS = 50  # of a table: with the number of a version it is still a name
+_TABLE = re.compile(rf"[a-z_][a-z0-9_]{{0,{MOST_LETTERS - 1}}}")
 
 
 class Definition:
@@ -39,14 +43,16 @@ class Definition:
             self.name: str = self.general.name
             self.version: int = getattr(projection, "version", 1)
             self.runs: Runs = "following"
-            self.by_stream: bool = False
+            self.by_stream: bool = getattr(projection, "by_stream", False)
             self.shards: int = 1
+            self.tables: tuple[str, ...] = _tables(projection)
             self.classes: tuple[type[Event], ...] = tuple(getattr(projection, "handles", ()))
         else:
             self.name, self.version = folding.name, folding.version
             self.runs, self.shards = folding.runs, folding.shards
             self.by_stream = folding.by_stream
             self.rows = folding.rows
+            self.tables = (folding.rows.table.name,)
             self.classes = tuple(dict.fromkeys(one.what for one in folding.folds))
             self._of_several = frozenset(one.what for one in folding.folds if one.many)
             self._changes = _changes(_made(projection), folding, self._of_several)
@@ -92,8 +98,7 @@ def definitions(projections: Sequence[object]) -> dict[str, Definition]:
         if one.name in found:
             raise _two(f"two projections are called {one.name!r}")
         found[one.name] = one
-        if one.rows is not None and one.runs != "live":
-            table = one.rows.table.name
+        for table in one.tables if one.runs != "live" else ():
             if table in tables:
                 raise _two(f"projections {tables[table]!r} and {one.name!r} write table {table!r}")
             tables[table] = one.name
@@ -151,17 +156,41 @@ def _general(projection: object) -> Projection:
     runs = getattr(projection, "runs", "following")
     if runs != "following":
         raise _only_follows(projection, runs)
-    handles = getattr(projection, "handles", ())
-    for one in handles:
+    for one in getattr(projection, "handles", ()):
         if not is_recorded(one):
-            raise WiringError(
-                "EB1262",
-                f"{type(projection).__name__} handles {one!r}",
-                where=f"class {type(projection).__module__}.{type(projection).__qualname__}",
+            raise _misdeclared(
+                projection,
+                f"handles {one!r}",
                 why="only classes with a type stand in the log",
-                next="handles = (OrderPlaced, …)",
+                how="handles = (OrderPlaced, …)",
             )
     return projection  # type: ignore[return-value]
+
+
+def _tables(projection: object) -> tuple[str, ...]:
+    tables = getattr(projection, "tables", ())
+    fitting = not isinstance(tables, str) and all(
+        isinstance(one, str) and _TABLE.fullmatch(one) and live_of(one) == one for one in tables
+    )
+    if not fitting:
+        raise _misdeclared(
+            projection,
+            f"writes {tables!r}",
+            why=f"names of tables are lower case, digits and _, at most {MOST_LETTERS} of them",
+            how='tables = ("stock", "stock_moves")',
+        )
+    return tuple(tables)
+
+
+def _misdeclared(projection: object, what: str, *, why: str, how: str) -> WiringError:
+    cls = type(projection)
+    return WiringError(
+        "EB1262",
+        f"{cls.__name__} {what}",
+        where=f"class {cls.__module__}.{cls.__qualname__}",
+        why=why,
+        next=how,
+    )
 
 
 def _changes(
@@ -206,7 +235,10 @@ def _fingerprint(one: Definition, folding: Declared | None) -> bytes:
 def _code_hash(one: Definition) -> bytes:
     """Of everything that makes rows: a shadow of other code is not gone on with."""
     by_stream = ["by stream"] if one.by_stream else []  # its parts are others
-    names = ["apply"] if one.folding is None else [fold.method for fold in one.folding.folds]
+    if one.folding is None:  # whatever `apply` may call
+        names = [name for name, member in vars(one.cls).items() if inspect.isfunction(member)]
+    else:
+        names = [fold.method for fold in one.folding.folds]
     trees = [_tree(getattr(one.cls, name)) for name in names]
     sources = ["" if tree is None else ast.unparse(tree) for tree in trees]
     parts = [one.fingerprint.hex(), *by_stream, *names, *sources]

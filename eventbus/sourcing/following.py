@@ -174,6 +174,7 @@ class Following:
             shards=definition.shards,
             built_to=None,
             publishes_after=head,
+            tables=definition.tables,
         )
         async with self._storage.transaction() as tx:
             versions = await tx.projections.versions(definition.name)

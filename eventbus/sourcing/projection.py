@@ -61,7 +61,9 @@ class View(Protocol):
 class Projection(Protocol):
     """The general form: it writes by itself what it makes of events.
 
-    Without `handles`, a sequence of event classes, it gets every event of the log.
+    Without `handles`, a sequence of event classes, it gets every event of the log. With `tables`,
+    the names of all that it writes, it can be rebuilt, by `by_stream=True` in several processes:
+    then what it writes for the events of one stream concerns no other stream.
     """
 
     @property

@@ -150,7 +150,9 @@ class Projector:
             ProjectionError: EB6007; EB6010, nobody rebuilds it; EB6009, the log cannot be read.
         """
         definition = self.definition(name)
-        return await assist(self._storage, definition, self._registry, options=options)
+        return await assist(
+            self._storage, definition, self._registry, encode=self._encode, options=options
+        )
 
     async def rollback(self, name: str, *, actor: str = "", reason: str = "") -> tuple[int, int]:
         """Let the version that served before serve again, where it stands: (from, to).

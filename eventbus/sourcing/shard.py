@@ -91,5 +91,10 @@ async def loaded(
         shard_name(version, number), fingerprint=definition.fingerprint
     )
     shard = Shard(version, number, lease, position)
-    shard.held = set(await tx.parking.keys(group=shard.group, limit=MOST_HELD))
+    shard.held = await loaded_keys(tx, shard)
     return shard
+
+
+async def loaded_keys(tx: Transaction, shard: Shard) -> set[str]:
+    """The rows and streams that wait."""
+    return set(await tx.parking.keys(group=shard.group, limit=MOST_HELD))

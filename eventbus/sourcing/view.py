@@ -1,11 +1,12 @@
 """Where a projection of the general form writes, in the transaction of its checkpoint."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
+from eventbus.errors import ProjectionError
 from eventbus.event import Event
 from eventbus.message import Message
 from eventbus.storage import Transaction
-from eventbus.storage.projections import ProjectionVersion
+from eventbus.storage.projections import ProjectionVersion, beside
 from eventbus.storage.sql import Sql
 
 Encode = Callable[[Event, Transaction], Awaitable[Message]]
@@ -36,7 +37,26 @@ class BatchView:
             await self._tx.outbox.add([await self._encode(what, self._tx)])
 
     def table(self, name: str) -> str:
-        """The table of this version."""
-        if self._version.status == "active":
+        """The table of this version.
+
+        Raises:
+            ProjectionError: EB6016, a rebuild has no such table.
+        """
+        version = self._version
+        if version.status == "active":
             return name
-        return f"{name}__v{self._version.version}"
+        if name not in version.tables:
+            raise not_its_own(version, [name])
+        return beside(name, version.version)
+
+
+def not_its_own(version: ProjectionVersion, tables: Sequence[str]) -> ProjectionError:
+    """EB6016: what is built would write what serves."""
+    named = ", ".join(tables)
+    return ProjectionError(
+        "EB6016",
+        f"projection {version.name!r} would write {named}, while another version is built",
+        where=f"apply of {version.name!r}, version {version.version}",
+        why="a rebuild writes only tables of its own, beside those that serve",
+        next=f'name each in tables = (…), and in SQL by view.table("{tables[0]}")',
+    )

@@ -2,7 +2,6 @@
 
 # ruff: noqa: S608 - names are quoted, and were checked when they were declared; values are bound
 
-import re
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from eventbus.sqlite.own_tables import IS_THERE, TABLES, give_indexes, quoted
 from eventbus.sqlite.rows import Row
 from eventbus.sqlite.session import Session
 from eventbus.storage.events import Position
@@ -20,6 +20,7 @@ from eventbus.storage.projections import (
     Progress,
     ProjectionVersion,
     Table,
+    beside,
     compared,
     kind_of,
     live_of,
@@ -31,13 +32,13 @@ from eventbus.storage.projections import (
 
 _TYPES: dict[Kind, str] = {"int": "INTEGER", "bool": "INTEGER", "float": "REAL", "bytes": "BLOB"}
 _VERSION = "name, version, status, code_hash, shards, built_to, publishes_after, runs"
-_VERSIONS = f"SELECT {_VERSION} FROM eventbus_projections WHERE name = ? ORDER BY version"
+_VERSIONS = f"""
+SELECT {_VERSION}, {TABLES} FROM eventbus_projections WHERE name = ? ORDER BY version"""
 _NAMES = "SELECT DISTINCT name FROM eventbus_projections ORDER BY name"
 _CREATE = f"""
-INSERT INTO eventbus_projections ({_VERSION}, table_name, created_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, eventbus_now()) ON CONFLICT (name, version) DO NOTHING"""
-_IS_THERE = "SELECT 1 FROM sqlite_schema WHERE name = ? COLLATE NOCASE"
-_TABLE_OF = "SELECT table_name, runs FROM eventbus_projections WHERE name = ? AND version = ?"
+INSERT INTO eventbus_projections ({_VERSION}, table_name, tables, created_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, eventbus_now()) ON CONFLICT (name, version) DO NOTHING"""
+_TABLES_OF = f"SELECT {TABLES}, runs FROM eventbus_projections WHERE name = ? AND version = ?"
 _OF_A_VERSION = (  # its checkpoints, the marks of its scan, what is parked in it
     ("DELETE FROM eventbus_checkpoints WHERE substr(name, 1, length(?1)) = ?1", ""),
     ("DELETE FROM eventbus_checkpoints WHERE substr(name, 1, length(?1)) = ?1", "scan/"),
@@ -56,8 +57,6 @@ VALUES (eventbus_now(), ?, ?, 1, ?, ?)"""
 _FORGET_PROGRESS = """
 DELETE FROM eventbus_progress WHERE name = ?1 OR substr(name, 1, length(?2)) = ?2"""
 _BUILT = "UPDATE eventbus_projections SET built_to = ? WHERE name = ? AND version = ?"
-_INDEXES = "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = ? AND sql > ''"
-_INDEX = re.compile(r'(?is)^(create\s+(?:unique\s+)?index)\s.*?\son\s+("[^"]+"|\[[^\]]+\]|\w+)')
 _STANDING = """
 SELECT name, position FROM eventbus_checkpoints
  WHERE substr(name, 1, length(?1)) = ?1 OR substr(name, 1, length(?2)) = ?2 ORDER BY name"""
@@ -68,10 +67,8 @@ SELECT p.name, p.version, c.fingerprint FROM eventbus_projections p
   LEFT JOIN eventbus_checkpoints c ON c.name = p.name || '@' || p.version || '/0'
  WHERE p.status = 'active' AND p.name IN (SELECT value FROM json_each(?))"""
 _CUT = "SELECT count(*) FROM eventbus_streams WHERE kept_from > 1 OR state = 2"
-_ACTIVE = (
-    "SELECT version, table_name, runs FROM eventbus_projections"
-    " WHERE name = ? AND status = 'active'"
-)
+_ACTIVE = f"""
+SELECT version, {TABLES}, runs FROM eventbus_projections WHERE name = ? AND status = 'active'"""
 _STATUS = """
 UPDATE eventbus_projections SET status = ?, switched_at = eventbus_now()
  WHERE name = ? AND version = ?"""
@@ -116,12 +113,13 @@ class SqliteProjections:
             StorageError: EB6003, a table of that name stands there.
         """
         live = None if table is None else live_of(table.name)
+        own = orjson.dumps(version.tables).decode() if table is None else None
 
         def create(connection: sqlite3.Connection) -> bool:
-            if not connection.execute(_CREATE, (*_row_of(version), live)).rowcount:
+            if not connection.execute(_CREATE, (*_row_of(version), live, own)).rowcount:
                 return False
             if table is not None:
-                if connection.execute(_IS_THERE, (table.name,)).fetchone():
+                if connection.execute(IS_THERE, (table.name,)).fetchone():
                     raise table_is_there(table.name)
                 connection.execute(_definition(table))
             return True
@@ -132,7 +130,7 @@ class SqliteProjections:
         """Forget a version that is not active, with its table and checkpoints."""
 
         def drop(connection: sqlite3.Connection) -> None:
-            row = connection.execute(_TABLE_OF, (name, version)).fetchone()
+            row = connection.execute(_TABLES_OF, (name, version)).fetchone()
             if row is None:
                 return
             gone = connection.execute(
@@ -142,8 +140,8 @@ class SqliteProjections:
             )
             if not gone.rowcount:
                 return
-            if row[0] is not None:
-                connection.execute(f'DROP TABLE IF EXISTS "{row[0]}__v{version}"')
+            for table in orjson.loads(row[0]):
+                connection.execute(f"DROP TABLE IF EXISTS {quoted(beside(table, version))}")
             for statement, prefix in _OF_A_VERSION:
                 connection.execute(statement, (f"{prefix}{name}@{version}/",))
             connection.execute(_FORGET_PROGRESS, (name, f"scan/{name}@{version}/"))
@@ -160,7 +158,7 @@ class SqliteProjections:
         """The rows of these keys."""
         names = list(table.columns)
         loads = [number for number, name in enumerate(names) if _kind(table, name) == "json"]
-        sql = f"SELECT {_columns(names)} FROM {_quoted(table.name)} WHERE {_equal(table.key)}"
+        sql = f"SELECT {_columns(names)} FROM {quoted(table.name)} WHERE {_equal(table.key)}"
         wanted = [_key_values(table, key) for key in keys]
 
         def states(connection: sqlite3.Connection) -> list[Mapping[str, Any]]:
@@ -183,7 +181,7 @@ class SqliteProjections:
         """Insert or replace, and delete."""
         values = [_values(table, [row[name] for name in table.columns]) for row in rows]
         keys = [_key_values(table, key) for key in gone]
-        delete = f"DELETE FROM {_quoted(table.name)} WHERE {_equal(table.key)}"
+        delete = f"DELETE FROM {quoted(table.name)} WHERE {_equal(table.key)}"
 
         def write(connection: sqlite3.Connection) -> None:
             if values:
@@ -231,17 +229,10 @@ class SqliteProjections:
 
     async def index(self, table: Table) -> None:
         """The live table's indexes, under names of the shadow."""
-        live = live_of(table.name)
-        suffix = table.name.removeprefix(live)
 
         def index(connection: sqlite3.Connection) -> None:
-            for name, sql in connection.execute(_INDEXES, (live,)).fetchall():
-                of_shadow = _quoted(live_of(name) + suffix)
-                if connection.execute(_IS_THERE, (of_shadow.strip('"'),)).fetchone():
-                    continue
-                head = rf"\1 {of_shadow} ON {_quoted(table.name)}"
-                connection.execute(_INDEX.sub(head, sql, count=1))
-            connection.execute(f"ANALYZE {_quoted(table.name)}")
+            give_indexes(connection, live_of(table.name), table.name)
+            connection.execute(f"ANALYZE {quoted(table.name)}")
 
         await self._session.run("projections.index", index, slow=True)
 
@@ -249,18 +240,18 @@ class SqliteProjections:
         """By the key, column by column."""
         names = [name for name in new.columns if name in old.columns]
         others = [name for name in names if name not in new.key]
-        join = " AND ".join(f"o.{_quoted(name)} = n.{_quoted(name)}" for name in new.key)
-        differ = " OR ".join(f"o.{_quoted(name)} IS NOT n.{_quoted(name)}" for name in others)
+        join = " AND ".join(f"o.{quoted(name)} = n.{quoted(name)}" for name in new.key)
+        differ = " OR ".join(f"o.{quoted(name)} IS NOT n.{quoted(name)}" for name in others)
         some = f" ORDER BY random() LIMIT {int(sample)}" if sample else ""
-        missing = f"o.{_quoted(new.key[0])} IS NULL"
+        missing = f"o.{quoted(new.key[0])} IS NULL"
         joined = f"""
-  FROM (SELECT * FROM {_quoted(new.name)}{some}) n
-  LEFT JOIN {_quoted(old.name)} o ON {join}"""
+  FROM (SELECT * FROM {quoted(new.name)}{some}) n
+  LEFT JOIN {quoted(old.name)} o ON {join}"""
         gone = f"""
-  FROM {_quoted(old.name)} o
- WHERE NOT EXISTS (SELECT 1 FROM {_quoted(new.name)} n WHERE {join})"""
-        keys = ", ".join(f"n.{_quoted(name)}" for name in new.key)
-        flags = "".join(f", o.{_quoted(name)} IS NOT n.{_quoted(name)}" for name in others)
+  FROM {quoted(old.name)} o
+ WHERE NOT EXISTS (SELECT 1 FROM {quoted(new.name)} n WHERE {join})"""
+        keys = ", ".join(f"n.{quoted(name)}" for name in new.key)
+        flags = "".join(f", o.{quoted(name)} IS NOT n.{quoted(name)}" for name in others)
         verdict = f"CASE WHEN {missing} THEN 1 WHEN {differ or '0'} THEN 2 ELSE 0 END"
 
         def compare(connection: sqlite3.Connection) -> Difference:
@@ -300,10 +291,10 @@ class SqliteProjections:
 
         def switch(connection: sqlite3.Connection) -> None:
             row = connection.execute(_ACTIVE, (name,)).fetchone()
-            known = connection.execute(_TABLE_OF, (name, to)).fetchone()
+            known = connection.execute(_TABLES_OF, (name, to)).fetchone()
             if row is None or known is None or row[0] == to:
                 raise not_at_one_position(name, f"there is no version {to} beside an active one")
-            old, table, runs = row
+            old, tables, runs = row
             prefixes = f"{name}@{old}/", f"{name}@{to}/"
             standing = dict(connection.execute(_STANDING, prefixes).fetchall())
             inline = "inline" in {runs, known[1]}
@@ -313,9 +304,10 @@ class SqliteProjections:
             connection.execute(_PUBLISHES, (position, name, to))
             for prefix, state in zip(prefixes, (2, 0), strict=True):
                 connection.execute(_RETIRE, (state, prefix))
-            if table is not None:
-                _rename(connection, table, f"{table}__v{old}")
-                _rename(connection, f"{table}__v{to}", table)
+            for table in orjson.loads(tables):
+                _rename(connection, table, beside(table, old))
+            for table in orjson.loads(known[0]):
+                _rename(connection, beside(table, to), table)
 
         await self._session.run("projections.switch", switch, slow=True)
 
@@ -354,7 +346,7 @@ class SqliteProjections:
 
 
 def _rename(connection: sqlite3.Connection, old: str, new: str) -> None:
-    connection.execute(f"ALTER TABLE {_quoted(old)} RENAME TO {_quoted(new)}")
+    connection.execute(f"ALTER TABLE {quoted(old)} RENAME TO {quoted(new)}")
 
 
 def _definition(table: Table) -> str:
@@ -362,35 +354,31 @@ def _definition(table: Table) -> str:
     for name in table.columns:
         kind, nullable = kind_of(table.columns[name])
         columns.append(
-            f"{_quoted(name)} {_TYPES.get(kind, 'TEXT')}{'' if nullable else ' NOT NULL'}"
+            f"{quoted(name)} {_TYPES.get(kind, 'TEXT')}{'' if nullable else ' NOT NULL'}"
         )
     key = _columns(table.key)
-    return f"CREATE TABLE {_quoted(table.name)} ({', '.join(columns)}, PRIMARY KEY ({key})) STRICT"
+    return f"CREATE TABLE {quoted(table.name)} ({', '.join(columns)}, PRIMARY KEY ({key})) STRICT"
 
 
 def _insert(table: Table) -> str:
     marks = ", ".join("?" for _ in table.columns)
     names = _columns(list(table.columns))
-    return f"INSERT INTO {_quoted(table.name)} ({names}) VALUES ({marks})"
+    return f"INSERT INTO {quoted(table.name)} ({names}) VALUES ({marks})"
 
 
 def _upsert(table: Table) -> str:
-    others = [_quoted(name) for name in table.columns if name not in table.key]
+    others = [quoted(name) for name in table.columns if name not in table.key]
     change = ", ".join(f"{name} = excluded.{name}" for name in others)
     action = f"UPDATE SET {change}" if others else "NOTHING"
     return f"{_insert(table)} ON CONFLICT ({_columns(table.key)}) DO {action}"
 
 
 def _columns(names: Sequence[str]) -> str:
-    return ", ".join(_quoted(name) for name in names)
+    return ", ".join(quoted(name) for name in names)
 
 
 def _equal(names: Sequence[str]) -> str:
-    return " AND ".join(f"{_quoted(name)} = ?" for name in names)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    return " AND ".join(f"{quoted(name)} = ?" for name in names)
 
 
 def _kind(table: Table, name: str) -> Kind:
@@ -456,4 +444,5 @@ def _version_of(row: Row) -> ProjectionVersion:
         built_to=None if row[5] is None else Position(row[5]),
         publishes_after=Position(row[6]),
         runs=row[7],
+        tables=tuple(orjson.loads(row[8])),
     )

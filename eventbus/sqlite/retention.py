@@ -1,11 +1,16 @@
 """What is deleted after its time, in batches: the statements behind `SqliteStorage.prune`."""
 
+# ruff: noqa: S608 - names are quoted, and were checked when they were declared; values are bound
+
 import sqlite3
 from datetime import timedelta
 
+import orjson
+
+from eventbus.sqlite.own_tables import TABLES, quoted
 from eventbus.sqlite.rows import milliseconds
 from eventbus.sqlite.session import Session
-from eventbus.storage.projections import KEPT_RETIRED, rows_of
+from eventbus.storage.projections import KEPT_RETIRED, beside, rows_of
 
 ATTEMPTS = timedelta(days=7)
 LETTERS = timedelta(days=30)
@@ -41,8 +46,8 @@ DELETE FROM eventbus_events WHERE position IN (
   SELECT e.position FROM eventbus_streams s JOIN eventbus_events e USING (stream_id)
    WHERE (s.state = 2 OR s.kept_from > 1) AND (s.state = 2 OR e.version < s.kept_from)
    ORDER BY s.stream_id, e.version LIMIT ?)"""
-_RETIRED = """
-SELECT name, version, table_name FROM eventbus_projections
+_RETIRED = f"""
+SELECT name, version, {TABLES} FROM eventbus_projections
  WHERE status = 'retired' AND switched_at < eventbus_now() - ? ORDER BY switched_at LIMIT ?"""
 _SCANNED = "SELECT name, version FROM eventbus_projections WHERE status <> 'building'"
 _SNAPSHOTS = """
@@ -54,9 +59,9 @@ def _retired(connection: sqlite3.Connection, limit: int) -> int:
     """Versions of read models that nobody goes back to, and what scans and workers have left."""
     gone = 0
     old = connection.execute(_RETIRED, (milliseconds(KEPT_RETIRED), limit)).fetchall()
-    for name, version, table in old:
-        if table is not None:
-            connection.execute(f'DROP TABLE IF EXISTS "{table}__v{version}"')
+    for name, version, tables in old:
+        for table in orjson.loads(tables):
+            connection.execute(f"DROP TABLE IF EXISTS {quoted(beside(table, version))}")
         connection.execute(
             "DELETE FROM eventbus_projections WHERE name = ? AND version = ?", (name, version)
         )
@@ -69,7 +74,7 @@ def _retired(connection: sqlite3.Connection, limit: int) -> int:
 def _deleted(connection: sqlite3.Connection, rows: list[tuple[str, str, str]]) -> int:
     return sum(
         connection.execute(
-            f"DELETE FROM eventbus_{table} WHERE substr({column}, 1, length(?1)) = ?1",  # noqa: S608 - names of ours
+            f"DELETE FROM eventbus_{table} WHERE substr({column}, 1, length(?1)) = ?1",
             (prefix,),
         ).rowcount
         for table, column, prefix in rows

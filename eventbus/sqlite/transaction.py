@@ -12,6 +12,7 @@ from eventbus.sqlite.events import SqliteEvents
 from eventbus.sqlite.inbox import SqliteInbox
 from eventbus.sqlite.leases import SqliteLeases
 from eventbus.sqlite.outbox import SqliteOutbox, flush
+from eventbus.sqlite.own_tables import SqliteOwnTables
 from eventbus.sqlite.parking import SqliteParking
 from eventbus.sqlite.projections import SqliteProjections
 from eventbus.sqlite.sagas import SqliteSagas
@@ -36,6 +37,7 @@ class SqliteTransaction:
         self.parking: SqliteParking = SqliteParking(session)
         self.checkpoints: SqliteCheckpoints = SqliteCheckpoints(session)
         self.projections: SqliteProjections = SqliteProjections(session)
+        self.own_tables: SqliteOwnTables = SqliteOwnTables(session)
         self.leases: SqliteLeases = SqliteLeases(session)
         self.sagas: SqliteSagas = SqliteSagas(session)
         self.subject_keys: SqliteSubjectKeys = SqliteSubjectKeys(session)

@@ -13,6 +13,7 @@ from eventbus.storage.events import Append, Appended, EventStore, ReadBound
 from eventbus.storage.inbox import Inbox
 from eventbus.storage.leases import Leases
 from eventbus.storage.outbox import Outbox
+from eventbus.storage.own_tables import OwnTables
 from eventbus.storage.parking import Parking
 from eventbus.storage.projections import Projections
 from eventbus.storage.sagas import Sagas
@@ -49,6 +50,8 @@ class Transaction(Protocol):
     def checkpoints(self) -> Checkpoints: ...
     @property
     def projections(self) -> Projections: ...
+    @property
+    def own_tables(self) -> OwnTables: ...
     @property
     def leases(self) -> Leases: ...
     @property

@@ -56,6 +56,7 @@ class ProjectionVersion:
     built_to: Position | None
     publishes_after: Position
     runs: Runs = "following"
+    tables: tuple[str, ...] = ()  # live names: it is switched and dropped with them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,7 @@ class Difference:
     differ: int
     new: int
     gone: int
-    examples: Sequence[Mapping[str, Any]]  # kind, key, columns: never a value
+    examples: Sequence[Mapping[str, Any]]  # kind, key, columns, of several tables which: no value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +97,7 @@ class Projections(Protocol):
     async def create(self, version: ProjectionVersion, table: Table | None) -> bool:
         """The row, and the table with its primary key only; False: the version stood there.
 
-        Without a table: a projection that writes by itself.
+        Without a table: a projection that writes by itself, into `version.tables`.
 
         Raises:
             StorageError: EB6003, a table of that name stands there.
@@ -269,6 +270,24 @@ def compared(prefixes: tuple[str, str], *, back: bool, inline: bool) -> Sequence
     return (old,) if back else (old, new)
 
 
+def summed(found: Sequence[Difference], tables: Sequence[str]) -> Difference:
+    """The difference of several tables together; then the examples say of which they are."""
+    if len(found) == 1:
+        return found[0]
+    examples = [
+        {**example, "table": table}
+        for one, table in zip(found, tables, strict=True)
+        for example in one.examples
+    ]
+    return Difference(
+        equal=sum(one.equal for one in found),
+        differ=sum(one.differ for one in found),
+        new=sum(one.new for one in found),
+        gone=sum(one.gone for one in found),
+        examples=examples[:EXAMPLES],
+    )
+
+
 def not_at_one_position(name: str, why: str) -> StorageError:
     """EB6008: the error of a switch that is refused."""
     return StorageError(
@@ -302,6 +321,11 @@ def table_is_there(table: str) -> StorageError:
     )
 
 
+def beside(table: str, version: int) -> str:
+    """The name of a live table beside it, for a version that does not serve."""
+    return f"{table}__v{version}"
+
+
 def shadow_of(table: Table, version: int) -> Table:
     """The table beside the live one in which a version is built."""
-    return Table(name=f"{table.name}__v{version}", key=table.key, columns=table.columns)
+    return Table(name=beside(table.name, version), key=table.key, columns=table.columns)

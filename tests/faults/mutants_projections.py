@@ -1,19 +1,25 @@
 """Mutants of read models: of their tables on SQLite, and of what follows and rebuilds."""
 
-from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eventbus import EventBus
 from eventbus.sourcing import batch, following, holdings, inline, projector, shard, view
-from eventbus.sqlite import checkpoints, projections
+from eventbus.sourcing.rebuild import replay
+from eventbus.sqlite import checkpoints, own_tables, projections
 from eventbus.storage.events import Position
 from eventbus.testing.faults import Conflict
 from tests.faults import test_projecting
 from tests.faults.mutants_storage import Mutant, Patch, both, instead, text
-from tests.integration.sourcing import test_following, test_inline, test_rebuilding
+from tests.integration.sourcing import (
+    test_following,
+    test_inline,
+    test_rebuilding,
+    test_rebuilding_general,
+)
 from tests.integration.sourcing.read_models import Sum, sell_many
 
 
@@ -58,7 +64,7 @@ _TABLE: list[tuple[str, Patch, str, dict[str, object]]] = [
     ),
     (
         "a table of somebody else is not seen",
-        text(projections, "name = ?", "name = ? || '.'", "_IS_THERE"),
+        text(projections, "name = ?", "name = ? || '.'", "IS_THERE"),
         "test_a_table_that_stands_there_is_refused_and_left_alone",
         {},
     ),
@@ -124,9 +130,43 @@ _INLINE: list[tuple[str, Patch, str]] = [
 ]
 
 
-MUTANTS = [
-    Mutant(name, patch, "ProjectionSuite", test, given) for name, patch, test, given in _TABLE
-] + [Mutant(name, patch, "InlineSuite", test, {}) for name, patch, test in _INLINE]
+def _not_watched(_: Any) -> Any:
+    return ("INSERT",)
+
+
+_OWN: list[tuple[str, Patch, str, dict[str, object]]] = [
+    (
+        "only inserts are seen",
+        instead(own_tables, "_WAYS", _not_watched),
+        "test_what_is_watched_tells_who_was_written_to",
+        {"statement": "UPDATE {} SET a = 3 WHERE a = 1"},
+    ),
+    (
+        "an imitation has no indexes",
+        instead(own_tables, "give_indexes", lambda _: lambda *_: None),
+        "test_an_imitation_is_empty_and_refuses_what_the_table_refuses",
+        {},
+    ),
+    (
+        "a version's tables are not kept",
+        text(own_tables, "tables = ?", "tables = substr('[]' || ?, 1, 2)", "_KEEP"),
+        "test_a_switch_moves_all_tables_of_both_versions",
+        {},
+    ),
+    (
+        "a table of somebody else is taken",
+        text(own_tables, "name = ?", "name = ? || '.'", "IS_THERE"),
+        "test_an_imitation_takes_nobodys_place",
+        {},
+    ),
+]
+
+
+MUTANTS = (
+    [Mutant(name, patch, "ProjectionSuite", test, given) for name, patch, test, given in _TABLE]
+    + [Mutant(name, patch, "OwnTablesSuite", test, given) for name, patch, test, given in _OWN]
+    + [Mutant(name, patch, "InlineSuite", test, {}) for name, patch, test in _INLINE]
+)
 
 Check = Callable[[Path], Awaitable[object]]
 
@@ -217,6 +257,33 @@ async def _rolled_back(_: Path) -> None:
         await test_rebuilding.test_after_a_rollback_nothing_new_is_needed_to_catch_up(bus, revenue)
 
 
+async def _general(test: Callable[[EventBus, Any], Awaitable[None]]) -> None:
+    sales = test_rebuilding_general.KeyedSales()
+    async with await test_rebuilding_general.begun(
+        "sqlite://", sales, test_rebuilding_general.MANY
+    ) as bus:
+        await test(bus, sales)
+
+
+def _trusting(_: Any) -> Any:
+    @asynccontextmanager
+    async def sparing(*_: Any) -> AsyncIterator[None]:
+        yield
+
+    return sparing
+
+
+def _apart_from_its_mark(page: Any) -> Any:
+    """What is replayed commits before the mark moves, and a kill falls between."""
+
+    async def mutated(self: replay.Replay, shard: Any, found: Any) -> None:
+        async with self._storage.transaction() as tx:
+            await self._batches.write(tx, shard, await self._events(found), held=set())
+        await page(self, shard, found)
+
+    return mutated
+
+
 async def _inline(_: Path, test: Callable[[EventBus, Sum], Awaitable[None]]) -> None:
     revenue = Sum(runs="inline")
     bus = EventBus("memory://", storage="sqlite://", handlers=[revenue.projection()])
@@ -251,6 +318,27 @@ def _twice(_: Any) -> Any:
 
 
 WRONG = [
+    Wrong(
+        "what serves is written by a rebuild",
+        instead(batch, "_sparing_what_serves", _trusting),
+        lambda _: _general(
+            test_rebuilding_general.test_code_that_writes_past_the_view_is_stopped_and_changed_nothing
+        ),
+    ),
+    Wrong(
+        "a page of a replay is applied twice",
+        instead(replay.Replay, "_page", _apart_from_its_mark),
+        lambda _: _general(
+            test_rebuilding_general.test_a_rebuild_gives_the_same_rows_in_every_table
+        ),
+    ),
+    Wrong(
+        "events that failed in a replay are skipped",
+        instead(batch.Batches, "write", _skipped),
+        lambda _: _general(
+            test_rebuilding_general.test_an_event_that_fails_is_parked_and_the_switch_refused
+        ),
+    ),
     Wrong(
         "an event is recorded although it cannot be projected",
         instead(inline.Inline, "append", _unsaved),

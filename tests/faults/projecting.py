@@ -1,7 +1,8 @@
 """A projection on one database, killed at a chosen call; the next process goes on.
 
-`python -m tests.faults.projecting WHERE DIRECTORY follow|rebuild|assist FIRST STEP` sweeps. WHERE
-is `sqlite`, or the URL of an empty PostgreSQL database. For each point a process is forked that
+`python -m tests.faults.projecting WHERE DIRECTORY follow|rebuild|assist|replay FIRST STEP` sweeps;
+`replay` rebuilds one of the general form. WHERE is `sqlite`, or the URL of an empty PostgreSQL
+database. For each point a process is forked that
 dies there by SIGKILL, another one that finishes and judges: the rows are those of the events, and a
 replay from zero gives the same. One JSON line per point. Point 2n is before, 2n+1 after the n-th
 call of the storage's contract by the projector.
@@ -12,16 +13,24 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from eventbus import Event, EventBus
 from eventbus.errors import ProjectionError
-from eventbus.sourcing import FoldingProjection, ReadModel, following, holdings, projects
+from eventbus.sourcing import (
+    FoldingProjection,
+    ReadModel,
+    RecordedEvent,
+    View,
+    following,
+    holdings,
+    projects,
+)
 from eventbus.sourcing.rebuild import Beat, Options, Rebuilt, owner, parts
 from eventbus.testing.faults import FaultPlan, FaultyStorage, Kill
 from tests.faults.projected_places import places, storage_at
@@ -58,11 +67,42 @@ class SalesByCountry(FoldingProjection[Sales], name="sales"):
         return row.model_copy(update={"orders": row.orders + 1, "cents": row.cents + event.cents})
 
 
+class SalesApplied:
+    """The same by the general form: a table of its own, under the same name."""
+
+    name = "sales"
+    tables = ("sales",)
+    handles = (Sold,)
+    by_stream = True
+
+    async def apply(self, events: Sequence[RecordedEvent], view: View) -> None:
+        for one in events:
+            event = cast("Sold", one.event)
+            if _poisonous and event.cents == POISON:
+                raise ValueError("poison")
+            await view.sql.execute(
+                f"INSERT INTO {view.table('sales')} AS s VALUES ($1, 1, $2)"
+                " ON CONFLICT (country) DO UPDATE"
+                " SET orders = s.orders + 1, cents = s.cents + excluded.cents",
+                event.country,
+                event.cents,
+            )
+
+    async def made(self, bus: EventBus) -> None:
+        async with bus.transaction() as tx:
+            await tx.sql.execute(
+                "CREATE TABLE sales (country text PRIMARY KEY, orders bigint, cents bigint)"
+            )
+
+
+_projection: Any = SalesByCountry
+
+
 def bus_on(place: str, plan: FaultPlan | None = None) -> EventBus:
     """A bus whose storage meets a plan."""
     storage = storage_at(place)
     given = storage if plan is None else FaultyStorage(storage, plan)
-    return EventBus("memory://", storage=given, handlers=[SalesByCountry])
+    return EventBus("memory://", storage=given, handlers=[_projection])
 
 
 async def sell(bus: EventBus, *orders: tuple[str, int]) -> None:
@@ -79,6 +119,8 @@ async def fill(place: str, *, followed: bool) -> None:
     bus = bus_on(place)
     await bus.upgrade()
     async with bus if followed else bus.client():
+        if isinstance(_projection, SalesApplied):
+            await _projection.made(bus)
         await sell(bus, *ORDERS)
         if followed:
             await bus.until_idle()
@@ -226,12 +268,15 @@ def main(where: str, directory: Path, mode: str, first: int, step: int) -> None:
     """Every `step`-th point from `first` on, to the end of the scenario."""
     directory.mkdir(parents=True, exist_ok=True)
     quick_leases()
+    global _projection  # noqa: PLW0603 - of all processes that are forked
+    if mode == "replay":
+        _projection = SalesApplied()
     copies = places(where, directory)
     status = forked(lambda: fill(copies.template, followed=mode != "follow"))
     assert status == 0, status
     if mode == "assist":
         assert forked(lambda: begin(copies.template)) == 0
-    acts = {"follow": follow, "rebuild": rebuild, "assist": assist}
+    acts = {"follow": follow, "rebuild": rebuild, "assist": assist, "replay": rebuild}
     point, killed = first, True
     while killed:
         place, hits = copies.fresh(point), directory / f"{point}.hits"

@@ -27,6 +27,7 @@ NAMED = {
     "follow": {"projection.read", "projection.applied", "projection.commit_sent"},
     "rebuild": {"projection.read", "projection.commit_sent", "projection.switching"},
     "assist": {"projection.read", "projection.commit_sent"},
+    "replay": {"projection.read", "projection.commit_sent", "projection.switching"},
 }
 
 pytestmark = [
@@ -45,7 +46,9 @@ def where(request: pytest.FixtureRequest) -> Iterator[str]:
         yield url
 
 
-@pytest.mark.parametrize(("mode", "least"), [("follow", 60), ("rebuild", 60), ("assist", 20)])
+@pytest.mark.parametrize(
+    ("mode", "least"), [("follow", 60), ("rebuild", 60), ("assist", 20), ("replay", 60)]
+)
 def test_a_process_killed_at_any_call_leaves_what_a_replay_gives(
     tmp_path: Path, where: str, mode: str, least: int
 ) -> None:

@@ -5,19 +5,25 @@ import asyncio
 from eventbus.codec import Registry
 from eventbus.sourcing.definition import Definition
 from eventbus.sourcing.rebuild import refusals
+from eventbus.sourcing.rebuild.marks import marks_of
 from eventbus.sourcing.rebuild.options import Options
-from eventbus.sourcing.rebuild.parts import Parts
+from eventbus.sourcing.rebuild.parts import Parts, scan_of
 from eventbus.sourcing.rebuild.plan import code_of
-from eventbus.sourcing.rebuild.scan import Scan, marks_of
+from eventbus.sourcing.view import Encode
 from eventbus.storage import Storage
-from eventbus.storage.projections import ProjectionVersion, shadow_of
+from eventbus.storage.projections import ProjectionVersion
 
 BEGIN_SECONDS = 30.0  # so long it is waited for that the rebuild begins
 LOOK_SECONDS = 0.2
 
 
 async def assist(
-    storage: Storage, definition: Definition, registry: Registry, *, options: Options
+    storage: Storage,
+    definition: Definition,
+    registry: Registry,
+    *,
+    encode: Encode,
+    options: Options,
 ) -> int:
     """Copy parts until all are copied, by whomever; how many rows they have.
 
@@ -25,14 +31,15 @@ async def assist(
         storage: entered.
         definition: the same code as that of who leads.
         registry: decodes what is recorded.
+        encode: not used for effects: they are off.
         options: the same as theirs.
 
     Raises:
         ProjectionError: EB6010, nobody rebuilds this with this code; EB6009, the log cannot be
             read by it.
     """
-    if definition.rows is None:
-        raise refusals.nothing(definition.name, "it keeps no rows that the framework made")
+    if definition.rows is None and not definition.by_stream:
+        raise refusals.nothing(definition.name, "one process replays it: by_stream is not declared")
     try:
         async with asyncio.timeout(BEGIN_SECONDS):
             version = await _begun(storage, definition, options)
@@ -43,8 +50,7 @@ async def assist(
         raise refusals.nothing(
             definition.name, "nobody rebuilds it with this code and these options"
         ) from None
-    shadow = shadow_of(definition.rows.table, version.version)
-    scan = Scan(storage, definition, registry, version, shadow, options=options)
+    scan = scan_of(storage, definition, registry, version, encode=encode, options=options)
     return await Parts(storage, scan).work(to_the_end=True)
 
 

@@ -1,5 +1,6 @@
 """What a rebuild is told, what it tells, and what it answers."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -7,6 +8,9 @@ from eventbus.storage.events import Position
 from eventbus.storage.projections import Difference
 
 START = Position(0)
+Report = Callable[[int, int], None]
+"""(done, rows): the highest position read, and how many rows there are in memory."""
+
 PAGE = 5000  # events of a scan
 MOST_ROWS = 1_000_000
 
@@ -31,6 +35,17 @@ class Options:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """How far a part of the scan is, whoever makes it."""
+
+    name: str  # number and how many they are: 0/4
+    phase: str  # waiting, replay, done, or split into two others
+    done: int  # positions read
+    total: int
+    rows: int
+
+
 @dataclass(slots=True)
 class Beat:
     """How far it is, now."""
@@ -45,6 +60,7 @@ class Beat:
     total: int = 0
     rows: int = 0
     parked: int = 0
+    shards: Sequence[Part] = ()  # of the scan, once it begins
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

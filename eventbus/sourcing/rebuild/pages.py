@@ -5,21 +5,22 @@ from collections.abc import AsyncGenerator
 from datetime import datetime
 
 from eventbus.service import end
-from eventbus.sourcing.rebuild.options import START, Options
+from eventbus.sourcing.rebuild.options import Options
 from eventbus.storage import Storage
 from eventbus.storage.events import FeedPage, Filter, Position
 
 
 async def pages_of(
-    storage: Storage, upto: Position, only: Filter, options: Options
+    storage: Storage, after: Position, upto: Position, only: Filter, options: Options
 ) -> AsyncGenerator[FeedPage, None]:
-    """Everything after where the options begin, no faster than they say."""
+    """Everything after a position, and after where the options begin; no faster than they say."""
 
     async def read(after: Position) -> FeedPage:
         async with storage.transaction() as tx:
             return await tx.events.read_all(after=after, limit=options.page, upto=upto, only=only)
 
-    after = START if isinstance(options.since, datetime) else options.since
+    if not isinstance(options.since, datetime):
+        after = max(after, options.since)
     coming: asyncio.Task[FeedPage] | None = None
     loop = asyncio.get_running_loop()
     began, seen = loop.time(), 0

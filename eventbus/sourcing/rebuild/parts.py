@@ -6,15 +6,23 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import uuid4
 
+from eventbus.codec import Registry
 from eventbus.errors import StorageError
 from eventbus.service import end
-from eventbus.sourcing.rebuild.scan import Scan, mark_name, marks_of
+from eventbus.sourcing.definition import Definition
+from eventbus.sourcing.rebuild.marks import mark_name, marked, marks_of
+from eventbus.sourcing.rebuild.options import Options, Part
+from eventbus.sourcing.rebuild.replay import Replay
+from eventbus.sourcing.rebuild.scan import Scan
+from eventbus.sourcing.view import Encode
 from eventbus.storage import Storage
+from eventbus.storage.events import Position
 from eventbus.storage.leases import Lease
+from eventbus.storage.projections import Progress, ProjectionVersion, shadow_of
 
 log: logging.Logger = logging.getLogger("eventbus.sourcing")
 
@@ -29,23 +37,40 @@ class Far:
     done: int = 0  # positions read, of all parts together
     total: int = 0
     rows: int = 0
-    parts: int = 0
+    parts: list[Part] = field(default_factory=list[Part])
+
+
+def scan_of(
+    storage: Storage,
+    definition: Definition,
+    registry: Registry,
+    version: ProjectionVersion,
+    *,
+    encode: Encode,
+    options: Options,
+) -> Scan | Replay:
+    """What makes the parts of a version: rows that are folded are copied, else it writes itself."""
+    if definition.rows is None:
+        return Replay(storage, definition, registry, version, encode=encode, options=options)
+    shadow = shadow_of(definition.rows.table, version.version)
+    return Scan(storage, definition, registry, version, shadow, options=options)
 
 
 class Parts:
     """Takes parts that nobody has until all are copied.
 
     A part is the keys of a hash modulo the number of parts. One that is copied has its mark at the
-    end of the scan; whoever is killed leaves nothing of a part, and its lease runs out.
+    end of the scan. Whoever is killed leaves nothing of a part, or, of the general form, the pages
+    up to its mark; and its lease runs out.
 
     Args:
         storage: entered.
-        scan: reads and copies.
+        scan: reads, and copies or applies.
         tell: is told how far it is, at least each second.
     """
 
     def __init__(
-        self, storage: Storage, scan: Scan, tell: Callable[[Far], None] = lambda _: None
+        self, storage: Storage, scan: Scan | Replay, tell: Callable[[Far], None] = lambda _: None
     ) -> None:
         self._storage = storage
         self._scan = scan
@@ -60,7 +85,7 @@ class Parts:
         async with self._storage.transaction() as tx:
             if not await tx.checkpoints.positions(marks_of(version)):
                 for number in range(amount):
-                    await self._scan.marked(tx, mark_name(version, number, amount))
+                    await marked(tx, self._scan.definition, mark_name(version, number, amount))
 
     async def work(self, *, to_the_end: bool) -> int:
         """Copy part after part; how many rows all of them have.
@@ -101,16 +126,26 @@ class Parts:
         async with self._storage.transaction() as tx:
             marks = await tx.checkpoints.positions(marks_of(version))
             found = {mark: await tx.projections.standing(mark) for mark in marks}
-        far = Far(parts=len(marks), total=self._scan.upto * len(marks))
+        far = Far(total=self._scan.upto * len(marks))
         for mark, position in marks.items():
-            standing = found[mark]
-            told = (0, 0) if standing is None else (standing.done, standing.rows)
-            done, rows = self._here.get(mark, told)
-            far.done += self._scan.upto if position >= self._scan.upto else done
-            far.rows += rows
+            part = self._part(mark, position, found[mark])
+            far.parts.append(part)
+            far.done += part.done
+            far.rows += part.rows
         self._far = far
         self._tell(far)
         return [mark for mark, position in marks.items() if position < self._scan.upto]
+
+    def _part(self, mark: str, position: Position, standing: Progress | None) -> Part:
+        """What is in hand here is known better than what its last beat said."""
+        phase, done, rows = "waiting", int(position), 0
+        if standing is not None:
+            phase, done, rows = standing.phase, standing.done, standing.rows
+        done, rows = self._here.get(mark, (done, rows))
+        if position >= self._scan.upto:
+            done, phase = self._scan.upto, "split" if phase == "split" else "done"
+        name = mark.removeprefix(marks_of(self._scan.version))
+        return Part(name=name, phase=phase, done=done, total=self._scan.upto, rows=rows)
 
     async def _taken(self, names: Sequence[str]) -> Lease | None:
         async with self._storage.transaction() as tx:

@@ -17,8 +17,7 @@ class Plan:
 
     old: ProjectionVersion
     new: ProjectionVersion
-    table: Table
-    shadow: Table
+    tables: tuple[tuple[Table, Table], ...]  # each that serves, and its shadow
 
 
 async def planned(storage: Storage, definition: Definition, options: Options) -> Plan:
@@ -28,9 +27,10 @@ async def planned(storage: Storage, definition: Definition, options: Options) ->
         ProjectionError: EB6010, there is nothing to rebuild, or to go on with; EB6014, the log
             lacks events.
     """
-    rows = definition.rows
-    if rows is None or definition.runs == "live":
-        raise refusals.nothing(definition.name, "it keeps no rows that the framework made")
+    if definition.runs == "live":
+        raise refusals.nothing(definition.name, "it keeps no rows: they are folded on read")
+    if not definition.tables:
+        raise refusals.nothing(definition.name, "it does not name its tables: tables = (…)")
     bound = (await storage.read_bound()).bound
     async with storage.transaction() as tx:
         versions = await tx.projections.versions(definition.name)
@@ -60,9 +60,11 @@ async def planned(storage: Storage, definition: Definition, options: Options) ->
             built_to=bound,
             publishes_after=bound,
             runs=definition.runs,
+            tables=definition.tables,
         )
-        await _begun(storage, new, shadow_of(rows.table, number), building)
-    return Plan(active, new, rows.table, shadow_of(rows.table, new.version))
+        await _begun(storage, definition, active, new, building)
+    tables = await _tables(storage, definition)
+    return Plan(active, new, tuple((one, shadow_of(one, new.version)) for one in tables))
 
 
 def code_of(definition: Definition, options: Options) -> bytes:
@@ -90,11 +92,41 @@ async def _gone_on(
 
 async def _begun(
     storage: Storage,
+    definition: Definition,
+    active: ProjectionVersion,
     version: ProjectionVersion,
-    shadow: Table,
     others: list[ProjectionVersion],
 ) -> None:
+    await _tables(storage, definition)
     async with storage.transaction() as tx:
         for one in others:
             await tx.projections.drop(one.name, one.version)
-        await tx.projections.create(version, shadow)
+        if definition.rows is not None:
+            await tx.projections.create(version, shadow_of(definition.rows.table, version.version))
+            return
+        # what is new serves already, made by a migration: a switch moves it aside with the others
+        tables = dict.fromkeys((*active.tables, *version.tables))
+        await tx.own_tables.keep(active.name, active.version, tuple(tables))
+        await tx.projections.create(version, None)
+        await tx.own_tables.imitate(version.tables, version.version)
+
+
+async def _tables(storage: Storage, definition: Definition) -> list[Table]:
+    """Those that serve, with their columns and keys.
+
+    Raises:
+        ProjectionError: EB6010, of the general form one is not there, or has no key.
+    """
+    if definition.rows is not None:
+        return [definition.rows.table]
+    found: list[Table] = []
+    async with storage.transaction() as tx:
+        for name in definition.tables:
+            table = await tx.own_tables.described(name)
+            if table is None:
+                raise refusals.nothing(definition.name, f"there is no table {name!r}")
+            if not table.key:
+                why = f"table {name!r} has no primary key, by which rows could be compared"
+                raise refusals.nothing(definition.name, why)
+            found.append(table)
+    return found

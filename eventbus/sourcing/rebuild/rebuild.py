@@ -8,13 +8,12 @@ from eventbus.sourcing.rebuild import refusals
 from eventbus.sourcing.rebuild.level import Level
 from eventbus.sourcing.rebuild.options import START, Beat, Options, Rebuilt
 from eventbus.sourcing.rebuild.owner import Owner
-from eventbus.sourcing.rebuild.parts import Far, Parts
+from eventbus.sourcing.rebuild.parts import Far, Parts, scan_of
 from eventbus.sourcing.rebuild.plan import Plan, planned
-from eventbus.sourcing.rebuild.scan import Scan
 from eventbus.sourcing.shard import MOST_HELD, shard_name
 from eventbus.sourcing.view import Encode
 from eventbus.storage import Storage, Transaction
-from eventbus.storage.projections import Difference, ProjectionVersion
+from eventbus.storage.projections import Difference, ProjectionVersion, summed
 
 
 class Rebuild:
@@ -63,7 +62,7 @@ class Rebuild:
             await self._owner.say("plan")
             plan = await planned(self._storage, self._definition, self._options)
             self._beat.old, self._beat.new = plan.old.version, plan.new.version
-            self._beat.table = plan.shadow.name
+            self._beat.table = ", ".join(shadow.name for _, shadow in plan.tables)
             async with self._storage.transaction() as tx:
                 await self._audit(tx, "rebuild", plan)
             rows = await self._scan(plan)
@@ -80,6 +79,8 @@ class Rebuild:
             )
             await level.catch_up()
             difference = await self._verify(level, plan)
+            if not self._options.sample:
+                rows = difference.equal + difference.differ + difference.new
             parked = await self._parked(plan.new)
             switched = await self._switch(level, plan, difference, parked)
             await self._owner.say("done", done=1, total=1)
@@ -100,16 +101,17 @@ class Rebuild:
             standing = await tx.checkpoints.positions(f"{version.name}@{version.version}/")
         if standing:
             return 0  # it was scanned, and follows since
-        scan = Scan(
+        scan = scan_of(
             self._storage,
             self._definition,
             self._registry,
             version,
-            plan.shadow,
+            encode=self._encode,
             options=options,
         )
         parts = Parts(self._storage, scan, self._far)
-        await parts.begin(options.parts)
+        alone = self._definition.rows is None and not self._definition.by_stream
+        await parts.begin(1 if alone else options.parts)
         rows = await self._owner.while_owned(parts.work(to_the_end=True))
         async with self._storage.transaction() as tx:
             for number in range(version.shards):
@@ -123,21 +125,27 @@ class Rebuild:
     def _far(self, far: Far) -> None:
         beat = self._beat
         beat.phase, beat.done, beat.total = "replay", far.done, far.total
-        beat.rows, beat.parts = far.rows, far.parts
+        beat.rows, beat.parts, beat.shards = far.rows, len(far.parts), far.parts
         self._owner.show()
 
     async def _index(self, plan: Plan) -> None:
         await self._owner.say("index")
         async with self._storage.transaction() as tx:
-            await self._owner.while_owned(tx.projections.index(plan.shadow))
+            if self._definition.rows is None:  # they have their indexes
+                shadows = [shadow.name for _, shadow in plan.tables]
+                await self._owner.while_owned(tx.own_tables.analyze(shadows))
+            for _, shadow in plan.tables if self._definition.rows is not None else ():
+                await self._owner.while_owned(tx.projections.index(shadow))
 
     async def _verify(self, level: Level, plan: Plan) -> Difference:
         await self._owner.say("verify")
 
         async def compare(tx: Transaction) -> Difference:
-            return await tx.projections.compare(
-                plan.table, plan.shadow, sample=self._options.sample
-            )
+            found = [
+                await tx.projections.compare(table, shadow, sample=self._options.sample)
+                for table, shadow in plan.tables
+            ]
+            return summed(found, [table.name for table, _ in plan.tables])
 
         difference = await self._owner.while_owned(level.act(compare))
         if self._options.require_equal and (difference.differ or difference.new or difference.gone):

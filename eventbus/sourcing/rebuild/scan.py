@@ -1,7 +1,7 @@
 """The scan of a rebuild: the log up to a position, folded in memory, copied in one transaction."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
@@ -14,7 +14,14 @@ from eventbus.sourcing.definition import Definition, shard_of
 from eventbus.sourcing.folding import Step
 from eventbus.sourcing.parking import Sequences, row_key, stream_key
 from eventbus.sourcing.read_model import Key, ReadModel, Rows, key_text
-from eventbus.sourcing.rebuild.options import START, Options
+from eventbus.sourcing.rebuild.marks import (
+    MOST_PARKED,
+    mark_name,
+    marked,
+    place_of,
+    unreadable,
+)
+from eventbus.sourcing.rebuild.options import START, Options, Report
 from eventbus.sourcing.rebuild.pages import pages_of
 from eventbus.sourcing.rebuild.plan import filter_of
 from eventbus.sourcing.recorded import Recorded, read
@@ -26,11 +33,6 @@ from eventbus.storage.parking import Parked
 from eventbus.storage.projections import ProjectionVersion, Table
 
 log: logging.Logger = logging.getLogger("eventbus.sourcing")
-
-MOST_PARKED = 10_000  # events of a scan that may wait; above, the code is wrong, not the events
-
-Report = Callable[[int, int], None]
-"""(done, rows): the highest position read, and how many rows there are in memory."""
 
 
 class Scan:
@@ -58,7 +60,7 @@ class Scan:
         assert definition.rows is not None  # noqa: S101 - only folding projections are built
         assert version.built_to is not None  # noqa: S101 - planned
         self._storage = storage
-        self._definition = definition
+        self.definition: Definition = definition
         self._registry = registry
         self.version: ProjectionVersion = version
         self.upto: Position = version.built_to
@@ -83,7 +85,7 @@ class Scan:
         """
         mark, number, of = lease.name, *place_of(lease.name)
         async with self._storage.transaction() as tx:
-            done = await self.marked(tx, mark)
+            done = await marked(tx, self.definition, mark)
         if done >= self.upto:
             return
         try:
@@ -107,29 +109,21 @@ class Scan:
         try:
             await tx.projections.load(self._table, records)
         except StorageError as error:
-            if not self._definition.by_stream or error.code != "EB5005":
+            if not self.definition.by_stream or error.code != "EB5005":
                 raise
             raise ProjectionError(
                 "EB6009",
-                f"projection {self._definition.name!r} cannot be rebuilt in parts by stream",
+                f"projection {self.definition.name!r} cannot be rebuilt in parts by stream",
                 where=f"copying into {self._table.name}",
                 why=f"two parts made the same row: {error.why}",
                 next="leave out by_stream=: a row has events of several streams",
             ) from error
 
-    async def marked(self, tx: Transaction, mark: str) -> Position:
-        """Where the mark of a part stands; it is made if it is not there.
-
-        Raises:
-            StorageError: EB5202, a part of other code.
-        """
-        return await tx.checkpoints.load(mark, fingerprint=self._definition.code_hash)
-
     async def _split(self, lease: Lease, number: int, of: int) -> None:
         log.info("%s has more than %d rows: two halves", lease.name, self._options.most_rows)
         async with self._storage.transaction() as tx:
             for half in (number, number + of):
-                await self.marked(tx, mark_name(self.version, half, 2 * of))
+                await marked(tx, self.definition, mark_name(self.version, half, 2 * of))
             await tx.checkpoints.save(lease.name, self.upto, after=START, lease=lease)
             await tx.projections.progress(
                 lease.name, "split", done=self.upto, total=self.upto, rows=0
@@ -144,16 +138,18 @@ class Scan:
         homes: dict[Key, str] = {}
         parked: dict[int, list[Parked]] = {}
         waiting = 0
-        only = filter_of(self._definition, self._options)
-        if self._definition.by_stream and of > 1:
+        only = filter_of(self.definition, self._options)
+        if self.definition.by_stream and of > 1:
             only = replace(only, share=(number, of))
-        async with aclosing(pages_of(self._storage, self.upto, only, self._options)) as pages:
+        async with aclosing(
+            pages_of(self._storage, START, self.upto, only, self._options)
+        ) as pages:
             async for page in pages:
                 for place, event in enumerate(await read(page.events, self._registry)):
                     if isinstance(since, datetime) and event.recorded.recorded_at < since:
                         continue
                     for step in self._steps(event, place):
-                        if self._definition.by_stream:
+                        if self.definition.by_stream:
                             self._of_one_stream(event, step.key, homes)
                         elif of > 1 and shard_of(key_text(step.key), of) != number:
                             continue
@@ -168,7 +164,7 @@ class Scan:
                         parked.setdefault(shard, []).append(one)
                         waiting += 1
                         if waiting > MOST_PARKED:
-                            raise self._refused(event, error or one.failure or "")
+                            raise unreadable(self.definition, event, error or one.failure or "")
                 report(page.read_to, len(states))
                 if len(states) > most:
                     raise _TooManyError
@@ -177,7 +173,9 @@ class Scan:
     def _of_one_stream(self, event: Recorded, key: Key, homes: dict[Key, str]) -> None:
         stream = stream_key(event.recorded)
         if homes.setdefault(key, stream) != stream:
-            raise self._refused(event, f"by_stream=True, but a row has events of {homes[key]} too")
+            raise unreadable(
+                self.definition, event, f"by_stream=True, but a row has events of {homes[key]} too"
+            )
 
     def _fold(self, states: dict[Key, ReadModel], step: Step) -> Exception | None:
         row = states.get(step.key)
@@ -195,11 +193,11 @@ class Scan:
 
     def _steps(self, event: Recorded, place: int) -> Sequence[Step]:
         try:
-            return self._definition.steps(event.event, place)
+            return self.definition.steps(event.event, place)
         except CodecError as error:
-            raise self._refused(event, error.what) from error
+            raise unreadable(self.definition, event, error.what) from error
         except Exception as error:  # the author's key function
-            raise self._refused(event, error) from error
+            raise unreadable(self.definition, event, error) from error
 
     def _waits(self, event: Recorded, step: Step, error: Exception | None) -> tuple[int, Parked]:
         text = key_text(step.key)
@@ -216,37 +214,11 @@ class Scan:
         except ValueError as error:
             raise ProjectionError(
                 "EB6009",
-                f"projection {self._definition.name!r} cannot be rebuilt: a row fits no column",
+                f"projection {self.definition.name!r} cannot be rebuilt: a row fits no column",
                 where=f"{row_key(key_text(key))}, version {self.version.version}",
                 why=str(error),
                 next="mend the projection; what serves is untouched",
             ) from error
-
-    def _refused(self, event: Recorded, why: object) -> ProjectionError:
-        recorded = event.recorded
-        return ProjectionError(
-            "EB6009",
-            f"projection {self._definition.name!r} cannot be rebuilt from this log",
-            where=f"{recorded.type} at {recorded.position}, {recorded.stream}@{recorded.version}",
-            why=f"{type(why).__name__}: {why}" if isinstance(why, Exception) else str(why),
-            next="deploy code that reads it, then again with --resume; what serves is untouched",
-        )
-
-
-def mark_name(version: ProjectionVersion, number: int, of: int) -> str:
-    """The checkpoint that says that a part is copied, and the lease of who copies it."""
-    return f"{marks_of(version)}{number}/{of}"
-
-
-def marks_of(version: ProjectionVersion) -> str:
-    """What the names of all marks of a version begin with."""
-    return f"scan/{version.name}@{version.version}/"
-
-
-def place_of(mark: str) -> tuple[int, int]:
-    """Which part it is, and of how many."""
-    number, of = mark.rsplit("/", 2)[1:]
-    return int(number), int(of)
 
 
 class _TooManyError(Exception):

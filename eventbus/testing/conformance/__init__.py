@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from eventbus.testing.conformance.leases import LeaseSuite
     from eventbus.testing.conformance.merged import MergedAppendSuite
     from eventbus.testing.conformance.outbox import OutboxSuite
+    from eventbus.testing.conformance.own_tables import OwnTablesSuite
     from eventbus.testing.conformance.parking import ParkingSuite
     from eventbus.testing.conformance.projections import ProjectionSuite
     from eventbus.testing.conformance.sagas import SagaSuite
@@ -39,6 +40,7 @@ __all__ = [
     "LeaseSuite",
     "MergedAppendSuite",
     "OutboxSuite",
+    "OwnTablesSuite",
     "ParkingSuite",
     "ProjectionSuite",
     "SagaSuite",
@@ -65,6 +67,7 @@ if not TYPE_CHECKING:  # lazy, so that pytest can rewrite the asserts of a suite
         "LeaseSuite": "leases",
         "MergedAppendSuite": "merged",
         "OutboxSuite": "outbox",
+        "OwnTablesSuite": "own_tables",
         "ParkingSuite": "parking",
         "ProjectionSuite": "projections",
         "SagaSuite": "sagas",

@@ -427,6 +427,7 @@ def _version(table: Table, version: int, status: Status) -> ProjectionVersion:
         name=table.name,
         version=version,
         status=status,
+        tables=(table.name,),
         code_hash=b"\x00code",
         shards=1,
         built_to=None,

@@ -13,7 +13,6 @@ from eventbus.sourcing.rebuild import Beat, Options
 from eventbus.storage.projections import Difference
 from eventbus.testing import assert_rebuild_equals_live
 from tests.integration.sourcing.read_models import (
-    Journal,
     Sum,
     sell,
     sell_many,
@@ -179,15 +178,6 @@ async def test_what_never_ran_is_not_rebuilt(url: str, revenue: Sum) -> None:
     async with bus.client():
         with pytest.raises(ProjectionError) as caught:
             await bus.projections.rebuild(revenue.name)
-    assert caught.value.code == "EB6010"
-
-
-async def test_the_general_form_is_not_rebuilt(url: str) -> None:
-    journal = Journal()
-    bus = await _bus(url, journal)
-    async with bus.client():
-        with pytest.raises(ProjectionError) as caught:
-            await bus.projections.rebuild(journal.name)
     assert caught.value.code == "EB6010"
 
 

@@ -136,9 +136,9 @@ async def test_parts_by_stream_read_streams_of_their_own(
     name = unique("revenue")
     shares: set[tuple[int, int] | None] = set()
 
-    def noted(storage: Any, upto: Any, only: Any, options: Any) -> Any:
+    def noted(storage: Any, after: Any, upto: Any, only: Any, options: Any) -> Any:
         shares.add(only.share)
-        return pages_of(storage, upto, only, options)
+        return pages_of(storage, after, upto, only, options)
 
     monkeypatch.setattr("eventbus.sourcing.rebuild.scan.pages_of", noted)
     async with await _by_stream(url, name) as bus:

@@ -147,7 +147,12 @@ def test_processes_share_a_scan(
     assert ran.result["switched"]
     assert ran.result["rows"] == 3
     lines = [json.loads(each) for each in ran.err.splitlines() if each[:1] == "{"]
-    assert {each["shards"] for each in lines if each["phase"] == "replay"} == {4}
+    told = [each["shards"] for each in lines if each["phase"] == "replay"]
+    assert told
+    for shards in told:
+        assert [one["name"] for one in shards] == [f"{number}/4" for number in range(4)]
+        assert {one["phase"] for one in shards} <= {"waiting", "replay", "done"}
+        assert all(0 <= one["done"] <= one["total"] for one in shards)
 
 
 def test_who_assists_is_told_the_same_and_no_password_on_its_command_line() -> None:

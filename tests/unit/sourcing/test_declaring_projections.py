@@ -195,6 +195,40 @@ def test_the_general_form_that_handles_no_event_class_is_refused() -> None:
         Definition(Search())
 
 
+@pytest.mark.parametrize("tables", ["stock", ("Stock",), ("stock__v2",), ("s" * 51,), (7,)])
+def test_the_general_form_that_names_no_tables_is_refused(tables: Any) -> None:
+    with pytest.raises(WiringError, match="EB1262"):
+        Definition(_stock(tables=tables))
+
+
+def test_two_that_write_one_table_are_refused_in_any_form() -> None:
+    for pair in ((_stock(), _stock(name="other")), (Revenues, _stock(tables=("a", "revenue")))):
+        with pytest.raises(WiringError) as caught:
+            definitions(pair)
+        assert caught.value.code == "EB1263"
+
+
+def test_all_methods_of_the_general_form_are_its_code() -> None:
+    assert Definition(_stock()).code_hash == Definition(_stock(factor=1)).code_hash
+    assert Definition(_stock()).code_hash != Definition(_stock(helper=_other)).code_hash
+    assert Definition(_stock()).fingerprint == Definition(_stock(helper=_other)).fingerprint
+
+
+def _helper(self: Any) -> int:
+    return 1
+
+
+def _other(self: Any) -> int:
+    return 2
+
+
+def _stock(*, name: str = "stock", helper: Any = _helper, **attributes: Any) -> Any:
+    async def apply(self: Any, events: Any, view: Any) -> None: ...
+
+    members = {"name": name, "tables": ("stock",), "apply": apply, "helper": helper}
+    return type("Stock", (), members | attributes)()
+
+
 def test_another_key_function_is_another_fingerprint_and_a_comment_is_not() -> None:
     first = Definition(Revenues)
 
