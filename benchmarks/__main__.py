@@ -27,6 +27,7 @@ from benchmarks import (
     projections,
     rabbit,
     rebuilding,
+    relaying,
     saga_timers,
     sagas,
     startup,
@@ -51,6 +52,7 @@ BARS: dict[str, Callable[[], Bar]] = {
     "N4": rabbit.end_to_end,
     "N5": kafka.consuming,
     "N5B": kafka.publishing,
+    "N6": relaying.bar,
 }
 SHOWN = (
     *("rate", "cpu_us", "ms", "above_ms", "of_raw", "times", "p50_ms", "p99_ms"),
@@ -78,8 +80,8 @@ def main() -> int:
     bars = [BARS[name]() for name in given.only]
     if given.list:
         for bar in bars:
-            print(f"{bar.name:8}{bar.what}")
-            print("\n".join(f"{'':8}{case.name}" for case in bar.cases))
+            print(f"{bar.name:12}{bar.what}")
+            print("\n".join(f"{'':12}{case.name}" for case in bar.cases))
         return 0
     folder = Path("build/benchmarks")
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,8 @@ topic, offsets committed once a second.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.util import find_spec
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
@@ -34,6 +35,7 @@ HEADERS = [
     ("ce_correlationid", b"0198b8f1-0000-7000-8000-000000000000"),
 ]
 Work = Callable[[str, int, Clock], Awaitable[None]]
+OnTopic = Callable[[str, int], AbstractAsyncContextManager[str]]
 
 
 def consuming() -> Bar:
@@ -47,6 +49,7 @@ def consuming() -> Bar:
             Case(bar="N5", name="aiokafka record by record", n=N, run=on_broker(record_by_record)),
             Case(bar="N5", name="aiokafka getmany", n=N, run=on_broker(by_getmany)),
             Case(bar="N5", name="eventbus", n=N, run=on_broker(handled), goal=bound),
+            *_peer("N5", "FastStream", "consumed_from_kafka", filled),
         ],
     )
 
@@ -74,8 +77,23 @@ def publishing() -> Bar:
                 run=on_broker(published_and_handled),
                 goal=Goal(figure="cpu_us", at_most=60.0),
             ),
+            *_peer("N5B", "FastStream, publish", "published_to_kafka", topic_of),
+            *_peer("N5B", "FastStream, end to end", "through_kafka", topic_of),
         ],
     )
+
+
+def _peer(bar: str, name: str, work: str, topic: OnTopic) -> list[Case]:
+    """FastStream, where it is installed."""
+    if find_spec("faststream") is None:
+        return []
+    from benchmarks import faststream_peer
+
+    async def run(url: str, n: int, clock: Clock) -> None:
+        async with topic(url, n) as there:
+            await getattr(faststream_peer, work)(servers(url), there, n, clock)
+
+    return [Case(bar=bar, name=name, n=N, run=on_broker(run))]
 
 
 def on_broker(work: Work) -> Callable[[int], Figures]:
@@ -121,8 +139,8 @@ def maker(topic: str) -> Callable[[int], OrderPlaced]:
 
 
 @asynccontextmanager
-async def topic_of(url: str) -> AsyncIterator[str]:
-    """A topic of this run, made; deleted afterwards."""
+async def topic_of(url: str, _: int = 1) -> AsyncIterator[str]:
+    """A topic of this run with one message; deleted afterwards."""
     topic = f"bench-{new_id()}"
     try:
         async with EventBus(bus_url(url), service="bench").client() as bus:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, cast
 
 import aio_pika
@@ -43,6 +44,7 @@ def publishing() -> Bar:
             _case("N2", "aio-pika", publish_by_aio_pika),
             _case("N2", "aiormq", publish_by_aiormq),
             _case("N2", "eventbus, typed", publish_by_eventbus, at_most=50.0),
+            *_peer("N2", "published_to_rabbit"),
         ],
     )
 
@@ -57,6 +59,7 @@ def consuming() -> Bar:
             _case("N3", "aio-pika, ack each", consume_by_aio_pika),
             _case("N3", "aiormq, ack by 50", consume_by_aiormq),
             _case("N3", "eventbus, typed", consume_by_eventbus, at_most=65.0),
+            *_peer("N3", "consumed_from_rabbit"),
         ],
     )
 
@@ -70,6 +73,7 @@ def end_to_end() -> Bar:
         cases=[
             _case("N4", "aio-pika", end_to_end_by_aio_pika),
             _case("N4", "eventbus, typed", end_to_end_by_eventbus, at_most=170.0),
+            *_peer("N4", "through_rabbit"),
         ],
     )
 
@@ -77,6 +81,15 @@ def end_to_end() -> Bar:
 def _case(bar: str, name: str, work: Work, *, at_most: float | None = None) -> Case:
     goal = None if at_most is None else Goal(figure="cpu_us", at_most=at_most)
     return Case(bar=bar, name=name, n=N, run=_on_a_vhost(work), goal=goal)
+
+
+def _peer(bar: str, work: str) -> list[Case]:
+    """FastStream, where it is installed."""
+    if find_spec("faststream") is None:
+        return []
+    from benchmarks import faststream_peer
+
+    return [_case(bar, "FastStream", getattr(faststream_peer, work))]
 
 
 def _on_a_vhost(work: Work) -> Callable[[int], Figures]:
