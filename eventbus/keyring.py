@@ -3,7 +3,8 @@
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 
 from eventbus.codec import Registry
 from eventbus.errors import ConfigurationError, PersonalDataError
@@ -22,7 +23,20 @@ from eventbus.storage.subject_keys import SubjectKey
 
 KEPT_SECONDS = 30.0  # with a batch that lasts as long, no key outlives its row by a minute
 MOST_KEPT = 10_000
+REWRAPPED = 500  # keys of a commit
 LONGEST_SUBJECT_BYTES = 1000  # with the tenant's as many, both fit into one row of an index
+
+
+MasterKeys = bytes | Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewrapped:
+    """What became of the keys that stand."""
+
+    changed: int  # another master key had wrapped them
+    before: int  # the first master key had wrapped them already
+    unopened: int  # no master key of this bus opens them
 
 
 class Keyring:
@@ -30,26 +44,31 @@ class Keyring:
 
     Args:
         storage: where the keys stand, wrapped; entered with the bus.
-        master_key: 32 bytes that wrap them, from outside the database.
+        master_keys: 32 bytes each, from outside the database. The first one wraps; all of them
+            unwrap, so that one can follow another.
         clock: monotonic seconds.
 
     Raises:
-        ConfigurationError: EB1122, the master key has another length.
+        ConfigurationError: EB1122, a master key has another length.
         MissingExtraError: EB1005, the library is not installed.
     """
 
     def __init__(
         self,
         storage: Storage,
-        master_key: bytes,
+        master_keys: MasterKeys,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if len(master_key) != KEY_BYTES:
-            raise _no_master_key(f"it has {len(master_key)} bytes")
+        masters = (master_keys,) if isinstance(master_keys, bytes) else tuple(master_keys)
+        if not masters:
+            raise _no_master_key("the bus has an empty list of master keys")
+        for each in masters:
+            if len(each) != KEY_BYTES:
+                raise _no_master_key(f"one has {len(each)} bytes")
         require_cipher()
         self._storage = storage
-        self._master = master_key
+        self._masters = masters
         self._clock = clock
         self._ids: dict[Subject, bytes] = {}
         self._kept: dict[bytes, tuple[float, Key]] = {}  # until then
@@ -96,7 +115,7 @@ class Keyring:
         return found
 
     async def check(self) -> None:
-        """Refuse a master key that is not the one of the keys that stand here.
+        """Refuse master keys of which none is that of the keys that stand here.
 
         Raises:
             ConfigurationError: EB1122.
@@ -114,6 +133,41 @@ class Keyring:
         self._shredded += 1
         self._kept.pop(self._ids.pop(subject, b""), None)
 
+    async def rewrap(self, *, actor: str, reason: str = "", dry_run: bool = False) -> Rewrapped:
+        """Wrap with the first master key what another one wrapped; a commit per 500 keys.
+
+        Whoever is interrupted begins anew: what was rewrapped is passed over.
+        """
+        changed = before = unopened = 0
+        after: SubjectKey | None = None
+        while True:
+            async with self._storage.transaction() as tx:
+                page = await tx.subject_keys.listed(after=after, limit=REWRAPPED)
+                old, shut = self._to_rewrap(page)
+                if dry_run or not old:
+                    changed += len(old)
+                else:
+                    changed += await tx.subject_keys.rewrap(old, actor=actor, reason=reason)
+            before += len(page) - len(old) - shut
+            unopened += shut
+            if len(page) < REWRAPPED:
+                return Rewrapped(changed=changed, before=before, unopened=unopened)
+            after = page[-1]
+
+    def _to_rewrap(self, rows: Sequence[SubjectKey]) -> tuple[list[tuple[SubjectKey, bytes]], int]:
+        """Those the first master key does not open, wrapped anew; how many none opens."""
+        old: list[tuple[SubjectKey, bytes]] = []
+        unopened = 0
+        for row in rows:
+            try:
+                secret, by = self._secret(row)
+            except PersonalDataError:
+                unopened += 1
+                continue
+            if by > 0:
+                old.append((row, self._wrapped(secret, row.id, row.subject)))
+        return old, unopened
+
     async def _standing(self, tx: Transaction, subjects: list[Subject]) -> list[SubjectKey]:
         rows = list(await tx.subject_keys.standing(subjects))
         missing = set(subjects) - {row.subject for row in rows}
@@ -123,17 +177,25 @@ class Keyring:
 
     def _made(self, subject: Subject) -> SubjectKey:
         key_id, secret = os.urandom(16), os.urandom(KEY_BYTES)
-        wrapped = encrypted(self._master, secret, _about(key_id, subject))
+        wrapped = self._wrapped(secret, key_id, subject)
         return SubjectKey(subject=subject, id=key_id, wrapped=wrapped)
+
+    def _wrapped(self, secret: bytes, key_id: bytes, subject: Subject) -> bytes:
+        return encrypted(self._masters[0], secret, _about(key_id, subject))
 
     def _unwrapped(self, row: SubjectKey) -> Key:
         if row.wrapped is None:
             return Key(row.id, row.subject, None)
-        try:
-            secret = decrypted(self._master, row.wrapped, _about(row.id, row.subject))
-        except PersonalDataError:
-            raise _not_unwrapped(row) from None
+        secret, _ = self._secret(row)
         return Key(row.id, row.subject, secret)
+
+    def _secret(self, row: SubjectKey) -> tuple[bytes, int]:
+        """The key, and which of the master keys had wrapped it."""
+        assert row.wrapped is not None  # noqa: S101 - it stands
+        for number, master in enumerate(self._masters):
+            with suppress(PersonalDataError):
+                return decrypted(master, row.wrapped, _about(row.id, row.subject)), number
+        raise _not_unwrapped(row)
 
     def _keep(
         self, rows: Iterable[SubjectKey], before: int, *, alone: bool = False
@@ -167,7 +229,7 @@ class Keyring:
 
 
 def keyring_for(
-    registry: Registry, storage: Storage | None, master_key: bytes | None
+    registry: Registry, storage: Storage | None, master_keys: MasterKeys | None
 ) -> Keyring | None:
     """The keyring of a bus, which its registry reads with from now on; None: without master key.
 
@@ -175,12 +237,12 @@ def keyring_for(
         ConfigurationError: EB1122, a class has personal fields, and something is missing.
         MissingExtraError: EB1005.
     """
-    if storage is None or master_key is None:
+    if storage is None or master_keys is None:
         for cls in registry.classes:
             if cls.__wire__ is not None and cls.__wire__.type in registry.personal:
                 raise no_keyring(f"{cls.__module__}.{cls.__qualname__}", storage=bool(storage))
         return None
-    registry.keys = keyring = Keyring(storage, master_key)
+    registry.keys = keyring = Keyring(storage, master_keys)
     return keyring
 
 

@@ -35,7 +35,7 @@ from eventbus.event import Command, Event, Untyped
 from eventbus.handler import Context, Fence, Group, Middleware, UnitOfWork
 from eventbus.inspection import Inspected, Inspection, Place
 from eventbus.instrumentation import Instrumentation
-from eventbus.keyring import keyring_for
+from eventbus.keyring import MasterKeys, keyring_for
 from eventbus.message import NO_HEADERS
 from eventbus.pubsub.attempt import Attempts
 from eventbus.pubsub.guarantees import GRACE
@@ -78,7 +78,8 @@ class EventBus:
         middleware: wrapped around each call of a handler, the first one outermost.
         instrumentation: what counts, times and traces.
         service: CloudEvents source, and default group of the untyped form.
-        master_key: 32 bytes that wrap the keys of personal data; from outside of the database.
+        master_key: 32 bytes that wrap the keys of personal data, from outside of the database; or
+            several: the first one wraps, the others still unwrap (`events.rewrap`).
         strict: warnings of the guarantee report refuse too, and only known types are published.
 
     Raises:
@@ -96,7 +97,7 @@ class EventBus:
         middleware: Sequence[Middleware] = (),
         instrumentation: Instrumentation | None = None,
         service: str | None = None,
-        master_key: bytes | None = None,
+        master_key: MasterKeys | None = None,
         strict: bool = False,
     ) -> None:
         self._master_key = master_key

@@ -21,7 +21,10 @@ COMMANDS = {
     "parked": ("parked:parked", "What failed and is tried again, with what waits behind it."),
     "dead-letter": ("dead_letter:dead_letter", "What was given up: list, edit, redrive, discard."),
     "event": ("event:event", "The log: tail, trace, read, search, export, replay."),
-    "subject": ("subject:subject", "Personal data: forget somebody, list who is forgotten."),
+    "subject": (
+        "subject:subject",
+        "Personal data: forget, list the forgotten, change the master key.",
+    ),
     "projection": ("projection:projection", "Read models: list, status, rebuild, rollback, pause."),
     "saga": ("saga:saga", "Sagas: worker, list, show, retry, compensate, lint, explore."),
     "topology": ("topology:topology", "Topics, exchanges, queues at the broker: plan, apply."),

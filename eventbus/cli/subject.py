@@ -1,20 +1,23 @@
 """`eventbus subject`: who is forgotten, and forgetting."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from eventbus.cli.changing import actor, confirm, one_of
-from eventbus.cli.failures import DONE
+from eventbus.cli.failures import DONE, FOUND
 from eventbus.cli.flags import Command, Settings
+from eventbus.cli.locate import app_of
 from eventbus.cli.main import Commands
 from eventbus.cli.output import show_facts, show_rows
-from eventbus.cli.storages import with_storage
+from eventbus.cli.storages import with_bus, with_storage
 
 if TYPE_CHECKING:
     from eventbus.inspection import Inspected
+    from eventbus.keyring import Rewrapped
     from eventbus.sealing import Subject
     from eventbus.storage.subject_keys import Shredded
 
@@ -24,7 +27,7 @@ _PAGE = 1000
 
 @click.group(cls=Commands)
 def subject() -> None:
-    """Whom personal data are about: forget them, list who is forgotten."""
+    """Whom personal data are about: forget them, list who is forgotten, change the master key."""
 
 
 @subject.command(cls=Command)
@@ -62,6 +65,41 @@ def forget(
     hint = [] if settings.dry_run or not new else ["keep the list outside: subject list -o jsonl"]
     show_facts(settings, "subject forget", facts, [line, *hint])
     return DONE
+
+
+@subject.command(cls=Command)
+@click.option("--reason", default="", help="Why, for the audit.")
+@click.pass_obj
+def rewrap(settings: Settings, reason: str) -> int:
+    """Wrap the keys of everybody with the first master key of the app, beside what runs."""
+    bus = app_of(settings)
+
+    def ask(*, dry_run: bool) -> "Rewrapped":
+        return with_bus(
+            settings,
+            bus,
+            lambda there: there.events.rewrap(actor=actor(), reason=reason, dry_run=dry_run),
+            why="the keys of personal data stand in one",
+        )
+
+    done = ask(dry_run=True)
+    count = f"{done.changed:,} key{'' if done.changed == 1 else 's'}"
+    if done.changed and not settings.dry_run:
+        confirm(settings, f"{count}: wrapped by the first master key of the app")
+        done = ask(dry_run=False)
+    facts: dict[str, Any] = {**asdict(done), "dry_run": settings.dry_run}
+    show_facts(settings, "subject rewrap", facts, _rewrapped(done, dry_run=settings.dry_run))
+    return FOUND if done.unopened else DONE
+
+
+def _rewrapped(done: "Rewrapped", *, dry_run: bool) -> list[str]:
+    would = "would be: " if dry_run else ""
+    lines = [f"{would}{done.changed:,} rewrapped, {done.before:,} were before"]
+    if done.unopened:
+        lines.append(f"{done.unopened:,} open with none of the master keys: explain EB3116")
+    elif not done.changed:
+        lines.append("the first master key opens everything: the others are needed no more")
+    return lines
 
 
 @subject.command("list", cls=Command)

@@ -10,7 +10,7 @@ import orjson
 
 from eventbus.postgres.session import Session
 from eventbus.sealing import BOX, Subject
-from eventbus.storage.subject_keys import Shredded, SubjectKey
+from eventbus.storage.subject_keys import Shredded, SubjectKey, rewrapped_through
 
 _COLUMNS = "tenant, subject, key_id, wrapped_key"
 _FIND = f"SELECT {_COLUMNS} FROM {{schema}}.subject_keys WHERE key_id = ANY($1::uuid[])"
@@ -19,6 +19,11 @@ SELECT {_COLUMNS} FROM {{schema}}.subject_keys JOIN unnest($1::text[], $2::text[
     ON tenant = u.t AND subject = u.s"""
 _ANY = f"""
 SELECT {_COLUMNS} FROM {{schema}}.subject_keys WHERE wrapped_key IS NOT NULL LIMIT 1"""
+# No id is the first one: a subject may be named by an empty text.
+_LISTED = f"""
+SELECT {_COLUMNS} FROM {{schema}}.subject_keys
+ WHERE wrapped_key IS NOT NULL AND (tenant, subject) >= ($1, $2) AND key_id <> $3
+ ORDER BY tenant, subject LIMIT $4"""
 # In one order, or two that add the same subjects would wait for each other. DO NOTHING would not
 # show a row that another transaction committed meanwhile; this waits for it, and shows it.
 _ADD = f"""
@@ -29,6 +34,14 @@ RETURNING {_COLUMNS}"""
 _LOCK = """
 SELECT key_id, shredded_at FROM {schema}.subject_keys WHERE tenant = $1 AND subject = $2
    FOR UPDATE"""
+# Locked in the order of _ADD; what was shredded or rewrapped while this waited does not match.
+_REWRAP = """
+WITH held AS (
+  SELECT k.key_id, u.anew FROM {schema}.subject_keys k
+    JOIN unnest($1::uuid[], $2::bytea[], $3::bytea[]) u(id, before, anew)
+      ON k.key_id = u.id AND k.wrapped_key = u.before
+   ORDER BY k.tenant, k.subject FOR UPDATE OF k)
+UPDATE {schema}.subject_keys k SET wrapped_key = held.anew FROM held WHERE k.key_id = held.key_id"""
 _SHRED = """
 INSERT INTO {schema}.subject_keys AS k (tenant, subject, key_id, shredded_at)
 VALUES ($1, $2, gen_random_uuid(), statement_timestamp())
@@ -42,7 +55,7 @@ DELETE FROM {schema}.snapshots
    AND position(uuid_send($2) IN data) > 0"""
 _AUDIT = """
 INSERT INTO {schema}.audit (verb, selection, changed, actor, reason)
-VALUES ('forget', $1, $2, $3, $4)"""
+VALUES ($1, $2, $3, $4, $5)"""
 _SHREDDED = """
 SELECT tenant, subject, shredded_at FROM {schema}.subject_keys
  WHERE shredded_at IS NOT NULL AND (tenant, subject) > ($1, $2) ORDER BY tenant, subject LIMIT $3"""
@@ -69,6 +82,14 @@ class PostgresSubjectKeys:
         """One that is not shredded."""
         return next(iter(self._keys(await self._look(_ANY, where="any"))), None)
 
+    async def listed(
+        self, *, after: SubjectKey | None = None, limit: int = 1000
+    ) -> Sequence[SubjectKey]:
+        """Those that are not shredded, in their order."""
+        subject, key_id = (after.subject, after.id) if after else (("", ""), bytes(16))
+        rows = await self._look(_LISTED, *subject, UUID(bytes=key_id), limit, where="listed")
+        return self._keys(rows)
+
     async def add(self, keys: Sequence[SubjectKey]) -> Sequence[SubjectKey]:
         """Keep those whose subject has none; what stands now."""
         self._made.update(key.id for key in keys)
@@ -83,6 +104,25 @@ class PostgresSubjectKeys:
         )
         return self._keys(rows)
 
+    async def rewrap(
+        self, keys: Sequence[tuple[SubjectKey, bytes]], *, actor: str, reason: str = ""
+    ) -> int:
+        """Replace the wrapped form of those that are as they were read."""
+        self._session.wrote = True
+        tag = await self._session.execute(
+            _REWRAP.format(schema=self._session.schema),
+            [UUID(bytes=key.id) for key, _ in keys],
+            [key.wrapped for key, _ in keys],
+            [anew for _, anew in keys],
+            where="subject_keys.rewrap",
+        )
+        changed = int(tag.rpartition(" ")[2])
+        if changed:
+            selection = rewrapped_through(keys)
+            audit = ("rewrap", selection, changed, actor, reason)
+            await self._run(_AUDIT, *audit, where="rewrap")
+        return changed
+
     async def shred(self, subject: Subject, *, actor: str, reason: str = "") -> Shredded:
         """Destroy the key, and the snapshots that it was part of."""
         self._session.wrote = True
@@ -96,7 +136,7 @@ class PostgresSubjectKeys:
         )
         snapshots = int(tag.rpartition(" ")[2])
         selection = orjson.dumps({"tenant": subject.tenant, "subject": subject.name}).decode()
-        await self._run(_AUDIT, selection, 1 + snapshots, actor, reason)
+        await self._run(_AUDIT, "forget", selection, 1 + snapshots, actor, reason)
         return Shredded(subject=subject, at=at, new=True, snapshots=snapshots)
 
     async def shredded(
@@ -127,6 +167,6 @@ class PostgresSubjectKeys:
         sql = statement.format(schema=self._session.schema)
         return await self._session.look(sql, *args, where=f"subject_keys.{where}")
 
-    async def _run(self, statement: str, *args: Any) -> list[Any]:
+    async def _run(self, statement: str, *args: Any, where: str = "shred") -> list[Any]:
         sql = statement.format(schema=self._session.schema)
-        return await self._session.fetch(sql, *args, where="subject_keys.shred")
+        return await self._session.fetch(sql, *args, where=f"subject_keys.{where}")

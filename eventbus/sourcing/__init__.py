@@ -1,5 +1,6 @@
 """Event sourcing: deciders, aggregates, the log behind bus.events, and read models of it."""
 
+from eventbus.keyring import Rewrapped
 from eventbus.sourcing.aggregate import Aggregate, applies
 from eventbus.sourcing.commands import CommandHandler
 from eventbus.sourcing.decider import Decider
@@ -30,6 +31,7 @@ __all__ = [
     "ReadModel",
     "Recorded",
     "RecordedEvent",
+    "Rewrapped",
     "Shredded",
     "SubjectForgotten",
     "View",

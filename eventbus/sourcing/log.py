@@ -10,7 +10,7 @@ from typing import Literal
 from eventbus.codec import Encoder, Registry
 from eventbus.errors import SourcingError
 from eventbus.event import Event
-from eventbus.keyring import Keyring
+from eventbus.keyring import Keyring, Rewrapped, no_keyring
 from eventbus.message import NO_HEADERS, Message
 from eventbus.sealing import Subject
 from eventbus.service import end
@@ -343,6 +343,30 @@ class EventLog:
             actor=actor,
             reason=reason,
         )
+
+    async def rewrap(
+        self, *, actor: str = "", reason: str = "", dry_run: bool = False
+    ) -> Rewrapped:
+        """Wrap the keys of personal data with the first master key that another one wrapped.
+
+        While everything runs: the keys stay what they are. A commit per 500, each with an audit
+        row; after an interruption the same call goes on. Once every process wraps with the new
+        master key, one call that changes nothing says that the old one is needed no more.
+
+        Args:
+            actor: who asks, for the audit.
+            reason: why, for the audit.
+            dry_run: count only.
+
+        Raises:
+            ConfigurationError: EB1122, the bus has no master key.
+            UnitOfWorkError: EB4104, this task holds a unit of work.
+            StorageError: what was committed stays; tell it again.
+        """
+        self._guard("events.rewrap")
+        if self._keyring is None:
+            raise no_keyring("bus.events.rewrap", storage=True)
+        return await self._keyring.rewrap(actor=actor, reason=reason, dry_run=dry_run)
 
     async def forgotten(
         self, *, after: Subject | None = None, limit: int = PAGE

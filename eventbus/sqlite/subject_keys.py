@@ -4,7 +4,8 @@
 
 import os
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import orjson
@@ -12,15 +13,22 @@ import orjson
 from eventbus.sealing import BOX, Subject
 from eventbus.sqlite.rows import Row
 from eventbus.sqlite.session import Session
-from eventbus.storage.subject_keys import Shredded, SubjectKey
+from eventbus.storage.subject_keys import Shredded, SubjectKey, rewrapped_through
 
 _COLUMNS = "tenant, subject, key_id, wrapped_key"
 _FIND = f"SELECT {_COLUMNS} FROM eventbus_subject_keys WHERE key_id = ?"
 _STANDING = f"SELECT {_COLUMNS} FROM eventbus_subject_keys WHERE tenant = ? AND subject = ?"
 _ANY = f"SELECT {_COLUMNS} FROM eventbus_subject_keys WHERE wrapped_key IS NOT NULL LIMIT 1"
+# No id is the first one: a subject may be named by an empty text.
+_LISTED = f"""
+SELECT {_COLUMNS} FROM eventbus_subject_keys
+ WHERE wrapped_key IS NOT NULL AND (tenant, subject) >= (?, ?) AND key_id <> ?
+ ORDER BY tenant, subject LIMIT ?"""
 _ADD = f"""
 INSERT INTO eventbus_subject_keys ({_COLUMNS}, created_at) VALUES (?, ?, ?, ?, eventbus_now())
 ON CONFLICT DO NOTHING"""
+_REWRAP = """
+UPDATE eventbus_subject_keys SET wrapped_key = ? WHERE key_id = ? AND wrapped_key = ?"""
 _SHRED = """
 INSERT INTO eventbus_subject_keys AS k (tenant, subject, key_id, created_at, shredded_at)
 VALUES (?, ?, ?, eventbus_now(), eventbus_now())
@@ -33,7 +41,7 @@ _SNAPSHOTS = """
 DELETE FROM eventbus_snapshots WHERE substr(state, 1, length(?1)) = ?1 AND instr(state, ?2) > 0"""
 _AUDIT = """
 INSERT INTO eventbus_audit (at, verb, selection, changed, actor, reason)
-VALUES (eventbus_now(), 'forget', ?, ?, ?, ?)"""
+VALUES (eventbus_now(), ?, ?, ?, ?, ?)"""
 _SHREDDED = """
 SELECT tenant, subject, shredded_at FROM eventbus_subject_keys
  WHERE shredded_at IS NOT NULL AND (tenant, subject) > (?, ?) ORDER BY tenant, subject LIMIT ?"""
@@ -58,6 +66,13 @@ class SqliteSubjectKeys:
         """One that is not shredded."""
         return next(iter(await self._looked("any", _ANY, [()])), None)
 
+    async def listed(
+        self, *, after: SubjectKey | None = None, limit: int = 1000
+    ) -> Sequence[SubjectKey]:
+        """Those that are not shredded, in their order."""
+        subject, key_id = (after.subject, after.id) if after else (("", ""), b"")
+        return await self._looked("listed", _LISTED, [(*subject, key_id, limit)])
+
     async def add(self, keys: Sequence[SubjectKey]) -> Sequence[SubjectKey]:
         """Keep those whose subject has none; what stands now."""
         self._made.update(key.id for key in keys)
@@ -69,14 +84,28 @@ class SqliteSubjectKeys:
 
         return await self._session.run("subject_keys.add", add)
 
+    async def rewrap(
+        self, keys: Sequence[tuple[SubjectKey, bytes]], *, actor: str, reason: str = ""
+    ) -> int:
+        """Replace the wrapped form of those that are as they were read."""
+
+        def rewrap(connection: sqlite3.Connection) -> int:
+            rows = [(anew, key.id, key.wrapped) for key, anew in keys]
+            with _overwriting(connection):
+                changed = connection.executemany(_REWRAP, rows).rowcount
+            if changed > 0:
+                selection = rewrapped_through(keys)
+                connection.execute(_AUDIT, ("rewrap", selection, changed, actor, reason))
+            return max(changed, 0)
+
+        return await self._session.run("subject_keys.rewrap", rewrap)
+
     async def shred(self, subject: Subject, *, actor: str, reason: str = "") -> Shredded:
         """Destroy the key, and the snapshots that it was part of."""
 
         def shred(connection: sqlite3.Connection) -> Shredded:
             values = (*subject, os.urandom(16))
-            # what is overwritten and deleted here is not left in free pages
-            connection.execute("PRAGMA secure_delete = ON").fetchall()
-            try:
+            with _overwriting(connection):
                 new = connection.execute(_SHRED, values).rowcount == 1
                 key_id, at = connection.execute(_STANDS, subject).fetchone()
                 snapshots = 0
@@ -84,9 +113,7 @@ class SqliteSubjectKeys:
                     snapshots = connection.execute(_SNAPSHOTS, (BOX, key_id)).rowcount
                     what = {"tenant": subject.tenant, "subject": subject.name}
                     selection = orjson.dumps(what).decode()
-                    connection.execute(_AUDIT, (selection, 1 + snapshots, actor, reason))
-            finally:
-                connection.execute("PRAGMA secure_delete = OFF").fetchall()
+                    connection.execute(_AUDIT, ("forget", selection, 1 + snapshots, actor, reason))
             return Shredded(subject=subject, at=_moment(at), new=new, snapshots=snapshots)
 
         return await self._session.run("subject_keys.shred", shred)
@@ -126,6 +153,16 @@ class SqliteSubjectKeys:
             for each in values
             for tenant, name, key_id, wrapped in connection.execute(statement, each)
         ]
+
+
+@contextmanager
+def _overwriting(connection: sqlite3.Connection) -> Iterator[None]:
+    """What is replaced and deleted inside is not left in free pages."""
+    connection.execute("PRAGMA secure_delete = ON").fetchall()
+    try:
+        yield
+    finally:
+        connection.execute("PRAGMA secure_delete = OFF").fetchall()
 
 
 def _moment(milliseconds: int) -> datetime:

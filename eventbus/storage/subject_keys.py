@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+import orjson
+
 from eventbus.sealing import Subject
 
 
@@ -43,10 +45,28 @@ class SubjectKeys(Protocol):
         """One that is not shredded, to try a master key on; None: there is none."""
         ...
 
+    async def listed(
+        self, *, after: SubjectKey | None = None, limit: int = 1000
+    ) -> Sequence[SubjectKey]:
+        """Those that are not shredded, by tenant and subject, after this one."""
+        ...
+
     async def add(self, keys: Sequence[SubjectKey]) -> Sequence[SubjectKey]:
         """Keep those whose subject has none; what stands now, of all of them.
 
         Waits for another transaction that adds one of the subjects.
+        """
+        ...
+
+    async def rewrap(
+        self, keys: Sequence[tuple[SubjectKey, bytes]], *, actor: str, reason: str = ""
+    ) -> int:
+        """Replace the wrapped form of keys, each told as it was read; with one audit row.
+
+        One that was shredded or rewrapped meanwhile stays as it is.
+
+        Returns:
+            How many were replaced; of none there is no audit row.
         """
         ...
 
@@ -63,3 +83,10 @@ class SubjectKeys(Protocol):
     ) -> Sequence[Shredded]:
         """Who is forgotten, by tenant and name, after this one."""
         ...
+
+
+def rewrapped_through(keys: Sequence[tuple[SubjectKey, bytes]]) -> str:
+    """What the audit row of a rewrap selects: the first subject of its keys, and the last."""
+    (first, _), (last, _) = keys[0], keys[-1]
+    told = {"from": first.subject._asdict(), "through": last.subject._asdict()}
+    return orjson.dumps(told).decode()

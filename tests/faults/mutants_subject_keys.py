@@ -11,11 +11,15 @@ _ANEW = "DO UPDATE SET key_id = excluded.key_id, wrapped_key = excluded.wrapped_
 SHRED = SqliteSubjectKeys.shred
 
 
-async def shred_of_any_tenant(self: Any, subject: Any, **told: Any) -> Any:
+def of_any_tenant(shred: Any) -> Any:
     """Takes the same name in another tenant along."""
-    for tenant in ("t1", "t2"):
-        done = await SHRED(self, subject._replace(tenant=tenant), **told)
-    return done
+
+    async def mutated(self: Any, subject: Any, **told: Any) -> Any:
+        for tenant in ("t1", "t2"):
+            done = await shred(self, subject._replace(tenant=tenant), **told)
+        return done
+
+    return mutated
 
 
 async def shred_without_a_row(self: Any, subject: Any, **told: Any) -> Any:
@@ -72,7 +76,7 @@ MUTANTS = [
         ),
         (
             "another tenant's subject of that name is forgotten too",
-            instead(SqliteSubjectKeys, "shred", lambda _: shred_of_any_tenant),
+            instead(SqliteSubjectKeys, "shred", of_any_tenant),
             "test_a_subject_is_of_its_tenant",
             {},
         ),
@@ -103,6 +107,35 @@ MUTANTS = [
             "a shredded key is tried",
             text(subject_keys, "wrapped_key IS NOT NULL", "wrapped_key IS NULL", "_ANY"),
             "test_any_is_one_that_opens",
+            {},
+        ),
+        (
+            "a page begins with the last of the page before",
+            text(subject_keys, "key_id <> ?", "?3 IS NOT NULL", "_LISTED"),
+            "test_a_subject_without_a_name_is_listed",
+            {},
+        ),
+        (
+            "who has no name is passed over",
+            text(subject_keys, "(tenant, subject) >= ", "(tenant, subject) > ", "_LISTED"),
+            "test_a_subject_without_a_name_is_listed",
+            {},
+        ),
+        (
+            "the shredded are listed",
+            text(subject_keys, "wrapped_key IS NOT NULL AND", "1 AND", "_LISTED"),
+            "test_what_stands_is_listed_in_one_order",
+            {},
+        ),
+        (
+            "what changed meanwhile is rewrapped",
+            text(
+                subject_keys,
+                "AND wrapped_key = ?",
+                "AND ? NOTNULL AND wrapped_key NOTNULL",
+                "_REWRAP",
+            ),
+            "test_what_changed_since_it_was_read_is_not_rewrapped",
             {},
         ),
     )

@@ -15,6 +15,7 @@ from tests.conformance.postgres import ShiftingClock, WaitingClock, database, en
 from tests.faults.mutants_postgres import MUTANTS, RACES
 from tests.faults.mutants_postgres_sagas import MUTANTS as OF_SAGAS
 from tests.faults.mutants_postgres_sagas import SAGA_RACES
+from tests.faults.mutants_postgres_subject_keys import MUTANTS as OF_KEYS
 from tests.faults.mutants_storage import Mutant
 from tests.integration.postgres.races import RACES as NAMES
 from tests.integration.postgres.races import Races
@@ -32,7 +33,7 @@ def server() -> Iterator[str]:
         yield url
 
 
-@pytest.mark.parametrize("mutant", [*MUTANTS, *OF_SAGAS], ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", [*MUTANTS, *OF_SAGAS, *OF_KEYS], ids=lambda mutant: mutant.name)
 async def test_the_suite_sees_the_mutant(server: str, mutant: Mutant) -> None:
     await _run(server, mutant)
     rounds = STRESS_ROUNDS if mutant.suite == "StressSuite" else 1

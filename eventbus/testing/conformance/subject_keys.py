@@ -4,6 +4,7 @@
 import asyncio
 import os
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
@@ -150,6 +151,58 @@ class SubjectKeySuite:
         assert [one.subject.name for one in listed] == ["B", "a", "b", "ä"]
         assert {one.subject: one.at for one in listed} == times
 
+    async def test_what_stands_is_listed_in_one_order(self, storage: Storage) -> None:
+        tenant = unique("t")
+        keys = [_key(Subject(tenant, name)) for name in ("", "a", "b", "B", "ä")]
+        gone = _key(Subject(tenant, "aa"))
+        await _add(storage, *keys, gone)
+        await _shred(storage, gone.subject)
+        listed: list[SubjectKey] = []
+        after: SubjectKey | None = None
+        while page := await _listed(storage, after, limit=2):
+            listed += [one for one in page if one.subject.tenant == tenant]
+            after = page[-1]
+        assert listed == sorted(keys, key=lambda key: key.subject.name.encode())
+
+    async def test_a_subject_without_a_name_is_listed(self, storage: Storage) -> None:
+        (key,) = await _add(storage, _key(Subject("", "")))
+        assert [one.id for one in await _listed(storage, None, limit=1)] == [key.id]
+        assert key.id not in [one.id for one in await _listed(storage, key, limit=1000)]
+
+    async def test_a_rewrapped_key_stands_under_its_id(self, storage: Storage) -> None:
+        key, other = _key(), _key()
+        await _add(storage, key, other)
+        assert await _rewrap(storage, (key, b"anew")) == 1
+        assert await _standing(storage, key.subject) == replace(key, wrapped=b"anew")
+        assert await _standing(storage, other.subject) == other
+
+    async def test_what_changed_since_it_was_read_is_not_rewrapped(self, storage: Storage) -> None:
+        rewrapped, gone, stands = keys = [_key(), _key(), _key()]
+        await _add(storage, *keys)
+        await _rewrap(storage, (rewrapped, b"first"))
+        await _shred(storage, gone.subject)
+        assert await _rewrap(storage, *[(key, b"second") for key in keys]) == 1
+        found = [(await _standing(storage, key.subject)).wrapped for key in keys]
+        assert found == [b"first", None, b"second"]
+        assert await _rewrap(storage, (stands, b"third")) == 0
+
+    async def test_keys_are_rewrapped_from_both_ends_at_once(self, storage: Storage) -> None:
+        keys = [_key() for _ in range(200)]
+        await _add(storage, *keys)
+        counts = await asyncio.gather(
+            *[_rewrap(storage, *[(key, b"anew") for key in each]) for each in (keys, keys[::-1])]
+        )
+        assert sum(counts) == 200
+
+    async def test_a_rolled_back_rewrap_left_the_key(self, storage: Storage) -> None:
+        key = _key()
+        await _add(storage, key)
+        with suppress(LookupError):
+            async with storage.transaction() as tx:
+                await tx.subject_keys.rewrap([(key, b"anew")], actor="a")
+                raise LookupError
+        assert await _standing(storage, key.subject) == key
+
     async def test_any_is_one_that_opens(self, storage: Storage) -> None:
         key, gone = _key(), _key()
         await _add(storage, key, gone)
@@ -192,6 +245,16 @@ async def _standing(storage: Storage, subject: Subject) -> SubjectKey:
 async def _shred(storage: Storage, subject: Subject) -> Shredded:
     async with storage.transaction() as tx:
         return await tx.subject_keys.shred(subject, actor="operator", reason="asked")
+
+
+async def _listed(storage: Storage, after: SubjectKey | None, *, limit: int) -> list[SubjectKey]:
+    async with storage.transaction() as tx:
+        return list(await tx.subject_keys.listed(after=after, limit=limit))
+
+
+async def _rewrap(storage: Storage, *keys: tuple[SubjectKey, bytes]) -> int:
+    async with storage.transaction() as tx:
+        return await tx.subject_keys.rewrap(keys, actor="operator", reason="yearly")
 
 
 async def _shredded(storage: Storage, after: Subject, *, limit: int) -> list[Shredded]:

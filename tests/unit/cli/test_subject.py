@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib import invalidate_caches
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,44 @@ def test_a_broken_list_is_refused_before_anything_is_forgotten(
 def test_nothing_selected_is_refused(run: Run, shop: Path) -> None:
     refused = run("subject", "forget", "--yes", *FILE)
     assert "EB8003" in refused.err
+
+
+def test_the_master_key_is_exchanged(run: Run, shop: Path) -> None:
+    command = ("subject", "rewrap", "--app", "changed_app:bus", *FILE)
+    with_keys(shop, 'b"n" * 32, b"k" * 32')
+    asked = run(*command)
+    assert (asked.code, "EB8002" in asked.err) == (5, True)
+    counted = {"changed": 2, "before": 0, "unopened": 0}
+    dry = run(*command, "--dry-run", *JSON).fits("subject-rewrap")
+    assert dry.result == {**counted, "dry_run": True}
+    done = run(*command, "--yes", "--reason", "yearly", *JSON).fits("subject-rewrap")
+    assert done.result == {**counted, "dry_run": False}
+    again = run(*command)
+    assert (again.code, again.out.splitlines()) == (
+        0,
+        [
+            "0 rewrapped, 2 were before",
+            "the first master key opens everything: the others are needed no more",
+        ],
+    )
+    with_keys(shop, 'b"k" * 32')
+    lost = run(*command)
+    assert (lost.code, "2 open with none of the master keys" in lost.out) == (1, True)
+
+
+def test_without_a_master_key_nothing_is_rewrapped(run: Run, shop: Path) -> None:
+    (shop / "keyless.py").write_text(
+        'from eventbus import EventBus\nbus = EventBus("memory://", storage="sqlite:///shop.db")\n'
+    )
+    refused = run("subject", "rewrap", "--app", "keyless:bus", "--yes")
+    assert "EB1122" in refused.err
+
+
+def with_keys(shop: Path, keys: str) -> None:
+    """The app with other master keys; what was imported before is forgotten."""
+    sys.modules.pop("changed_app", None)
+    (shop / "changed_app.py").write_text(APP.replace('b"k" * 32', f"[{keys}]"), encoding="utf-8")
+    invalidate_caches()
 
 
 @pytest.mark.parametrize("app", [(), ("--app", "personal_app:bus")], ids=["plain", "app"])
