@@ -14,7 +14,16 @@ from pydantic import TypeAdapter, ValidationError
 from eventbus.errors import DecodeError, LimitError, UnknownTypeError, WiringError
 from eventbus.event import TypedMessage, Untyped, Wire, upcasters
 from eventbus.message import Message, new_id
-from eventbus.personal import Collecting, Marked, Opening, Sealing, Writing, marked_in, opened_in
+from eventbus.personal import (
+    Collecting,
+    Marked,
+    Opening,
+    Reading,
+    Sealing,
+    Writing,
+    marked_in,
+    opened_in,
+)
 from eventbus.sealing import Key, KeySource, Subject
 
 MAX_HEADERS, MAX_HEADER_BYTES, MAX_DEPTH = 64, 8 << 10, 64
@@ -262,6 +271,15 @@ def subjects_of(what: TypedMessage, tenant: str) -> Mapping[Subject, None]:
     collecting = Collecting(tenant)
     _written(plan_of(type(what)), what, collecting)
     return collecting.subjects
+
+
+def personal_texts(whats: Iterable[object]) -> Sequence[str]:
+    """Personal data that stand in messages in the clear: what is said of a failure hides them."""
+    reading = Reading()
+    for what in whats:
+        if isinstance(what, TypedMessage) and is_personal(what):
+            plan_of(type(what)).write(what, context=reading)
+    return reading.texts
 
 
 def _written(plan: _Plan, what: TypedMessage, context: Writing) -> bytes:

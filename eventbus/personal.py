@@ -104,6 +104,19 @@ class Collecting(Writing):
         return ""
 
 
+class Reading(Writing):
+    """Not at all: it finds the texts that are in the clear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def written(self, subject: str, value: Any) -> str:
+        """Nothing."""
+        self.texts.extend(_texts(value))
+        return ""
+
+
 class Opening:
     """Pydantic's context in which sealed fields are read.
 

@@ -102,9 +102,20 @@ async def line_per_event(
     try:
         await call_next(invocation)
     except Exception as error:  # shown here, and raised on: the bus decides
-        say(invocation, f"failed {type(error).__name__}: {error}")
+        say(
+            invocation,
+            f"failed {type(error).__name__}: {_without_personal_data(error, invocation)}",
+        )
         raise
     say(invocation, f"done {(time.perf_counter() - began) * 1000:.1f} ms")
+
+
+def _without_personal_data(error: Exception, invocation: "Invocation") -> str:
+    from eventbus.codec import personal_texts
+    from eventbus.personal import without
+
+    what = invocation.what
+    return without(str(error), personal_texts(what if isinstance(what, Sequence) else [what]))
 
 
 def say(invocation: "Invocation", outcome: str) -> None:

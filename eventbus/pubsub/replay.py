@@ -11,8 +11,9 @@ from eventbus.errors import ConfigurationError, SourcingError
 from eventbus.event import Event
 from eventbus.handler import UnitOfWork
 from eventbus.message import Message
+from eventbus.personal import Opening, without
 from eventbus.pubsub.attempt import Attempts
-from eventbus.pubsub.routes import Routes
+from eventbus.pubsub.routes import Route, Routes
 from eventbus.pubsub.unit_of_work import HandlerContext, Holding, Publishing, held
 from eventbus.pubsub.watchdog import Run
 from eventbus.service import end
@@ -137,22 +138,29 @@ class Replay:
             if self._routes.group.transactional:
                 tx = await stack.enter_async_context(self._storage.transaction())
             for recorded in events:
+                message, opening = recorded.message, None
+                route = self._routes.of(message.type)
                 try:
-                    await self._one(recorded.message, tx, done, run)
+                    if route.handlers:
+                        opening = await self._attempts.opening(message, route, tx)
+                        await self._one(message, route, opening, tx, done, run)
                 except Exception as error:  # the border where the user's code may fail in any way
-                    failed = _stopped(self._routes.group.name, recorded, error)
+                    hidden = () if opening is None else opening.texts
+                    failed = _stopped(self._routes.group.name, recorded, error, hidden)
                     failed.__cause__ = error
                     return failed
                 done.read_to = recorded.position
         return None
 
     async def _one(
-        self, message: Message, tx: Transaction | None, done: Replayed, run: Run
+        self,
+        message: Message,
+        route: Route,
+        opening: Opening | None,
+        tx: Transaction | None,
+        done: Replayed,
+        run: Run,
     ) -> None:
-        route = self._routes.of(message.type)
-        if not route.handlers:
-            return
-        opening = await self._attempts.opening(message, route, tx)
         what = self._attempts.decode(message, route, opening)
         context = ReplayContext(self._publishing, tx, message, group=self._routes.group.name)
         try:
@@ -202,12 +210,14 @@ def _by_type(routes: Routes) -> bool:
     return not any(each.endswith(".*") for each in routes.interest().types)
 
 
-def _stopped(group: str, recorded: RecordedMessage, error: Exception) -> SourcingError:
+def _stopped(
+    group: str, recorded: RecordedMessage, error: Exception, hidden: Sequence[str]
+) -> SourcingError:
     return SourcingError(
         "EB4206",
         f"the replay of group {group!r} stopped at position {recorded.position}:"
         f" {type(error).__name__}",
         where=f"{recorded.stream}@{recorded.version} {recorded.type}, id {recorded.message.id}",
-        why=str(error).partition("\n")[0] or "the handler says no more",
+        why=without(str(error), hidden).partition("\n")[0] or "the handler says no more",
         next=f"what came before it is kept: mend it, and go on with --from {recorded.position}",
     )

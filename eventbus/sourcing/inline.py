@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from eventbus.codec import personal_texts
 from eventbus.errors import ConcurrencyError, ProjectionError
 from eventbus.event import Event
+from eventbus.personal import without
 from eventbus.sourcing.definition import Definition
 from eventbus.sourcing.folding import Step, by_key, fold
 from eventbus.sourcing.read_model import Key, key_text
@@ -127,11 +129,11 @@ async def _project(
     try:
         missing = [rows.write(rows.new(key)) for key in steps]
     except ValueError as error:
-        raise _refused(definition, version, next(iter(steps)), error) from error
+        raise _refused(definition, version, next(iter(steps)), error, events) from error
     states = map(rows.read, await tx.projections.claim(rows.table, missing))
     folded = fold(rows, {rows.key_of(row): row for row in states}, steps)
     for key, stumble in folded.stumbles.items():
-        raise _refused(definition, version, key, stumble.error) from stumble.error
+        raise _refused(definition, version, key, stumble.error, events) from stumble.error
     await tx.projections.write(rows.table, folded.rows, gone=folded.gone)
 
 
@@ -141,12 +143,16 @@ def _steps(definition: Definition, events: Sequence[Event]) -> Mapping[Key, Sequ
         try:
             found += definition.steps(event, place)
         except Exception as error:  # the author's key function: whatever it raises
-            raise _refused(definition, None, None, error) from error
+            raise _refused(definition, None, None, error, events) from error
     return by_key(found)
 
 
 def _refused(
-    definition: Definition, version: int | None, key: Key | None, error: Exception
+    definition: Definition,
+    version: int | None,
+    key: Key | None,
+    error: Exception,
+    events: Sequence[Event],
 ) -> ProjectionError:
     where = f"projection {definition.name!r}"
     if version is not None:
@@ -157,6 +163,6 @@ def _refused(
         "EB6015",
         f"inline projection {definition.name!r} failed, so nothing was recorded",
         where=where,
-        why=f"{type(error).__name__}: {error}",
+        why=f"{type(error).__name__}: {without(str(error), personal_texts(events))}",
         next='mend the projection, or let it follow: runs="following" parks a row, not the append',
     )
