@@ -1,6 +1,6 @@
 """`eventbus event`: the log, looked into, followed, exported; publish and replay."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,15 +10,16 @@ import click
 
 from eventbus.cli.flags import Command, Settings, all_of
 from eventbus.cli.main import Commands
+from eventbus.cli.meant import close_to, no_stream, none_of, type_of
 from eventbus.cli.output import cell, note, show_facts, to_json
 from eventbus.cli.recorded import line_of, row_of, show_events, with_log
+from eventbus.cli.streams import head, note_
 
 if TYPE_CHECKING:
     from eventbus.sourcing import EventLog, Recorded
     from eventbus.storage.events import Filter, Position
 
 Row = dict[str, Any]
-_MOST = 20_000  # events that are looked through for what was meant
 
 
 class Moment(click.ParamType[datetime]):
@@ -57,6 +58,9 @@ class Place(Moment):
 def event() -> None:
     """What the streams hold: look, follow, export; publish and replay."""
 
+
+event.add_command(head)
+event.add_command(note_)
 
 _selecting = all_of(
     [
@@ -117,7 +121,7 @@ def trace(settings: Settings, correlation_id: str, form: str) -> None:
 
     rows = with_log(settings, ask)
     if not rows:
-        raise _none(f"no event of the flow {correlation_id}", "eventbus event search")
+        raise none_of(f"no event of the flow {correlation_id}", "eventbus event search")
     lines = tree(rows) if form == "tree" else dot(rows)
     if settings.output != "table":
         show_events(settings, "event trace", rows)
@@ -138,7 +142,7 @@ def read(settings: Settings, stream: str, first: int, limit: int, tenant: str) -
     async def ask(log: "EventLog") -> list[Row]:
         found = await log.read(stream, after=first - 1, limit=limit, tenant=tenant)
         if not found and not await log.read(stream, limit=1, tenant=tenant):
-            raise await _no_stream(log, stream)
+            raise await no_stream(log, stream)
         return [row_of(one) for one in found]
 
     show_events(settings, "event read", with_log(settings, ask))
@@ -155,7 +159,9 @@ def show(settings: Settings, id: str) -> None:
 
     one = with_log(settings, ask)
     if one is None:
-        raise _none(f"no event {id}", "eventbus event search --key K | --where 'data.cents > 100'")
+        raise none_of(
+            f"no event {id}", "eventbus event search --key K | --where 'data.cents > 100'"
+        )
     row = row_of(one)
     show_facts(settings, "event show", row, _lines(row))
 
@@ -169,7 +175,7 @@ def search(settings: Settings, /, limit: int, **selection: Any) -> None:
 
     async def ask(log: "EventLog") -> tuple[list[Row], list[str]]:
         rows = await _some(log, limit, **selection)
-        return rows, [] if rows else await _close(log, selection["types"], _type_of)
+        return rows, [] if rows else await close_to(log, selection["types"], type_of)
 
     rows, close = with_log(settings, ask)
     show_events(settings, "event search", rows)
@@ -315,53 +321,3 @@ def _lines(row: Mapping[str, Any]) -> list[str]:
         *(f"{'header':<15}{cell(name)}: {cell(value)}" for name, value in row["headers"].items()),
         f"{'data':<15}{cell(to_json(row['data']))}",
     ]
-
-
-def _none(what: str, instead: str) -> Exception:
-    from eventbus.cli.locate import called
-    from eventbus.errors import EventBusError
-
-    return EventBusError(
-        "EB8007",
-        what,
-        where=called(),
-        why="no stream holds one: published without being recorded, or in another storage",
-        next=instead,
-    )
-
-
-def _type_of(one: "Recorded") -> str:
-    return one.recorded.type
-
-
-def _stream_of(one: "Recorded") -> str:
-    return one.recorded.stream
-
-
-async def _close(
-    log: "EventLog", meant: Sequence[str], name_of: Callable[["Recorded"], str]
-) -> list[str]:
-    """What could have been meant, among the names of the first 20,000 events."""
-    from difflib import get_close_matches
-
-    names: dict[str, None] = {}
-    if meant:
-        async with aclosing(log.search()) as events:
-            seen = 0
-            async for one in events:
-                names[name_of(one)] = None
-                seen += 1
-                if seen == _MOST:
-                    break
-    return [
-        close
-        for each in meant
-        if each not in names
-        for close in get_close_matches(each, names, n=3, cutoff=0.6)
-    ]
-
-
-async def _no_stream(log: "EventLog", stream: str) -> Exception:
-    close = await _close(log, [stream], _stream_of)
-    instead = " | ".join(f"eventbus event read {name}" for name in close)
-    return _none(f"no stream {stream!r}", instead or "eventbus event search --category C")

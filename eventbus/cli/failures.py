@@ -56,6 +56,9 @@ def _known(error: Exception) -> "EventBusError":
 
 _CODES = {
     "EB2104": UNKNOWN,
+    "EB5003": REFUSED,
+    "EB5014": REFUSED,
+    "EB5016": REFUSED,
     "EB5101": UNKNOWN,
     "EB6004": REFUSED,
     "EB6008": REFUSED,

@@ -23,7 +23,7 @@ COMMANDS = {
     "event": ("event:event", "The log: tail, trace, read, search, export, replay."),
     "subject": (
         "subject:subject",
-        "Personal data: forget, list the forgotten, change the master key.",
+        "Personal data: forget, list the forgotten, rewrap keys.",
     ),
     "projection": ("projection:projection", "Read models: list, status, rebuild, rollback, pause."),
     "saga": ("saga:saga", "Sagas: worker, list, show, retry, compensate, lint, explore."),

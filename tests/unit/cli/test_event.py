@@ -134,6 +134,54 @@ def test_with_an_app_data_are_read_by_its_code(run: Run, filled: Path) -> None:
     assert (row["schema_version"], row["data"]) == (1, {"order": "A-2", "cents": 700})
 
 
+def test_how_a_stream_stands_and_what_is_noted_on_it(run: Run, filled: Path) -> None:
+    def metadata() -> Any:
+        return run("event", "head", "order-A-1", *FILE, *JSON).fits("event-head").result["metadata"]
+
+    note = ("event", "note", "order-A-1")
+    asked = run(*note, "shelf=7", *FILE)
+    assert (asked.code, "EB8002" in asked.err, metadata()) == (5, True, {})
+    dry = run(*note, "shelf=7", "--dry-run", *FILE, *JSON).fits("event-note").result
+    assert (dry["metadata"], dry["dry_run"], metadata()) == ({"shelf": "7"}, True, {})
+    done = run(*note, "shelf=7", "why=a=b", "--yes", *FILE)
+    assert done.out == "order-A-1: shelf=7, why=a=b\n"
+    run(*note, "shelf=8", "--yes", *FILE)
+    assert metadata() == {"shelf": "8", "why": "a=b"}
+    assert "note shelf      8" in run("event", "head", "order-A-1", *FILE).out
+    run(*note, "who=ada", "--clear", "--yes", *FILE)
+    assert metadata() == {"who": "ada"}
+    run(*note, "--clear", "--yes", *FILE)
+    assert metadata() == {}
+
+
+def test_the_head_of_a_stream_is_that_of_its_tenant(run: Run, filled: Path) -> None:
+    told = ("event", "head", "note-1", *FILE, *JSON)
+    stands = run(*told, "--tenant", "t1").fits("event-head").result
+    assert (stands["version"], stands["state"], stands["kept_from"]) == (1, "open", 1)
+    assert run(*told).code == 5
+
+
+@pytest.mark.parametrize("command", [("head",), ("note", "--yes", "--clear")], ids=["head", "note"])
+def test_head_and_note_of_no_stream_name_those_that_are_close(
+    run: Run, filled: Path, command: tuple[str, ...]
+) -> None:
+    ran = run("event", *command, "oder-A-2", *FILE)
+    assert (ran.code, ran.err.startswith("EB8007 no stream 'oder-A-2'")) == (5, True)
+    assert "order-A-2" in ran.err
+
+
+@pytest.mark.parametrize("metadata", [(), ("shelf",), ("=7",)], ids=["nothing", "name", "value"])
+def test_what_is_noted_has_names_and_values(
+    run: Run, filled: Path, metadata: tuple[str, ...]
+) -> None:
+    assert run("event", "note", "order-A-1", *metadata, "--yes", *FILE).code == 2
+
+
+def test_too_much_is_not_noted(run: Run, filled: Path) -> None:
+    ran = run("event", "note", "order-A-1", f"long={'x' * 9000}", "--yes", *FILE)
+    assert (ran.code, "\nEB5016" in ran.err) == (5, True)
+
+
 def test_a_stream_that_is_not_there_names_those_that_are_close(run: Run, filled: Path) -> None:
     ran = run("event", "read", "oder-A-2", *FILE)
     assert ran.code == 5
