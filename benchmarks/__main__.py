@@ -19,6 +19,7 @@ from typing import TextIO
 from benchmarks import (
     events,
     flat,
+    handling,
     in_memory,
     kafka,
     long_log,
@@ -53,6 +54,7 @@ BARS: dict[str, Callable[[], Bar]] = {
     "N5": kafka.consuming,
     "N5B": kafka.publishing,
     "N6": relaying.bar,
+    **handling.BARS,
 }
 SHOWN = (
     *("rate", "cpu_us", "ms", "above_ms", "of_raw", "times", "p50_ms", "p99_ms"),

@@ -165,7 +165,7 @@ async def filled(url: str, n: int) -> AsyncIterator[str]:
 async def record_by_record(url: str, n: int, clock: Clock) -> None:
     """The loop that people write."""
     async with filled(url, n) as topic:
-        reader = await _reader(url, topic)
+        reader = await reader_of(url, topic)
         await reader.getone()  # joined, and the first fetch is there
         left, committed = n - 1, time.monotonic()
         with clock:
@@ -184,7 +184,7 @@ async def record_by_record(url: str, n: int, clock: Clock) -> None:
 async def by_getmany(url: str, n: int, clock: Clock) -> None:
     """Batch by batch, a commit each."""
     async with filled(url, n) as topic:
-        reader = await _reader(url, topic)
+        reader = await reader_of(url, topic)
         await reader.getone()
         left = n - 1
         with clock:
@@ -237,7 +237,7 @@ async def published(url: str, n: int, clock: Clock) -> None:
 async def both_by_hand(url: str, n: int, clock: Clock) -> None:
     """Written by a hundred tasks while it is read in the same process."""
     async with topic_of(url) as topic:
-        reader, writer, count = await _reader(url, topic), await _writer(url), Count(n)
+        reader, writer, count = await reader_of(url, topic), await _writer(url), Count(n)
         await reader.getone()
 
         async def read() -> None:
@@ -286,7 +286,7 @@ def _nothing_to_wait_for(n: int) -> Count:
     return count
 
 
-async def _reader(url: str, topic: str) -> AIOKafkaConsumer:
+async def reader_of(url: str, topic: str) -> AIOKafkaConsumer:
     reader = AIOKafkaConsumer(
         topic,
         bootstrap_servers=servers(url),

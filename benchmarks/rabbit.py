@@ -154,10 +154,10 @@ def raw_headers(model: OrderFields) -> dict[str, Any]:
 async def publish_by_aio_pika(url: str, n: int, clock: Clock) -> None:
     """Its `publish`, from a hundred tasks."""
     async with raw(url) as made:
-        await _publish_raw(made, raw_orders(n), clock, Count(0))
+        await publish_raw(made, raw_orders(n), clock, Count(0))
 
 
-async def _publish_raw(made: Raw, models: list[OrderFields], clock: Clock, count: Count) -> None:
+async def publish_raw(made: Raw, models: list[OrderFields], clock: Clock, count: Count) -> None:
     async def publish(model: OrderFields) -> None:
         await made.exchange.publish(a_raw_message(model), TYPE, mandatory=True)
 
@@ -214,7 +214,7 @@ def a_transport(url: str) -> RabbitTransport:
 async def consume_by_aio_pika(url: str, n: int, clock: Clock) -> None:
     """A callback that decodes and acknowledges."""
     async with raw(url) as made:
-        await _publish_raw(made, raw_orders(n), Clock(), Count(0))
+        await publish_raw(made, raw_orders(n), Clock(), Count(0))
         count = Count(n)
         with clock:
             await made.queue.consume(_handling(count))
@@ -233,7 +233,7 @@ def _handling(count: Count) -> Callable[[Any], Awaitable[None]]:
 async def consume_by_aiormq(url: str, n: int, clock: Clock) -> None:
     """The same one floor below; one ack for fifty."""
     async with raw(url) as made:
-        await _publish_raw(made, raw_orders(n), Clock(), Count(0))
+        await publish_raw(made, raw_orders(n), Clock(), Count(0))
         connection = await aiormq.connect(url)
         channel = await connection.channel()
         await channel.basic_qos(prefetch_count=PREFETCH)
@@ -260,13 +260,13 @@ async def consume_by_eventbus(url: str, n: int, clock: Clock) -> None:
     async def handle(event: OrderPlaced) -> None:
         count.one()
 
-    await _fill(url, orders(n))
+    await fill(url, orders(n))
     with clock:
         async with EventBus(a_transport(url), service="bench", handlers=[handle]):
             await count.all.wait()
 
 
-async def _fill(url: str, events: list[OrderPlaced]) -> None:
+async def fill(url: str, events: list[OrderPlaced]) -> None:
     transport = a_transport(url)
     async with EventBus(transport, service="bench", handlers=[]) as bus:
         await transport.examine([INTEREST])
@@ -284,7 +284,7 @@ async def end_to_end_by_aio_pika(url: str, n: int, clock: Clock) -> None:
     count = Count(n)
     async with raw(url) as made, raw(url) as other:
         await other.queue.consume(_handling(count))
-        await _publish_raw(made, raw_orders(n), clock, count)
+        await publish_raw(made, raw_orders(n), clock, count)
 
 
 async def end_to_end_by_eventbus(url: str, n: int, clock: Clock) -> None:

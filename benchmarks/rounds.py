@@ -88,11 +88,15 @@ def summaries(bar: Bar, found: Sequence[Sequence[Figures]]) -> Iterator[dict[str
             if len(kept) > 1
         }
         line.setdefault("server_cpu_us", None)  # no case of these bars has a server
-        line["ratio"] = ratio(bar.ratio_of, base, figures)
+        to_base = ratio(bar.ratio_of, base, figures)
+        line["ratio"] = to_base
         line["runs"] = len(kept)
         line["noise"] = round(statistics.median(one["noise"] for one in kept), 3)
         if case.goal is not None:
-            line |= {"goal": str(case.goal), "held": case.goal.held(medians)}
+            line |= {
+                "goal": str(case.goal),
+                "held": case.goal.held({**medians, "ratio": to_base or 0}),
+            }
         yield line
 
 
