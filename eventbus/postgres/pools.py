@@ -72,7 +72,9 @@ class Pools:
         if role == "append":
             return await self._appending.take()
         try:
-            pool = self._pools.get(role) or await self._open(role)
+            pool = self._pools.get(role)
+            if pool is None or not (pool.get_idle_size() or pool.get_size() == pool.get_max_size()):
+                return await self._acquire_new(role)
             return await pool.acquire(timeout=self.config.acquire_seconds)
         except FAILURES as error:
             where = f"{self.config.where}, pool of {role}"
@@ -125,6 +127,21 @@ class Pools:
             with suppress(StorageError):
                 cut(await connecting)
             raise
+
+    async def _acquire_new(self, role: Role) -> Connection:
+        """One that its pool has to connect first: not cut in the middle either."""
+        acquiring = asyncio.create_task(self._acquire(role), name=f"acquire:{role}")
+        try:
+            return await asyncio.shield(acquiring)
+        except asyncio.CancelledError:
+            with suppress(*FAILURES):
+                connection = await asyncio.wait_for(acquiring, self.config.connect_seconds)
+                await self.release(role, connection, whole=True)
+            raise
+
+    async def _acquire(self, role: Role) -> Connection:
+        pool = self._pools.get(role) or await self._open(role)
+        return await pool.acquire(timeout=self.config.acquire_seconds)
 
     async def _connect(self, role: str) -> Connection:
         try:

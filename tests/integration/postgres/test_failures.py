@@ -1,6 +1,7 @@
 """What can go wrong between a transaction and its server: a clear error, and a whole pool."""
 
 import asyncio
+import gc
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from eventbus.errors import MigrationError, StorageError, UnsafeConfigurationError
 from eventbus.postgres import PostgresConfig, PostgresStorage
+from eventbus.postgres.pools import Pools
 from eventbus.storage import Transaction
 from eventbus.testing.conformance.samples import (
     LONG,
@@ -70,6 +72,26 @@ async def test_cancelled_while_all_connections_are_taken_nothing_is_lost(
         await holder
         await _use(storage)
         assert whole(storage)
+
+
+async def test_cancelled_while_it_connects_the_driver_leaves_no_error_that_nobody_asked_for(
+    server: str, schema: str
+) -> None:
+    left: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: left.append(str(context)))
+    for turns in range(1, 40):
+        pools = Pools(PostgresConfig(dsn=server, schema=schema))
+        acquiring = asyncio.create_task(pools.acquire("work"), name=f"acquire:{turns}")
+        for _ in range(turns):
+            await asyncio.sleep(0.0002)
+        acquiring.cancel()
+        await asyncio.wait([acquiring])
+        if not acquiring.cancelled():
+            await pools.release("work", acquiring.result(), whole=True)
+        assert pools.size() == pools.idle(), "what it connected went back"
+        await pools.close()
+    gc.collect()
+    assert left == []
 
 
 STEPS = ["begin", "receive", "savepoint", "handler", "park", "flush"]
