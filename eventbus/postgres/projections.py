@@ -77,6 +77,12 @@ UPDATE {schema}.projections SET status = $3, switched_at = statement_timestamp()
 _STATES = """
 UPDATE {schema}.checkpoints SET state = CASE WHEN starts_with(name, $1) THEN 2 ELSE 0 END
  WHERE starts_with(name, $1) OR starts_with(name, $2)"""
+# Of an inline version that is left: up to where its rows are.
+_LEFT = "UPDATE {schema}.checkpoints SET position = $2 WHERE starts_with(name, $1)"
+_REVIVE = """
+UPDATE {schema}.projections SET status = 'building'
+ WHERE name = $1 AND version = $2 AND status = 'retired' RETURNING 1"""
+_ALIVE = "UPDATE {schema}.checkpoints SET state = 0 WHERE starts_with(name, $1)"
 _PROGRESS = """
 INSERT INTO {schema}.progress AS p (name, phase, done, total, rows, rate, started_at, beat_at)
 VALUES ($1, $2, $3, $4, $5, 0, statement_timestamp(), statement_timestamp())
@@ -291,11 +297,25 @@ class PostgresProjections:
         found = {row["name"]: row["position"] for row in standing}
         inline = "inline" in {row["runs"] for row in rows.values()}
         position = one_position(name, found, compared(prefixes, back=back, inline=inline))
+        if old["runs"] == "inline":
+            await self._fetch(_LEFT, prefixes[0], position, where=where)
         await self._fetch(_STATUS, name, old["version"], "retired", None, where=where)
         await self._fetch(_STATUS, name, to, "active", position, where=where)
         await self._fetch(_STATES, *prefixes, where=where)
         await self._rename([(one, beside(one, old["version"])) for one in old["tables"]], old)
         await self._rename([(beside(one, to), one) for one in rows[to]["tables"]], rows[to])
+
+    async def revive(self, name: str, version: int) -> None:
+        """Its checkpoints may move again.
+
+        Raises:
+            StorageError: EB6008.
+        """
+        self._session.wrote = True
+        where = "projections.revive"
+        if not await self._fetch(_REVIVE, name, version, where=where):
+            raise not_at_one_position(name, f"version {version} is not retired")
+        await self._fetch(_ALIVE, f"{name}@{version}/", where=where)
 
     async def audit(
         self, verb: str, name: str, *, actor: str, reason: str, told: Mapping[str, Any]

@@ -167,8 +167,14 @@ class Projector:
         Raises:
             ProjectionError: EB6010, there is none.
         """
-        self.definition(name)
-        return await roll_back(self._storage, name, actor=actor, reason=reason)
+        return await roll_back(
+            self._storage,
+            self.definition(name),
+            self._registry,
+            encode=self._encode,
+            actor=actor,
+            reason=reason,
+        )
 
     async def resume(self, name: str, *, actor: str, reason: str = "", accept: bool = False) -> int:
         """Let it go on; 0: it was not paused.

@@ -91,16 +91,17 @@ async def _seen(
         active=active,
         positions=positions,
         held=await held_of(tx, active),
-        first=await _after(tx, definition, after, upto),
+        first=await first_after(tx, definition, after, upto),
         owners=await tx.leases.owners(lease_prefix(active)),
         paused=await tx.leases.owners(f"paused/projection/{name}/") > 0,
         holders=await tx.events.holders() if found.bound < found.head else (),
     )
 
 
-async def _after(
+async def first_after(
     tx: Transaction, definition: Definition, position: Position, bound: Position
 ) -> RecordedMessage | None:
+    """The first event of a projection after a position, up to a bound."""
     only = Filter(types=definition.types)
     while position < bound:
         page = await tx.events.read_all(after=position, limit=1, upto=bound, only=only)

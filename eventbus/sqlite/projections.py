@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from eventbus.sqlite.own_tables import IS_THERE, TABLES, give_indexes, quoted
+from eventbus.sqlite.room import refuse_without_room
 from eventbus.sqlite.rows import Row
 from eventbus.sqlite.session import Session
 from eventbus.storage.events import Position
@@ -74,6 +75,11 @@ UPDATE eventbus_projections SET status = ?, switched_at = eventbus_now()
  WHERE name = ? AND version = ?"""
 _PUBLISHES = "UPDATE eventbus_projections SET publishes_after = ? WHERE name = ? AND version = ?"
 _RETIRE = "UPDATE eventbus_checkpoints SET state = ? WHERE substr(name, 1, length(?2)) = ?2"
+# Of an inline version that is left: up to where its rows are.
+_LEFT = "UPDATE eventbus_checkpoints SET position = ?1 WHERE substr(name, 1, length(?2)) = ?2"
+_REVIVE = """
+UPDATE eventbus_projections SET status = 'building'
+ WHERE name = ? AND version = ? AND status = 'retired'"""
 _PROGRESS = """
 INSERT INTO eventbus_progress AS p (name, phase, done, total, rows, rate, started_at, beat_at)
 VALUES (?, ?, ?, ?, ?, 0, eventbus_now(), eventbus_now())
@@ -218,10 +224,15 @@ class SqliteProjections:
         return await self.states(table, [tuple(row[name] for name in table.key) for row in rows])
 
     async def load(self, table: Table, rows: Iterable[Sequence[Any]]) -> int:
-        """Insert rows that are not there."""
+        """Insert rows that are not there.
+
+        Raises:
+            StorageError: EB5006, the file system has no room for them; nothing was written.
+        """
         values = [_values(table, row) for row in rows]
 
         def load(connection: sqlite3.Connection) -> int:
+            refuse_without_room(connection, values)
             connection.executemany(_insert(table), values)
             return len(values)
 
@@ -299,6 +310,8 @@ class SqliteProjections:
             standing = dict(connection.execute(_STANDING, prefixes).fetchall())
             inline = "inline" in {runs, known[1]}
             position = one_position(name, standing, compared(prefixes, back=back, inline=inline))
+            if runs == "inline":
+                connection.execute(_LEFT, (position, prefixes[0]))
             connection.execute(_STATUS, ("retired", name, old))
             connection.execute(_STATUS, ("active", name, to))
             connection.execute(_PUBLISHES, (position, name, to))
@@ -310,6 +323,20 @@ class SqliteProjections:
                 _rename(connection, beside(table, to), table)
 
         await self._session.run("projections.switch", switch, slow=True)
+
+    async def revive(self, name: str, version: int) -> None:
+        """Its checkpoints may move again.
+
+        Raises:
+            StorageError: EB6008.
+        """
+
+        def revive(connection: sqlite3.Connection) -> None:
+            if not connection.execute(_REVIVE, (name, version)).rowcount:
+                raise not_at_one_position(name, f"version {version} is not retired")
+            connection.execute(_RETIRE, (0, f"{name}@{version}/"))
+
+        await self._session.run("projections.revive", revive)
 
     async def audit(
         self, verb: str, name: str, *, actor: str, reason: str, told: Mapping[str, Any]

@@ -178,12 +178,21 @@ class Projections(Protocol):
         """Let version `to` be the active one: tables, rows, checkpoints.
 
         Of an inline version no position is compared: the caller holds it, at the end of the log.
-        Who waits for a checkpoint of the old version fails afterwards. `back`: to a retired version
+        Who waits for a checkpoint of the old version fails afterwards; that of an old inline one
+        tells from then on up to where its rows are. `back`: to a retired version
         where it stands; its effects begin where those of the other one ended.
 
         Raises:
             StorageError: EB6008, they do not stand at one position, or there is no such version.
                 Nothing was changed.
+        """
+        ...
+
+    async def revive(self, name: str, version: int) -> None:
+        """Let a retired version be built on from where it stands, beside the active one.
+
+        Raises:
+            StorageError: EB6008, it is not retired.
         """
         ...
 

@@ -127,6 +127,11 @@ _INLINE: list[tuple[str, Patch, str]] = [
         instead(projections, "compared", lambda _: lambda prefixes, **_: prefixes[:1]),
         "test_an_inline_version_is_switched_where_the_new_one_stands",
     ),
+    (
+        "nobody notes up to where the rows of an inline version are",
+        text(projections, "position = ?1", "position = position + 0 * ?1", "_LEFT"),
+        "test_a_version_that_is_left_is_built_on_from_the_switch",
+    ),
 ]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 from eventbus.codec import Registry
+from eventbus.errors import StorageError
 from eventbus.sourcing.definition import Definition
 from eventbus.sourcing.rebuild import refusals
 from eventbus.sourcing.rebuild.level import Level
@@ -11,6 +12,7 @@ from eventbus.sourcing.rebuild.owner import Owner
 from eventbus.sourcing.rebuild.parts import Far, Parts, scan_of
 from eventbus.sourcing.rebuild.plan import Plan, planned
 from eventbus.sourcing.shard import MOST_HELD, shard_name
+from eventbus.sourcing.standing import first_after
 from eventbus.sourcing.view import Encode
 from eventbus.storage import Storage, Transaction
 from eventbus.storage.projections import Difference, ProjectionVersion, summed
@@ -56,8 +58,16 @@ class Rebuild:
             ProjectionError: EB6004 somebody rebuilds it, EB6009 the log cannot be read by this
                 code, EB6010 there is nothing to rebuild, EB6011 it differs under `require_equal`,
                 EB6012 events are parked, EB6014 streams were truncated.
-            StorageError: the database; run it again, it goes on.
+            StorageError: the database, EB5006 without space; run it again, it goes on.
         """
+        try:
+            return await self._phases()
+        except StorageError as error:
+            if error.code != "EB5006":
+                raise
+            raise refusals.no_space(self._definition.name, self._beat.phase, error) from error
+
+    async def _phases(self) -> Rebuilt:
         async with self._owner.held():
             await self._owner.say("plan")
             plan = await planned(self._storage, self._definition, self._options)
@@ -171,12 +181,21 @@ class Rebuild:
         await self._owner.say("switch")
 
         async def switch(tx: Transaction) -> None:
+            await self._noted_as_whole(tx, plan.old)
             await tx.projections.switch(plan.new.name, to=plan.new.version)
             await self._audit(tx, "switch", plan)
             await self._owner.let_go(tx)
 
         await self._owner.while_owned(level.act(switch))
         return True
+
+    async def _noted_as_whole(self, tx: Transaction, old: ProjectionVersion) -> None:
+        """Where an inline version began is overwritten when it is left: did it lack anything?"""
+        if old.runs == "inline" and old.built_to is None:
+            standing = await tx.checkpoints.positions(f"{old.name}@{old.version}/")
+            began = max(standing.values(), default=START)
+            if await first_after(tx, self._definition, START, began) is None:
+                await tx.projections.built(old.name, old.version, to=began)
 
     async def _audit(self, tx: Transaction, verb: str, plan: Plan) -> None:
         options = self._options

@@ -1,6 +1,6 @@
 """Why a rebuild, a switch or a rollback is refused; what serves is untouched each time."""
 
-from eventbus.errors import ProjectionError
+from eventbus.errors import ProjectionError, StorageError
 from eventbus.storage.projections import Difference
 
 TRIES = 100  # of a switch that met readers, or workers at different positions
@@ -59,6 +59,18 @@ def never_level(name: str) -> ProjectionError:
         where=f"{TRIES} tries to switch",
         why="workers of its shards stand apart as long as much is recorded, or readers held locks",
         next=f"eventbus projection pause {name} APP, then rebuild --resume, then resume it",
+    )
+
+
+def no_space(name: str, phase: str, error: StorageError) -> StorageError:
+    """EB5006: the disk is full, or would be."""
+    return StorageError(
+        "EB5006",
+        f"there is no space to rebuild projection {name!r}",
+        where=f"{phase}: {error.where}",
+        why=f"{error.what}: {error.why}",
+        next=f"free space, then eventbus projection rebuild {name} APP: it goes on;"
+        " what serves is untouched",
     )
 
 

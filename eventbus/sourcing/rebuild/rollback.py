@@ -1,41 +1,125 @@
 """Undoing a switch."""
 
+from eventbus.codec import Registry
 from eventbus.errors import StorageError
+from eventbus.sourcing.definition import Definition
 from eventbus.sourcing.rebuild import refusals
-from eventbus.sourcing.rebuild.level import MET_OTHERS, rest
-from eventbus.storage import Storage
+from eventbus.sourcing.rebuild.level import MET_OTHERS, Level, rest
+from eventbus.sourcing.rebuild.options import Beat, Options
+from eventbus.sourcing.rebuild.owner import Owner
+from eventbus.sourcing.shard import shard_name
+from eventbus.sourcing.view import Encode
+from eventbus.storage import Storage, Transaction
+from eventbus.storage.projections import ProjectionVersion
 
 
-async def roll_back(storage: Storage, name: str, *, actor: str, reason: str) -> tuple[int, int]:
-    """Let the version that served before serve again, where it stands; (from, to).
+async def roll_back(
+    storage: Storage,
+    definition: Definition,
+    registry: Registry,
+    *,
+    encode: Encode,
+    actor: str,
+    reason: str,
+) -> tuple[int, int]:
+    """Let the version that served before serve again; (from, to).
 
-    It catches up if its code runs. What the later version read is not lost: it can be switched
-    to again. A version that was retired a week ago is not kept.
+    One that follows stands where it stood, and catches up if its code runs. Where one of the two is
+    inline nothing would catch up afterwards: it does before, by this code. What the later version
+    read is not lost: it can be switched to again. One retired a week ago is not kept.
+
+    Args:
+        storage: entered.
+        definition: the code that runs.
+        registry: decodes what is recorded.
+        encode: not used for effects: they are off.
+        actor: who asks, for the audit.
+        reason: why.
 
     Raises:
-        ProjectionError: EB6010, there is no such version.
+        ProjectionError: EB6010, there is no such version, or it is of other code and inline;
+            EB6013, appends never paused.
     """
+    name = definition.name
     async with storage.transaction() as tx:
         versions = await tx.projections.versions(name)
     active = next((one for one in versions if one.status == "active"), None)
-    before = [one.version for one in versions if one.status == "retired"]
+    before = [one for one in versions if one.status == "retired"]
     if active is None or not before:
         raise refusals.nothing(name, "no version that served before is kept")
-    ends = [one for one in versions if one.version in {active.version, max(before)}]
-    if any(one.runs == "inline" for one in ends):
-        raise refusals.nothing(
-            name, "an inline version does not catch up: rebuild with the code that served before"
+    undone = _Undone(active, before[-1], actor, reason)
+    if "inline" in {active.runs, before[-1].runs}:
+        beat = Beat(name, active.version, before[-1].version, "", 0)
+        owner = Owner(storage, beat, lambda _: None)
+        async with owner.held():
+            await _revived(storage, definition, undone)
+            level = Level(
+                storage,
+                definition,
+                registry,
+                encode=encode,
+                old=active,
+                shards=await owner.shards(definition, undone.to),
+                options=Options(),
+                owner=owner,
+            )
+            await level.act(undone.switched)
+    else:
+        await _where_it_stands(storage, undone)
+    return active.version, undone.to.version
+
+
+class _Undone:
+    """A switch from one version back to another, with its row in the audit."""
+
+    def __init__(
+        self, active: ProjectionVersion, to: ProjectionVersion, actor: str, reason: str
+    ) -> None:
+        self.active = active
+        self.to = to
+        self._actor = actor
+        self._reason = reason
+
+    async def switched(self, tx: Transaction) -> None:
+        """In this transaction."""
+        name = self.to.name
+        await tx.projections.switch(name, to=self.to.version, back=True)
+        told = {"from": self.active.version, "to": self.to.version}
+        await tx.projections.audit(
+            "rollback", name, actor=self._actor, reason=self._reason, told=told
         )
+
+
+async def _where_it_stands(storage: Storage, undone: _Undone) -> None:
     for attempt in range(refusals.TRIES):
         try:
             async with storage.transaction() as tx:
-                await tx.projections.switch(name, to=max(before), back=True)
-                told = {"from": active.version, "to": max(before)}
-                await tx.projections.audit("rollback", name, actor=actor, reason=reason, told=told)
+                await undone.switched(tx)
         except StorageError as error:
             if error.code not in MET_OTHERS or attempt == refusals.TRIES - 1:
                 raise
             await rest(attempt)
         else:
             break
-    return active.version, max(before)
+
+
+async def _revived(storage: Storage, definition: Definition, undone: _Undone) -> None:
+    """Let the version be built on, if this code made it, and it is known up to where."""
+    to = undone.to
+    async with storage.transaction() as tx:
+        standing = await tx.checkpoints.positions(f"{to.name}@{to.version}/")
+        known = to.runs == "following" or set(standing.values()) == {undone.active.publishes_after}
+        if not known:
+            why = "an earlier release retired it, and did not note up to where its rows are"
+            raise refusals.nothing(to.name, why)
+        await tx.projections.revive(to.name, to.version)
+        try:
+            for number in range(to.shards):
+                await tx.checkpoints.load(
+                    shard_name(to, number), fingerprint=definition.fingerprint
+                )
+        except StorageError as error:
+            if error.code != "EB5202":
+                raise
+            why = f"version {to.version} is of other code: deploy the code that served before"
+            raise refusals.nothing(to.name, why) from error

@@ -10,7 +10,7 @@ from eventbus.errors import StorageError
 from eventbus.storage import Storage
 from eventbus.storage.events import Append, Position
 from eventbus.storage.projections import ProjectionVersion, Table, shadow_of
-from eventbus.testing.conformance.samples import at_once, some_message, turns, unique
+from eventbus.testing.conformance.samples import at_once, some_message, take, turns, unique
 
 PRINT = b"types, keys, columns"
 WRITERS = 8
@@ -119,6 +119,34 @@ class InlineSuite:
             _, second = await tx.projections.versions(table.name)
         assert (second.status, second.runs) == ("active", "inline")
         assert second.publishes_after == Position(5)
+
+    async def test_a_version_that_is_left_is_built_on_from_the_switch(
+        self, storage: Storage
+    ) -> None:
+        table = await _begun(storage)
+        place = Position(5)
+        async with storage.transaction() as tx:
+            await tx.projections.create(_version(table, 2), shadow_of(table, 2))
+            await tx.checkpoints.load(f"{table.name}@2/0", fingerprint=b"other", start=place)
+        async with storage.transaction() as tx:
+            await tx.projections.switch(table.name, to=2)
+        async with storage.transaction() as tx:
+            assert await tx.checkpoints.positions(f"{table.name}@1/") == {f"{table.name}@1/0": 5}
+            await tx.projections.revive(table.name, 1)
+            first, _ = await tx.projections.versions(table.name)
+        assert first.status == "building"
+        lease = await take(storage, f"projection/{table.name}@1/0")
+        async with storage.transaction() as tx:
+            await tx.checkpoints.save(
+                f"{table.name}@1/0", Position(7), after=Position(5), lease=lease
+            )
+
+    async def test_only_a_retired_version_is_revived(self, storage: Storage) -> None:
+        table = await _begun(storage)
+        with pytest.raises(StorageError) as caught:
+            async with storage.transaction() as tx:
+                await tx.projections.revive(table.name, 1)
+        assert caught.value.code == "EB6008"
 
     async def test_the_bound_within_a_transaction_is_below_what_it_appended(
         self, storage: Storage

@@ -1,5 +1,6 @@
 """A disk that is full while a rebuild copies stops it, and nothing that serves."""
 
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from eventbus import Event, EventBus
 from eventbus.errors import StorageError
-from tests.integration.sourcing.read_models import Sum, sell, stream_of
+from tests.integration.sourcing.read_models import COUNTRIES, Sum, sell, stream_of
 from tests.unit.sourcing.declarations import Placed
 
 ROWS = 4000
@@ -34,7 +35,8 @@ async def test_a_full_disk_during_the_copy_leaves_what_serves_and_is_gone_on_wit
         with pytest.raises(StorageError) as caught:
             await bus.projections.rebuild(revenue.name)
         assert caught.value.code == "EB5006"
-        assert caught.value.where == "projections.load"
+        assert caught.value.where == "replay: projections.load"
+        assert "it goes on" in caught.value.next
         assert await revenue.rows(bus) == before
         assert await revenue.rows(bus, f"{revenue.name}__v2") == {}
         await _room(bus, 1_000_000)
@@ -43,6 +45,27 @@ async def test_a_full_disk_during_the_copy_leaves_what_serves_and_is_gone_on_wit
         rebuilt = await bus.projections.rebuild(revenue.name)
         assert (rebuilt.new, rebuilt.switched, rebuilt.difference.differ) == (2, True, 0)
         assert await revenue.rows(bus) == before | {"XX": (1, 1)}
+
+
+async def test_without_room_on_the_disk_nothing_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    revenue = Sum()
+    url = f"sqlite:///{tmp_path}/shop.db"
+    async with EventBus("memory://", storage=url, handlers=[revenue.projection()]) as bus:
+        await sell(bus, *[(country, 1) for country in COUNTRIES])
+        await bus.until_idle()
+        before = await revenue.rows(bus)
+        usage = shutil.disk_usage(tmp_path)
+        with monkeypatch.context() as full:
+            full.setattr(shutil, "disk_usage", lambda _: usage._replace(free=300))
+            with pytest.raises(StorageError) as caught:
+                await bus.projections.rebuild(revenue.name)
+        assert caught.value.code == "EB5006"
+        assert "300 are free" in caught.value.why
+        assert await revenue.rows(bus) == before
+        rebuilt = await bus.projections.rebuild(revenue.name)
+        assert (rebuilt.new, rebuilt.switched) == (2, True)
 
 
 async def _room(bus: EventBus, pages: int) -> None:
