@@ -24,6 +24,7 @@ class Clock:
 
     def __enter__(self) -> Self:
         gc.collect()
+        gc.freeze()  # as `eventbus run` does; for every case, the peers' too
         self._busy = busy_seconds()
         self._cpu = cpu_seconds()
         self._began = time.perf_counter()
@@ -36,6 +37,7 @@ class Clock:
         trace: TracebackType | None,
     ) -> None:
         self.seconds = time.perf_counter() - self._began
+        gc.unfreeze()
         self.cpu_seconds = cpu_seconds() - self._cpu
         others = busy_seconds() - self._busy - self.cpu_seconds
         self.noise = max(0.0, others / (self.seconds * CPUS))

@@ -1,8 +1,9 @@
 """Interleaved rounds of cases, and what is reported of them.
 
-A B C A B C …: a fresh loop per run, `gc.collect()` before the clock, set-up outside it. A ratio is
-the median of the ratios to the base case within a round, never the quotient of two medians. Runs
-in which others used more than a quarter of the machine are left out if five quieter ones exist.
+A B C A B C …: a fresh loop per run, `gc.collect()` and `gc.freeze()` before the clock, set-up
+outside it. A ratio is the median of the ratios to the base case within a round, never the quotient
+of two medians. Runs in which others used more than a quarter of the machine are left out if five
+quieter ones exist.
 """
 
 import statistics

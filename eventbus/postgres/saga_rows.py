@@ -112,8 +112,13 @@ def stashed_of(row: Mapping[str, Any]) -> Stashed:
 
 
 def columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
-    """Rows as an array for each of `width` columns, as unnest takes them."""
-    return [[row[place] for row in rows] for place in range(width)]
+    """Rows as an array for each of `width` columns, as unnest takes them.
+
+    What is NULL in every row is an empty array: unnest fills it up, and the driver looks at each
+    element of an array.
+    """
+    found = [[row[place] for row in rows] for place in range(width)]
+    return [[] if all(value is None for value in column) else column for column in found]
 
 
 def delay(span: timedelta | None) -> timedelta | None:

@@ -1,6 +1,7 @@
 """Recording answers: the first definite outcome of an effect stands."""
 
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from eventbus.codec import plan_of
@@ -107,7 +108,7 @@ def _record(draft: Draft, row: StepRow, input: Replied | LocalDone | CallDone) -
     draft.disarm(phase_timer("forward", row.seq))
     if note_of(row).asked:
         draft.disarm(phase_timer("resolve", row.seq))
-    row = _with_reply(changed(row, status=_STATUSES[input.outcome]), input.reply)
+    row = changed(row, status=_STATUSES[input.outcome], **_columns_of(input.reply))
     if isinstance(input, CallDone) and input.why:
         row = noted(row, why=input.why)
     if isinstance(input, LocalDone) and input.data is not None:
@@ -165,7 +166,7 @@ def _undone(draft: Draft, row: StepRow, input: Replied | LocalDone | CallDone) -
     match input.outcome:
         case "succeeded" | "undone":
             draft.disarm(phase_timer("undo", row.seq))
-            row = _with_reply(changed(row, status="succeeded"), input.reply)
+            row = changed(row, status="succeeded", **_columns_of(input.reply))
             if isinstance(input, LocalDone) and input.data is not None:
                 draft.replace_data(input.data)
             draft.log.put(row)
@@ -201,8 +202,8 @@ def _refusal(reply: Reply | None) -> str:
     return "the participant refuses" if reply is None else f"{type(reply).__name__}: {reply!r}"
 
 
-def _with_reply(row: StepRow, reply: Reply | None) -> StepRow:
+def _columns_of(reply: Reply | None) -> dict[str, Any]:
     if reply is None or type(reply) is Undone:
-        return row
+        return {}
     plan = plan_of(type(reply))
-    return changed(row, reply_type=plan.wire.type, reply=plan.write(reply))
+    return {"reply_type": plan.wire.type, "reply": plan.write(reply)}

@@ -1,10 +1,11 @@
 """Several inputs of one saga in one transaction: what its engine feeds, and what it writes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from eventbus.saga.advance import advance
+from eventbus.saga.copying import copier
 from eventbus.saga.decision import Decision
 from eventbus.saga.definition import Definition
 from eventbus.saga.input import Input, TimerFired
@@ -19,6 +20,8 @@ from eventbus.storage.sagas import (
     SagaRecord,
     StepRow,
 )
+
+_copied, _entry = copier(Instance), copier(JournalEntry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +143,13 @@ class Course:
             disarm=tuple(self._disarm),
             calls=tuple(self._calls.values()),
             correlations=correlations,
-            journal=tuple(replace(entry, worker=worker) for entry in self._journal),
+            journal=tuple(_entry(entry, worker=worker) for entry in self._journal),
         )
 
 
 def after(saga: Instance, decision: Decision) -> Instance:
     """The instance as the decision leaves it."""
-    return replace(
+    return _copied(
         saga,
         status=decision.status,
         paused=decision.paused,

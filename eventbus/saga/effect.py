@@ -40,6 +40,13 @@ class _Asked:
     start: EffectStart
 
 
+@dataclass(slots=True, kw_only=True)
+class _Begun(Effect):
+    """With what its command says, which is asked for again once it is answered."""
+
+    headers: EffectHeaders
+
+
 class EffectFence:
     """Decides by one row per forward command, in the transaction of what the handler writes.
 
@@ -84,10 +91,10 @@ class EffectFence:
 
     async def answered(self, effect: Effect, answer: Reply | None, tx: Transaction | None) -> None:
         """Encoded here, where its message is to blame for what cannot be."""
+        assert isinstance(effect, _Begun)  # noqa: S101 - this fence made it
         outcome, state = _ended(effect, answer)
         reply = answer or Undone()
-        headers = headers_of(effect.message, undo=effect.undo)
-        message = await self._replies.message(effect.message, headers, outcome, reply, tx)
+        message = await self._replies.message(effect.message, effect.headers, outcome, reply, tx)
         effect.reply, effect.end = message, None
         if state is not None:
             name, payload = stored(message)
@@ -133,8 +140,9 @@ class EffectFence:
 
     async def _begun(self, one: "_Asked", row: EffectRow, tx: Transaction) -> Effect:
         """Raises Retry, or what reading a stored answer raises."""
-        effect = Effect(
+        effect = _Begun(
             message=one.message,
+            headers=one.headers,
             effect_id=one.headers.target,
             undo=one.undo,
             new=row.new,

@@ -9,7 +9,7 @@ from eventbus.event import Reply
 from eventbus.saga.decision import LocalRun, Send
 from eventbus.saga.definition import PATIENT, StepSpec, effect_of
 from eventbus.saga.draft import Draft, phase_timer
-from eventbus.saga.step_log import changed, note_of, noted
+from eventbus.saga.step_log import annotation, changed, note_of, noted
 from eventbus.storage.sagas import CallRequest, StepRow
 
 HOURLY = timedelta(hours=1)  # what is stuck and may still be answered
@@ -61,28 +61,30 @@ def skip(draft: Draft, spec: StepSpec) -> None:
 def forward(draft: Draft, row: StepRow) -> None:
     """Send a forward step, for the first time or again."""
     flow = draft.definition.flow
-    row = changed(row, attempt=row.attempt + 1)
+    attempt = row.attempt + 1
     match row.kind:
         case "command":
-            row = noted(row, since=note_of(row).since or draft.now.isoformat())
+            since = note_of(row).since or draft.now.isoformat()
+            row = changed(row, attempt=attempt, error=annotation(row, since=since))
             spec = flow.spec(row)
-            wait = _patience(draft, spec, row.attempt)
+            wait = _patience(draft, spec, attempt)
             draft.commands.append(
                 Send(
                     command=flow.command(draft, row),
                     step=row.name,
                     phase="forward",
                     effect_id=row.effect_id,
-                    since=str(note_of(row).since),
+                    since=since,
                     expires=None if wait is None else (draft.now + wait).isoformat(),
                 )
             )
             if wait is not None:
                 draft.arm(phase_timer("forward", row.seq), wait)
         case "local":
+            row = changed(row, attempt=attempt)
             draft.local_runs.append(_local(draft, row))
         case _:
-            row = noted(row, working=True)
+            row = changed(row, attempt=attempt, error=annotation(row, working=True))
             draft.calls.append(_call(draft, row, None))
     draft.log.put(row)
 

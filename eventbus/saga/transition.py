@@ -1,7 +1,7 @@
 """One locked saga in one transaction: what is fed to it, and what comes of that."""
 
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from time import time
 from uuid import UUID
@@ -23,6 +23,7 @@ from eventbus.storage import Transaction
 from eventbus.storage.sagas import HELD, Arm, Correlation, SagaChange, SagaRecord, Stashed
 
 JITTER = 0.1  # of the wait of what is tried again
+_TRIED_AGAIN = ("undo:", "resolve:")  # timers
 _UNDOS = {"succeeded": "undone", "failed": "failed", "rejected": "failed", "skipped": "skipped"}
 _IGNORED = frozenset({"late", "duplicate", "stray"})
 _AUTHORS = frozenset({"EB5003", "EB5005", "EB5009"})  # storage errors that an author's SQL causes
@@ -137,6 +138,8 @@ class Transition:
         change = self.course.change(
             worker=self._tools.worker, correlations=tuple(dict.fromkeys(self._correlations))
         )
+        if not any(arm.name.startswith(_TRIED_AGAIN) for arm in change.arm):
+            return change
         return replace(change, arm=tuple(self._jittered(arm) for arm in change.arm))
 
     def mark(self) -> Mark:
@@ -175,6 +178,8 @@ class Transition:
 
     def _clock(self, effect_id: UUID, answer: Message) -> None:
         """From the command, whose id has its time, to the answer; by the clocks of workers."""
+        if self._tools.instrumentation is None:
+            return
         sent = sent_at(answer.headers.get("causationid", ""))
         names = [row.name for row in self.course.steps if row.effect_id == effect_id]
         if sent is not None and names:
@@ -218,7 +223,7 @@ class Transition:
 
     def _jittered(self, arm: Arm) -> Arm:
         """What is tried again must not be tried by all sagas at once."""
-        if not arm.name.startswith(("undo:", "resolve:")):
+        if not arm.name.startswith(_TRIED_AGAIN):
             return arm
         return replace(arm, delay=arm.delay * (1 + JITTER * self._tools.random.random()))
 
@@ -265,9 +270,8 @@ async def write(
 async def all_or_none(tx: Transaction, transitions: Sequence[Transition]) -> AsyncIterator[None]:
     """If the block raises, forget what it fed; authors' SQL is rolled back too."""
     marks = [(each, each.mark()) for each in transitions]
-    async with AsyncExitStack() as stack:
-        if any(each.course.definition.has_local_steps for each in transitions):
-            await stack.enter_async_context(tx.savepoint())
+    run_sql = any(each.course.definition.has_local_steps for each in transitions)
+    async with tx.savepoint() if run_sql else nullcontext():
         try:
             yield
         except BaseException:
