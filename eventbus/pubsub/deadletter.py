@@ -67,8 +67,9 @@ class Unstored:
             for delivery in batch:
                 if delivery.lost or (started and stop.is_set()):
                     break
-                route = self._routes.of(delivery.message.type)
-                if self._is_for_others(delivery.message):
+                message = delivery.message
+                route = self._routes.of(message.type)
+                if REDRIVEN_TO in message.headers and self._is_for_others(message):
                     self._count(delivery, "duplicate")
                 elif route.handlers or delivery.malformed or self._filters_types:
                     error = await self._attempt(delivery, route, 1, run)
@@ -88,7 +89,7 @@ class Unstored:
 
     def _is_for_others(self, message: Message) -> bool:
         """Redriven for a group that gave it up: this one, which has no inbox, has had it."""
-        return message.headers.get(REDRIVEN_TO, self.group.name) != self.group.name
+        return message.headers[REDRIVEN_TO] != self.group.name
 
     async def _failed(
         self,
