@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -149,15 +149,22 @@ async def stop_producer(producer: AIOKafkaProducer, seconds: float) -> bool:
         return not _failed(stopping)
     sender = producer._sender.sender_task
     ending = [stopping, *([sender] if sender is not None else [])]
-    for task in ending:
-        task.cancel()
+    _cancel(ending)
     closing = asyncio.ensure_future(producer.client.close())
     closing.set_name("publisher:close")
+    await asyncio.wait([closing], timeout=seconds)
+    # The sender waits for its requests, which wait for metadata that a closed client never asks for
+    _cancel(ending)
     _, left = await asyncio.wait([*ending, closing], timeout=seconds)
+    _cancel(left)
     for task in left:
-        task.cancel()
         log.error("a producer of Kafka does not end: %s", task.get_name())
     return False
+
+
+def _cancel(tasks: Iterable["asyncio.Future[None]"]) -> None:
+    for task in tasks:
+        task.cancel()
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer, seconds: float) -> bool:

@@ -44,6 +44,7 @@ log: logging.Logger = logging.getLogger("eventbus.kafka")
 
 MAX_OUTSTANDING_BYTES = 32 << 20
 STOP_SECONDS = 5.0
+MOST_BETWEEN_SECONDS = 2.0  # two attempts to connect
 CANCELLED_SECONDS = 1.0  # a cancelled call waits so long for the batch that is under way
 NO_TIMESTAMP = -1  # of Kafka: it is neither checked nor used
 UNTIMED_SECONDS = 300.0  # each refused batch costs a producer
@@ -359,7 +360,7 @@ class Publisher:
                 why = f"{error.what}: {error.why}"
                 log.warning("cannot publish: %s", why)
                 await asyncio.sleep(delay)
-                delay = min(5.0, delay * 2)
+                delay = min(MOST_BETWEEN_SECONDS, delay * 2)
             else:
                 break
         self._broken = None

@@ -38,6 +38,7 @@ FULL_SECONDS = 1.0  # a stall that lasts longer pauses the partitions
 REVOKE_ROOM_SECONDS = 15.0  # between the end of what runs and the deadline of the group
 LAST_COMMIT_SECONDS = 2.0
 STOP_SECONDS = 3.0
+MOST_BETWEEN_SECONDS = 2.0  # two clients
 WATCH_SECONDS = 5.0
 MAX_REBUILDS, REBUILD_WINDOW_SECONDS = 3, 600.0
 MAX_EVICTIONS, EVICTION_WINDOW_SECONDS = 3, 300.0
@@ -256,7 +257,7 @@ class KafkaSubscription(ConsumerRebalanceListener):
                 delay = 0.2
             if not self._is_leaving and self._failed is None:
                 await asyncio.sleep(delay)
-                delay = min(5.0, delay * 2)
+                delay = min(MOST_BETWEEN_SECONDS, delay * 2)
 
     async def _live(self) -> None:
         """One client: join, poll until it is of no use; its partitions are lost then.
