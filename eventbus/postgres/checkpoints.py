@@ -22,6 +22,8 @@ _ACCEPT = """
 UPDATE {schema}.checkpoints
    SET fingerprint = $2, incarnation = (SELECT incarnation FROM {schema}.store_info)
  WHERE starts_with(name, $1)"""
+_PUT_BACK = """
+UPDATE {schema}.checkpoints SET position = $2 WHERE starts_with(name, $1) AND position > $2"""
 _POSITIONS = "SELECT name, position FROM {schema}.checkpoints WHERE starts_with(name, $1)"
 
 
@@ -69,6 +71,13 @@ class PostgresCheckpoints:
         """Take them as they are."""
         sql = _ACCEPT.format(schema=self._session.schema)
         tag = await self._session.execute(sql, prefix, fingerprint, where="checkpoints.accept")
+        self._session.wrote = True
+        return int(tag.rpartition(" ")[2])
+
+    async def put_back(self, prefix: str, *, to: Position) -> int:
+        """To where the log ends."""
+        sql = _PUT_BACK.format(schema=self._session.schema)
+        tag = await self._session.execute(sql, prefix, to, where="checkpoints.put_back")
         self._session.wrote = True
         return int(tag.rpartition(" ")[2])
 

@@ -24,6 +24,9 @@ _ACCEPT = """
 UPDATE eventbus_checkpoints
    SET fingerprint = ?2, incarnation = (SELECT incarnation FROM eventbus_store_info)
  WHERE substr(name, 1, length(?1)) = ?1"""
+_PUT_BACK = """
+UPDATE eventbus_checkpoints SET position = ?2
+ WHERE substr(name, 1, length(?1)) = ?1 AND position > ?2"""
 _POSITIONS = """
 SELECT name, position FROM eventbus_checkpoints
  WHERE name >= ? AND name < ? || char(1114111) ORDER BY name"""
@@ -80,6 +83,14 @@ class SqliteCheckpoints:
             return connection.execute(_ACCEPT, (prefix, fingerprint)).rowcount
 
         return await self._session.run("checkpoints.accept", accept)
+
+    async def put_back(self, prefix: str, *, to: Position) -> int:
+        """To where the log ends."""
+
+        def put_back(connection: sqlite3.Connection) -> int:
+            return connection.execute(_PUT_BACK, (prefix, to)).rowcount
+
+        return await self._session.run("checkpoints.put_back", put_back)
 
     async def positions(self, prefix: str) -> Mapping[str, Position]:
         """By name."""

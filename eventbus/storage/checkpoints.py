@@ -36,6 +36,13 @@ class Checkpoints(Protocol):
         """
         ...
 
+    async def put_back(self, prefix: str, *, to: Position) -> int:
+        """Let those with this prefix that are beyond a position stand there; how many they were.
+
+        They were ahead of a log that lost its end. Whoever serves afterwards reads what comes new.
+        """
+        ...
+
     async def positions(self, prefix: str) -> Mapping[str, Position]:
         """All positions of names with this prefix: for waiting, and for lag."""
         ...

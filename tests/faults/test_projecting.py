@@ -1,4 +1,4 @@
-"""A projection killed anywhere, and met by any fault, has the rows of a replay from zero (K3).
+"""Rows 4 and 57: killed anywhere, a projection and its rebuild have the rows of a replay (K3).
 
 `EVENTBUS_FAULTS=full` takes every point; otherwise one of `STRIDES`.
 """

@@ -102,14 +102,22 @@ class Level:
             await rest(attempt)
         raise refusals.never_level(old.name)
 
+    async def put_back(self, tx: Transaction) -> None:
+        """The old version's checkpoints, if they are ahead of the log: within `act`, to switch."""
+        await tx.checkpoints.put_back(_prefix(self._old), to=self._shards[0].position)
+
     async def _held(self, tx: Transaction) -> Position | None:
         """Where the old version stands, which now does not move; None: at no single place."""
         old = self._old
         standing = await tx.projections.hold(old.name, inline=self._inline)
         if self._inline:
             return await _end_of_log(tx)
-        prefix = f"{old.name}@{old.version}/"
-        places = {at for one, at in standing.items() if one.startswith(prefix)}
+        end = await tx.events.read_bound()
+        places = {
+            at if at <= end.head else end.bound  # ahead of a log that lost its end
+            for one, at in standing.items()
+            if one.startswith(_prefix(old))
+        }
         return places.pop() if len(places) == 1 else None
 
     async def _level(self, tx: Transaction, upto: Position) -> None:
@@ -135,9 +143,16 @@ class Level:
         old = self._old
         if self._inline:
             return (await self._storage.read_bound()).bound
+        end = await self._storage.read_bound()
         async with self._storage.transaction() as tx:
-            standing = await tx.checkpoints.positions(f"{old.name}@{old.version}/")
-        return min(standing.values(), default=START)
+            standing = await tx.checkpoints.positions(_prefix(old))
+        at = min(standing.values(), default=START)
+        return at if at <= end.head else end.bound
+
+
+def _prefix(version: ProjectionVersion) -> str:
+    """Of its checkpoints."""
+    return f"{version.name}@{version.version}/"
 
 
 async def _end_of_log(tx: Transaction) -> Position | None:

@@ -181,6 +181,7 @@ class Rebuild:
         await self._owner.say("switch")
 
         async def switch(tx: Transaction) -> None:
+            await level.put_back(tx)
             await self._noted_as_whole(tx, plan.old)
             await tx.projections.switch(plan.new.name, to=plan.new.version)
             await self._audit(tx, "switch", plan)

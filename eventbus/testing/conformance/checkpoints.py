@@ -109,6 +109,18 @@ class CheckpointSuite:
         assert dict(found) == {names[0]: START, names[1]: Position(4)}
         assert dict(others) == {names[2]: START}
 
+    async def test_only_what_is_beyond_is_put_back(self, storage: Storage) -> None:
+        place = unique("orders")
+        lease = await take(storage, unique("projection"))
+        for number, position in enumerate((3, 9, 12)):
+            name = f"{place}@{'12'[number // 2]}/{number}"
+            await _load(storage, name)
+            await _save(storage, name, position, after=0, lease=lease)
+        async with storage.transaction() as tx:
+            assert await tx.checkpoints.put_back(f"{place}@1/", to=Position(5)) == 1
+            found = await tx.checkpoints.positions(f"{place}@")
+        assert sorted(found.values()) == [3, 5, 12]
+
 
 async def _checkpoint(storage: Storage) -> tuple[str, Lease]:
     name = unique("orders@1/0")
