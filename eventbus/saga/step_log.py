@@ -1,5 +1,6 @@
 """The step log: one row per step and phase, and what a row has to remember beside its columns."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -50,7 +51,7 @@ def annotation(row: StepRow, **changes: Any) -> bytes | None:
     return encoded(_other_note(note_of(row), **changes))
 
 
-changed = copier(StepRow)  # the row with other values
+changed: Callable[..., StepRow] = copier(StepRow)  # the row with other values
 _other_note = copier(Note)
 
 
