@@ -16,8 +16,11 @@ SERVER = """
 SELECT system_identifier::text AS system,
        substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline
   FROM pg_control_system()"""
+# Of an id that it has not given yet, as after a crash that took it, `pg_xact_status` is an error.
 _STATUS = f"""
-SELECT s.*, pg_xact_status($1::text::xid8) AS status, pg_last_wal_replay_lsn()::text AS recovered
+SELECT s.*, pg_last_wal_replay_lsn()::text AS recovered,
+       CASE WHEN $1::text::xid8 < pg_snapshot_xmax(pg_current_snapshot())
+            THEN pg_xact_status($1::text::xid8) ELSE 'in progress' END AS status
   FROM ({SERVER}) s"""  # noqa: S608 - a constant
 # What a statement tells of its transaction, read after it wrote.
 WITNESS = """pg_current_xact_id_if_assigned()::text AS xid,

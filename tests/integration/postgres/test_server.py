@@ -5,10 +5,12 @@ import os
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
+import asyncpg
 import pytest
 
 from eventbus.errors import StorageError
 from eventbus.postgres import PostgresConfig, PostgresStorage
+from eventbus.postgres.fate import WITNESS, Fate
 from eventbus.testing.conformance.samples import (
     make_table,
     numbers,
@@ -114,3 +116,30 @@ async def test_a_standby_is_refused(own: PostgresServer) -> None:
         async with PostgresStorage(config):
             pass
     assert caught.value.code == "EB5013"
+
+
+async def test_a_transaction_that_a_crash_left_no_trace_of_is_rolled_back(
+    own: PostgresServer,
+) -> None:
+    """Its id is one that the server, started again, has not given: asked for it, it fails."""
+    config = PostgresConfig(dsn=own.url)
+    await PostgresStorage(config).upgrade()
+    async with PostgresStorage(config) as storage:
+        admin = await asyncpg.connect(own.url)
+        await admin.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
+        await admin.execute("SELECT pg_reload_conf()")
+        await admin.execute("CREATE TABLE lost (n bigint)")
+        await admin.execute("CHECKPOINT")
+        await admin.execute("BEGIN")
+        await admin.execute("INSERT INTO lost VALUES (1)")
+        told = await admin.fetchrow(f"SELECT {WITNESS}")
+        assert told is not None
+        fate = Fate(xid=int(told["xid"]), written=told["written"], recovered=told["recovered"])
+        await own.kill()
+        admin.terminate()
+        await own.start()
+        later = await asyncpg.connect(own.url)
+        with pytest.raises(asyncpg.InvalidParameterValueError, match="in the future"):
+            await later.fetchval("SELECT pg_xact_status($1::text::xid8)", told["xid"])
+        await later.close()
+        assert await fate.ask(storage.pools) == "rolled_back"
