@@ -135,8 +135,8 @@ class Pools:
             return await asyncio.shield(acquiring)
         except asyncio.CancelledError:
             with suppress(*FAILURES):
-                connection = await asyncio.wait_for(acquiring, self.config.connect_seconds)
-                await self.release(role, connection, whole=True)
+                async with asyncio.timeout(self.config.connect_seconds):
+                    await self.release(role, await acquiring, whole=True)
             raise
 
     async def _acquire(self, role: Role) -> Connection:

@@ -82,8 +82,8 @@ async def test_cancelled_while_it_connects_the_driver_leaves_no_error_that_nobod
     for turns in range(1, 40):
         pools = Pools(PostgresConfig(dsn=server, schema=schema))
         acquiring = asyncio.create_task(pools.acquire("work"), name=f"acquire:{turns}")
-        for _ in range(turns):
-            await asyncio.sleep(0.0002)
+        for _ in range(20 * turns):
+            await asyncio.sleep(0)
         acquiring.cancel()
         await asyncio.wait([acquiring])
         if not acquiring.cancelled():
