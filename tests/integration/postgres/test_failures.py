@@ -74,22 +74,30 @@ async def test_cancelled_while_all_connections_are_taken_nothing_is_lost(
         assert whole(storage)
 
 
-async def test_cancelled_while_it_connects_the_driver_leaves_no_error_that_nobody_asked_for(
-    server: str, schema: str
-) -> None:
+async def test_cancelled_while_it_connects_the_driver_leaves_no_error_that_nobody_asked_for() -> (
+    None
+):
+    """At every turn of the loop: it is the turn between two steps of the driver that counts."""
     left: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: left.append(str(context)))
-    for turns in range(1, 40):
-        pools = Pools(PostgresConfig(dsn=server, schema=schema))
-        acquiring = asyncio.create_task(pools.acquire("work"), name=f"acquire:{turns}")
-        for _ in range(20 * turns):
-            await asyncio.sleep(0)
-        acquiring.cancel()
-        await asyncio.wait([acquiring])
-        if not acquiring.cancelled():
-            await pools.release("work", acquiring.result(), whole=True)
-        assert pools.size() == pools.idle(), "what it connected went back"
-        await pools.close()
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(8)
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        for turns in range(100):
+            pools = Pools(PostgresConfig(dsn=f"postgresql://postgres@127.0.0.1:{port}/postgres"))
+            acquiring = asyncio.create_task(pools.acquire("work"), name=f"acquire:{turns}")
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            acquiring.cancel()
+            await asyncio.wait([acquiring])
+            if not acquiring.cancelled():
+                assert isinstance(acquiring.exception(), StorageError)
+            await pools.close()
     gc.collect()
     assert left == []
 
