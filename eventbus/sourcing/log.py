@@ -227,7 +227,8 @@ class EventLog:
             only: decided in the database.
 
         Raises:
-            SourcingError: EB4205, the log ends before `after`.
+            SourcingError: EB4205, the log ends before `after`. EB4207, the server came back without
+                an event that was seen here.
         """
         if after is not None and after > START:
             await self._refuse_ahead(after)
@@ -236,15 +237,17 @@ class EventLog:
             if found is None:
                 return
             read_to = seen = found.bound if after is None else after
-            server = found.server_started
+            server, last = found.server_started, None
             while (found := await self.tail.beyond(read_to, server)) is not None:
                 if found.server_started != server:  # its sequence may have gone back
+                    if last is not None:
+                        await self._refuse_rewound(last)
                     read_to, server = seen, found.server_started
                 async with aclosing(self._pages(read_to, found.bound, only)) as pages:
                     async for page in pages:
                         for one in await read(page.events, self._registry):
                             yield one
-                            seen = one.recorded.position
+                            seen, last = one.recorded.position, one
                         read_to = page.read_to
 
     async def search(
@@ -421,6 +424,19 @@ class EventLog:
         if after > head:
             raise _ahead(after, head)
 
+    async def _refuse_rewound(self, last: Recorded) -> None:
+        """What a crashed server lost is told by its stream: its positions are given again."""
+        one = last.recorded
+        stream, tenant, version = one.stream, one.message.tenant, one.version
+        async with self._storage.transaction() as tx:
+            head = await tx.events.head(stream, tenant=tenant)
+            found = await tx.events.read_stream(
+                stream, after=version - 1, before=version + 1, tenant=tenant
+            )
+        another = [each for each in found if each.message.id != one.message.id]
+        if head is None or head.version < version or another:
+            raise _rewound(last)
+
 
 def operators_log(storage: Storage) -> EventLog:
     """A log without an app: it knows no classes, and seals nothing."""
@@ -444,4 +460,16 @@ def _ahead(after: Position, head: Position) -> SourcingError:
         where="bus.events",
         why="the position is of another log, or this one was restored from an older backup",
         next="begin after a position of this log; 0 reads it from the start",
+    )
+
+
+def _rewound(last: Recorded) -> SourcingError:
+    one = last.recorded
+    return SourcingError(
+        "EB4207",
+        f"the log came back without the event at position {one.position}",
+        where=f"bus.events.subscribe: {one.stream}@{one.version}, id {one.message.id}",
+        why="the server crashed with synchronous_commit = off, or an older copy took its place:"
+        " what was recorded last is lost, and its positions are given again",
+        next="undo what was made of it, and begin after an event that the log still has",
     )
