@@ -91,7 +91,7 @@ def handler_bar() -> Bar:
         cases=[
             case("PGHANDLER", "receive ids in batches of 50", 5_000, _received, cheap),
             case("PGHANDLER", "receive 50, each with savepoint and insert", 1_500, _handled),
-            case("PGHANDLER", in_turns, 2_000, _consumed, Goal(figure="times", at_least=3)),
+            case("PGHANDLER", in_turns, 4_000, _consumed, Goal(figure="times", at_least=3)),
         ],
     )
 

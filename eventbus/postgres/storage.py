@@ -77,8 +77,8 @@ class PostgresStorage:
 
     @property
     def capabilities(self) -> StorageCapabilities:
-        """Durable, and shared by processes."""
-        return StorageCapabilities(durable=True, shared=True)
+        """Durable, shared by processes, on a server."""
+        return StorageCapabilities(durable=True, shared=True, distant=True)
 
     @property
     def trouble(self) -> str | None:

@@ -3,32 +3,22 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
-from uuid import UUID
 
 from eventbus.handler import BatchHandler, Group
 from eventbus.instrumentation import Instrumentation
+from eventbus.pubsub.batch import Batch, at_once, neighbours, to_come
 from eventbus.pubsub.call import Call, Calls, behind
 from eventbus.pubsub.effects import Effects
 from eventbus.pubsub.outside import Outside
+from eventbus.pubsub.savepoints import Savepoints
 from eventbus.pubsub.unit_of_work import Holding, held
 from eventbus.pubsub.verdict import OneOfThemError, Verdicts, one_of_them, raise_if_not_its_own
 from eventbus.pubsub.watchdog import Run
 from eventbus.storage import Storage, Transaction
 from eventbus.storage.parking import Parked
 from eventbus.transport import Delivery
-
-
-@dataclass(slots=True)
-class Batch:
-    """What is known and decided while a batch runs."""
-
-    new: set[UUID]
-    held: set[str]
-    effects: Effects
-    parked: list[Parked] = field(default_factory=list)
 
 
 class Dispatcher:
@@ -48,6 +38,7 @@ class Dispatcher:
         self._storage = storage
         self._suspects = suspects
         self._outside = Outside(verdicts, storage)
+        self._savepoints = Savepoints(storage.capabilities)
         self._instrumentation = instrumentation
 
     async def run(self, batch: Sequence[Delivery], run: Run, stop: asyncio.Event) -> int:
@@ -85,6 +76,10 @@ class Dispatcher:
             return await self._give_up(calls[0], run.blamed)
         if not self.group.transactional:
             return await self._outside.run(calls)
+        if not self._savepoints.needed(calls):
+            done = await self._without_savepoints(calls, run, stop)
+            if done is not None:
+                return done
         try:
             return await self._in_transaction(calls, run, stop)
         except OneOfThemError as error:  # nothing of the batch is kept
@@ -97,16 +92,31 @@ class Dispatcher:
                 return done
         return len(calls)
 
-    async def _in_transaction(self, calls: Sequence[Call], run: Run, stop: asyncio.Event) -> int:
+    async def _without_savepoints(
+        self, calls: Sequence[Call], run: Run, stop: asyncio.Event
+    ) -> int | None:
+        """None: one of them failed, nothing of the batch is kept; savepoints tell which."""
+        try:
+            with self._savepoints.spared():
+                return await self._in_transaction(calls, run, stop, bare=True)
+        except OneOfThemError:
+            return None
+
+    async def _in_transaction(
+        self, calls: Sequence[Call], run: Run, stop: asyncio.Event, *, bare: bool = False
+    ) -> int:
         ours = [call for call in calls if call.ours]
         async with self._storage.transaction() as tx:
             batch = await self._receive(ours, tx)
+            batch.bare = bare
             await self._verdicts.attempts.read_keys([call.message for call in ours], tx)
             started = await self._each(calls, batch, tx, run, stop)
             await batch.effects.finish()
             await self._forget(calls[started:], batch, tx)
             if batch.parked:
                 await tx.parking.park(batch.parked, group=self.group.name)
+        for call, outcome in batch.outcomes:
+            self._verdicts.count(call, outcome)
         return started
 
     async def _receive(self, ours: Sequence[Call], tx: Transaction) -> Batch:
@@ -133,16 +143,20 @@ class Dispatcher:
             if not self._may_run(call, batch):
                 started += 1
                 continue
+            if batch.bare:
+                await self._bare(call, batch, tx, run)
+                started += 1
+                continue
             handler = call.route.batches
             if handler is not None and call.wrong is None:
                 started += await self._batch(calls, started, handler, batch, tx, run)
                 continue
-            together = _together(calls, started, batch)
+            together = neighbours(calls, started, batch)
             if len(together) > 1 and await self._sequence(together, tx, run):
                 batch.new.difference_update(one.identity for one in together)
                 started += len(together)
                 continue
-            effect = await batch.effects.of(call, partial(_to_come, calls, started, batch))
+            effect = await batch.effects.of(call, partial(to_come, calls, started, batch))
             batch.new.discard(call.identity)
             parked = await self._verdicts.attempt(call, tx, run, effect)
             batch.effects.ended(effect, failed=parked is not None)
@@ -159,13 +173,19 @@ class Dispatcher:
         if not call.ours:
             return False
         if call.identity not in batch.new:
-            self._verdicts.count(call, "duplicate")
+            batch.outcomes.append((call, "duplicate"))
             return False
         if call.key in batch.held:
             batch.new.discard(call.identity)
             batch.parked.append(behind(call))
             return False
         return True
+
+    async def _bare(self, call: Call, batch: Batch, tx: Transaction, run: Run) -> None:
+        with one_of_them():
+            await self._verdicts.attempt_bare(call, tx, run)
+        batch.new.discard(call.identity)
+        batch.outcomes.append((call, "done"))
 
     async def _forget(self, rest: Sequence[Call], batch: Batch, tx: Transaction) -> None:
         """An id that stays in the inbox without its effect is a lost message."""
@@ -204,7 +224,7 @@ class Dispatcher:
         Raises:
             OneOfThemError: one of them failed it, nothing says which.
         """
-        together = _at_once(calls, first, batch)
+        together = at_once(calls, first, batch)
         batch.new.difference_update(one.identity for one in together)
         with one_of_them():
             verdicts = await self._verdicts.attempt_batch(together, handler, tx, run)
@@ -268,46 +288,3 @@ class Dispatcher:
         self._verdicts.report()
         if self._instrumentation is not None:
             self._instrumentation.observe("batch_messages", float(messages), group=self.group.name)
-
-
-def _to_come(calls: Sequence[Call], first: int, batch: Batch) -> Sequence[Call]:
-    """What may run yet, as far as is known."""
-    return [
-        call
-        for call in calls[first:]
-        if call.ours and call.identity in batch.new and call.key not in batch.held
-    ]
-
-
-def _at_once(calls: Sequence[Call], first: int, batch: Batch) -> Sequence[Call]:
-    """Neighbours for one call of a batch handler: a key that failed holds what is behind it."""
-    head = calls[first]
-    end = first
-    keys: set[str] = set()
-    while end < len(calls):
-        call = calls[end]
-        same = call.route.batches is head.route.batches and call.wrong is None and not call.lost
-        may_run = call.identity in batch.new and call.key not in batch.held
-        if not same or not may_run or call.key in keys:
-            break
-        keys.add(call.key)
-        end += 1
-    return calls[first : max(end, first + 1)]
-
-
-def _together(calls: Sequence[Call], first: int, batch: Batch) -> Sequence[Call]:
-    """Neighbours that one batch handler may get as one sequence."""
-    head = calls[first]
-    if len(head.route.handlers) != 1 or not head.route.handlers[0].batch:
-        return calls[first : first + 1]
-    end = first
-    seen: set[UUID] = set()
-    while end < len(calls):
-        call = calls[end]
-        same = call.route is head.route and call.wrong is None and not call.lost
-        may_run = call.identity in batch.new and call.key not in batch.held
-        if not same or not may_run or call.identity in seen:
-            break
-        seen.add(call.identity)
-        end += 1
-    return calls[first : max(end, first + 1)]

@@ -96,6 +96,19 @@ class Verdicts:
         self.count(call, "done")
         return None
 
+    async def attempt_bare(self, call: Call, tx: Transaction, run: Run) -> None:
+        """All handlers of the message, once, with no savepoint around them; counts nothing.
+
+        Raises:
+            Exception: whatever failed; what the transaction wrote is to be rolled back.
+        """
+        context = self.context(call, tx)
+        try:
+            what = await self.decoded(call, tx)
+            await self.attempts.handle(call.route, what, call.message, context, run)
+        finally:
+            context.open = False
+
     async def _in_savepoint(
         self, call: Call, what: Decoded, context: HandlerContext, tx: Transaction, run: Run
     ) -> None:

@@ -31,6 +31,7 @@ class StorageCapabilities:
     durable: bool
     shared: bool  # by processes
     concurrent: bool = True  # transactions run at once; else they take turns
+    distant: bool = False  # on a server: each statement is a round trip
 
 
 class Transaction(Protocol):

@@ -24,9 +24,10 @@ from uuid import UUID
 from eventbus.errors import CodecError, CommitUnknownError, StorageError, TransportError
 from eventbus.message import Message, new_id
 from eventbus.outbox.relay import Relay
+from eventbus.pubsub.batch import Batch
 from eventbus.pubsub.call import Call
 from eventbus.pubsub.deadletter import Unstored
-from eventbus.pubsub.dispatcher import Batch, Dispatcher
+from eventbus.pubsub.dispatcher import Dispatcher
 from eventbus.pubsub.effects import Effects
 from eventbus.pubsub.gate import Gate
 from eventbus.pubsub.lanes import Lane
