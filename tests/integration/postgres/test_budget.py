@@ -1,11 +1,15 @@
 """Round trips are counted on the wire: they are what a database far away costs."""
 
+import json
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from eventbus.postgres import PostgresStorage
+from eventbus import Context, Event, EventBus, subscribe
+from eventbus.postgres import PostgresConfig, PostgresStorage
 from eventbus.testing.conformance.samples import (
     failed,
     make_table,
@@ -15,6 +19,9 @@ from eventbus.testing.conformance.samples import (
     unique,
 )
 from tests.faults.proxy import Delay, FaultProxy
+
+COUNTERS = Path(__file__).parents[2] / "counters" / "counters.json"
+BOUND: int = json.loads(COUNTERS.read_text(encoding="utf-8"))["postgresql"]["round trips"]
 
 
 class Wire:
@@ -125,3 +132,38 @@ async def test_a_lease_that_is_renewed_is_three(quiet: PostgresStorage, proxy: F
             await tx.leases.renew(leases, ttl=timedelta(seconds=10))
 
     assert await Wire(proxy).trips(work) == 3
+
+
+class Placed(Event, type="budget.placed", key="order"):
+    order: str
+
+
+async def test_a_thousand_messages_from_publish_to_handled_cost_what_is_written_down(
+    server: str, schema: str, proxied_url: str, proxy: FaultProxy, record_property: Any
+) -> None:
+    """One write each, published by hundreds: a savepoint each would be a thousand more."""
+    await PostgresStorage(PostgresConfig(dsn=server, schema=schema)).upgrade()
+    storage = PostgresStorage(PostgresConfig(dsn=proxied_url, schema=schema))
+    table = f"{schema}.placed"
+
+    @subscribe(Placed, group="budget")
+    async def write(event: Placed, ctx: Context) -> None:
+        await ctx.sql.execute(f"INSERT INTO {table} VALUES ($1)", event.order)
+
+    async def thousand() -> None:
+        for _ in range(10):
+            async with bus.transaction() as tx:
+                for _ in range(100):
+                    await tx.publish(Placed(order=unique("order")))
+        await bus.until_idle(at_most=timedelta(seconds=60))
+
+    bus = EventBus("memory://", storage=storage, handlers=[write])
+    async with bus:
+        async with bus.transaction() as tx:
+            await tx.sql.execute(f"CREATE TABLE {table} (name text)")
+        trips = await Wire(proxy).trips(thousand)
+        async with bus.transaction() as tx:
+            rows = await tx.sql.fetch(f"SELECT count(*) AS n FROM {table}")
+    record_property("trips", trips)
+    assert rows[0]["n"] == 2_000
+    assert 1_000 < trips <= BOUND, trips
