@@ -142,6 +142,7 @@ class Commits:
         self._current = asyncio.create_task(
             self._consumer.commit(dict(offsets)), name="commits:one"
         )
+        self._current.add_done_callback(_asked_for)
         try:
             done, _ = await asyncio.wait([self._current], timeout=seconds)
         finally:
@@ -171,3 +172,9 @@ class Commits:
             except CLIENT_ERRORS:
                 return
             each.watermark.pass_over(position)
+
+
+def _asked_for(task: asyncio.Task[None]) -> None:
+    """Cancelled, the client may answer with another error yet, and its loop would complain."""
+    if not task.cancelled():
+        task.exception()
