@@ -51,6 +51,7 @@ class Scenario:
     pause: bool
     outage_seconds: float
     silent_publish: int  # the n-th publish of a relay never answers
+    distant: bool  # the storage says that a statement is a round trip: batches without savepoints
     kinds: tuple[Callable[[], Fault], ...] = KINDS
 
 
@@ -80,4 +81,5 @@ def scenario_of(seed: int) -> Scenario:
         pause=faulty and draw.random() < 0.1,
         outage_seconds=40.0 if outage else 0.0,
         silent_publish=draw.randint(1, 4) if faulty and draw.random() < 0.1 else 0,
+        distant=draw.random() < 0.5,
     )

@@ -21,6 +21,7 @@ from eventbus import (
 )
 from eventbus.memory import MemoryTransport
 from eventbus.sqlite import SqliteStorage
+from eventbus.storage import StorageCapabilities
 from eventbus.testing.faults import (
     Hit,
     Zombies,
@@ -76,6 +77,15 @@ class SurvivingTransport(MemoryTransport):
         return replace(super().capabilities, durable=True)
 
 
+class DistantStorage(SqliteStorage):
+    """Says what PostgreSQL says, so that batches run without savepoints first."""
+
+    @property
+    def capabilities(self) -> StorageCapabilities:
+        """Distant."""
+        return replace(super().capabilities, distant=True)
+
+
 @dataclass(slots=True)
 class World:
     """What outlives a process: database, broker, history, and what chance decided."""
@@ -101,7 +111,8 @@ class World:
 
     def __post_init__(self) -> None:
         self.random = Random(self.scenario.seed + 1)
-        self.storage = SqliteStorage(stepwise=True, now=self.now)
+        kind = DistantStorage if self.scenario.distant else SqliteStorage
+        self.storage = kind(stepwise=True, now=self.now)
         self.history = History("sim", clock=self.nanoseconds)
         self.new_broker()
 
