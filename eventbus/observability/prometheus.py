@@ -87,9 +87,6 @@ NAMES: Mapping[str, Metric] = MappingProxyType(
         "saga_fence_hits_total": _metric(
             "count", "group outcome", "Commands that the effect fence answered or refused."
         ),
-        "saga_calls_taken_over_total": _metric(
-            "count", "saga step", "Calls whose worker let its lease run out."
-        ),
         "saga_definition_missing_total": _metric(
             "count", "", "Sagas whose definition this process does not have."
         ),
