@@ -441,6 +441,7 @@ def test_a_name_that_events_do_not_have_is_refused_with_what_was_meant(
 
 
 def test_ctrl_c_ends_a_tail(filled: Path) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background ignores it
     command = [sys.executable, "-m", "eventbus", "event", "tail", "--from", "0", *FILE]
     with subprocess.Popen(command, cwd=filled, stdout=subprocess.PIPE, text=True) as tail:
         assert tail.stdout is not None
