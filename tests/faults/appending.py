@@ -40,6 +40,7 @@ class World:
     seen: dict[str, list[str]] = field(default_factory=dict)  # ids by reader
     moved: asyncio.Condition = field(default_factory=asyncio.Condition)
     done: int = 0
+    writing: int = 0  # tasks whose last operation is not over: readers have not seen all
     held: int = 0  # times that a slow writer held the feed back
     early: int = 0
     undone: int = 0
@@ -50,6 +51,10 @@ class World:
         self.done += 1
         async with self.moved:
             self.moved.notify_all()
+
+    def ended(self, _: "asyncio.Task[None]") -> None:
+        """A writer has ended."""
+        self.writing -= 1
 
     async def until(self, done: int) -> None:
         """That many operations are over, or all."""
@@ -73,10 +78,12 @@ async def run(
     world = World(storages, operations, seed, [unique("order") for _ in range(streams)])
     slow = [unique("slow") for _ in storages]
     async with asyncio.TaskGroup() as tasks:
-        for number in range(writers):
-            tasks.create_task(_write(world, number), name=f"append:{number}")
-        for number, name in enumerate(slow):
-            tasks.create_task(_hold(world, number, name), name=f"append:{name}")
+        writing = [_write(world, number) for number in range(writers)]
+        writing += [_hold(world, number, name) for number, name in enumerate(slow)]
+        world.writing = len(writing)
+        for number, each in enumerate(writing):
+            task = tasks.create_task(each, name=f"append:{number}")
+            task.add_done_callback(world.ended)
         for number in range(len(storages)):
             name = f"reader{number}"
             tasks.create_task(_read(world, number, name, start), name=f"read:{number}")
@@ -222,7 +229,7 @@ async def _read(world: World, number: int, name: str, after: Position) -> None:
     seen = world.seen.setdefault(name, [])
     dice = random.Random(name)
     while True:
-        last = world.done >= world.operations
+        last = not world.writing
         try:
             async with storage.transaction() as tx:
                 page = await tx.events.read_all(after=after, limit=dice.choice([3, 50, 1000]))
