@@ -39,7 +39,8 @@ class Savepoints:
 
 
 def _gains(call: Call) -> bool:
-    return call.wrong is None and all(map(_writes_alone, call.route.handlers))
+    one_by_one = call.route.batches is None  # what is handled as a batch has no savepoints to spare
+    return one_by_one and call.wrong is None and all(map(_writes_alone, call.route.handlers))
 
 
 def _writes_alone(handler: Handler) -> bool:

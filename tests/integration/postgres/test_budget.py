@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
-from eventbus import Context, Event, EventBus, subscribe
+from eventbus import Command, Context, Event, EventBus, Reply, handles, subscribe
 from eventbus.postgres import PostgresConfig, PostgresStorage
+from eventbus.saga import Saga, starts_on, step
 from eventbus.testing.conformance.samples import (
     failed,
     make_table,
@@ -167,3 +169,56 @@ async def test_a_thousand_messages_from_publish_to_handled_cost_what_is_written_
     record_property("trips", trips)
     assert rows[0]["n"] == 2_000
     assert 1_000 < trips <= BOUND, trips
+
+
+class Done(Reply, type="budget.done"): ...
+
+
+class Step(Command[Done], type="budget.step", key="order"):
+    order: str
+
+
+class Order(BaseModel):
+    order: str
+
+
+class Orders(Saga[Order], name="budget", step_timeout=timedelta(minutes=30)):
+    @starts_on(Placed)
+    def begin(self, event: Placed) -> Order:
+        return Order(order=event.order)
+
+    @step(no_undo="counted without")
+    def first(self, s: Order) -> Step:
+        return Step(order=s.order)
+
+    @step(no_undo="counted without")
+    def second(self, s: Order) -> Step:
+        return Step(order=s.order)
+
+
+@handles(Step, group="budget-step")
+async def do_step(command: Step, ctx: Context) -> Done:
+    return Done()
+
+
+async def test_sagas_share_their_transactions(
+    server: str, schema: str, proxied_url: str, proxy: FaultProxy
+) -> None:
+    """Two steps each: one by one, every transition and every command would cost 20 a saga."""
+    await PostgresStorage(PostgresConfig(dsn=server, schema=schema)).upgrade()
+    storage = PostgresStorage(PostgresConfig(dsn=proxied_url, schema=schema))
+
+    async def two_hundred() -> None:
+        async with bus.transaction() as tx:
+            for _ in range(200):
+                await tx.publish(Placed(order=unique("order")))
+        await bus.until_idle(at_most=timedelta(seconds=60))
+
+    bus = EventBus("memory://", storage=storage, handlers=[Orders, do_step])
+    async with bus:
+        trips = await Wire(proxy).trips(two_hundred)
+        async with bus.transaction() as tx:
+            query = f"SELECT count(*) AS n FROM {schema}.saga WHERE status = 'completed'"
+            rows = await tx.sql.fetch(query)
+    assert rows[0]["n"] == 400
+    assert 100 < trips <= 200 * 14, trips

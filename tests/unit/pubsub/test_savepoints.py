@@ -15,7 +15,7 @@ NEAR = StorageCapabilities(durable=True, shared=False)
 def calls(amount: int, **handler: bool) -> Any:
     """Of a handler that gains, but for what is told otherwise."""
     kind = {"plain": True, "takes_context": True, "batch": False, **handler}
-    route = SimpleNamespace(handlers=[SimpleNamespace(**kind)])
+    route = SimpleNamespace(handlers=[SimpleNamespace(**kind)], batches=None)
     return [SimpleNamespace(wrong=None, route=route) for _ in range(amount)]
 
 
@@ -34,9 +34,10 @@ def test_in_the_process_they_cost_nothing_and_stay() -> None:
         calls(9, plain=False),
         calls(9, takes_context=False),
         calls(9, batch=True),
-        [*calls(9), SimpleNamespace(wrong=ValueError("no JSON"), route=None)],
+        [*calls(9), SimpleNamespace(wrong=ValueError("no JSON"), route=calls(1)[0].route)],
+        [SimpleNamespace(wrong=None, route=SimpleNamespace(handlers=[], batches=object()))] * 9,
     ],
-    ids=["one message", "command", "without ctx", "batch handler", "not decoded"],
+    ids=["one message", "command", "without ctx", "batch handler", "not decoded", "sagas"],
 )
 def test_what_gains_nothing_keeps_them(batch: Any) -> None:
     assert Savepoints(DISTANT).needed(batch)
