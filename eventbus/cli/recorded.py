@@ -30,7 +30,7 @@ def with_log(settings: Settings, ask: "Callable[[EventLog], Awaitable[T]]") -> T
     """
     import asyncio
 
-    from eventbus.sourcing import EventLog
+    from eventbus.sourcing.log import operators_log
 
     storage = operators_storage(settings)
     registry = _registry(settings)
@@ -39,7 +39,7 @@ def with_log(settings: Settings, ask: "Callable[[EventLog], Awaitable[T]]") -> T
         async with asyncio.timeout(settings.timeout):
             await storage.__aenter__()
         try:
-            log = EventLog(storage, registry)
+            log = operators_log(storage, registry)
             try:
                 return await ask(log)
             finally:

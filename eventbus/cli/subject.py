@@ -153,9 +153,10 @@ async def _all(storage: "Inspected") -> "list[Shredded]":
 
 
 async def _forget(storage: "Inspected", subjects: "list[Subject]", reason: str) -> None:
+    from eventbus.codec import Registry
     from eventbus.sourcing.log import operators_log
 
-    log = operators_log(storage)
+    log = operators_log(storage, Registry())
     for each in subjects:
         await log.forget(each.name, tenant=each.tenant, actor=actor(), reason=reason)
 

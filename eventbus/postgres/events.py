@@ -26,7 +26,6 @@ from eventbus.storage.events import (
 )
 from eventbus.storage.verdicts import (
     NO_STREAM,
-    WINDOW,
     checked,
     closed,
     conflict,
@@ -34,10 +33,12 @@ from eventbus.storage.verdicts import (
     head_of,
     metadata_bytes,
     no_metadata,
+    number_of_state,
+    seen_by,
+    window_end,
 )
 
 _EXPECTED = {"absent": -1, "any": -2, "present": -3}
-_STATES = {"archived": 1, "tombstoned": 2}
 _ARGUMENTS = ", ".join(f"${number}" for number in range(1, 12))
 _APPEND = f"SELECT a.*, {WITNESS} FROM {{schema}}.append({_ARGUMENTS}) a"
 _LOAD = f"SELECT {columns()} FROM {{schema}}.load($1, $2, $3, $4)"
@@ -186,7 +187,7 @@ class PostgresEvents:
         """The feed up to the bound: first the bound, then, in a later statement, the events."""
         await only_read_committed(self._session, "events.read_all")
         bound = (await read_bound(self._session)).bound
-        end = min(bound if upto is None else min(bound, upto), after + WINDOW)
+        end = window_end(after, bound, upto)
         if end <= after:
             return FeedPage(events=(), read_to=after, bound=bound)
         conditions, arguments = _conditions(only)
@@ -200,7 +201,7 @@ class PostgresEvents:
             limit=int(limit),
         )
         events = [StoredEvent(row) for row in rows]
-        read_to = events[-1].position if events and len(events) >= limit else Position(end)
+        read_to = end if len(events) < limit else events[-1].position
         return FeedPage(events=events, read_to=read_to, bound=bound)
 
     async def read_bound(self) -> ReadBound:
@@ -238,7 +239,7 @@ class PostgresEvents:
         self, stream: str, *, state: Literal["archived", "tombstoned"], tenant: str = ""
     ) -> None:
         """Take no more events; tombstoned, it cannot be read either."""
-        await self._change(_CLOSE, tenant, stream, _STATES[state], where="events.close")
+        await self._change(_CLOSE, tenant, stream, number_of_state(state), where="events.close")
         if state == "tombstoned":
             await self._change(_UNNOTED, tenant, stream, where="events.close")
 
@@ -267,7 +268,7 @@ class PostgresEvents:
 
     async def _winners(self, append: Append, tenant: str) -> Sequence[RecordedMessage]:
         """What stands there instead: we have waited for the winner, so it is visible."""
-        after = append.expected if isinstance(append.expected, int) else 0
+        after = seen_by(append)
         return await self.read_stream(append.stream, after=after, tenant=tenant)
 
     async def _look(self, statement: str, *args: Any, where: str, **parts: Any) -> list[Any]:

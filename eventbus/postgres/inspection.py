@@ -3,19 +3,15 @@
 # ruff: noqa: S608 - statements are built from this room's constants only; values are bound
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
-import orjson
-
 from eventbus.errors import Finding
-from eventbus.inspection import Selection, Verb
+from eventbus.inspection import Request, Selection, Verb
 from eventbus.postgres import audits, picking, projection_figures, verbs
 from eventbus.postgres.completion import commit, roll_back
 from eventbus.postgres.picking import COUNT_UP_TO
 from eventbus.postgres.pools import Pools
 from eventbus.postgres.session import Session
-from eventbus.postgres.verbs import Request
 from eventbus.storage import Work
 
 _AUDIT = """
@@ -137,7 +133,7 @@ class PostgresInspection:
     async def _audit(
         self, session: Session, verb: Verb, what: Selection, actor: str, reason: str
     ) -> int:
-        selection = orjson.dumps(_described(what)).decode()
+        selection = what.as_json()
         rows = await session.fetch(
             _AUDIT.format(schema=self._schema),
             verb,
@@ -148,8 +144,3 @@ class PostgresInspection:
             role="control",
         )
         return int(rows[0]["id"])
-
-
-def _described(what: Selection) -> dict[str, Any]:
-    fields = asdict(what) | {"ids": sorted(what.ids)}
-    return {name: value for name, value in fields.items() if value}

@@ -5,8 +5,7 @@ from typing import Any
 
 import orjson
 
-from eventbus.errors import ConfigurationError
-from eventbus.inspection import Selection
+from eventbus.inspection import Selection, no_place, unusable
 from eventbus.postgres.session import Session
 
 COUNT_UP_TO = 10_000
@@ -69,7 +68,7 @@ Row = Mapping[str, Any]
 async def find(session: Session, what: Selection, *, limit: int) -> list[dict[str, Any]]:
     """Rows by the names that the command line shows, oldest first; scheduled ones last."""
     if what.place not in SOURCES:
-        raise _no_place(what)
+        raise no_place(what)
     if what.place != "outbox":
         return await _rows(session, what, _PARKED_FIELDS + SOURCES[what.place], "p.seq", limit)
     rows = await _rows(session, what, _OUTBOX_FIELDS + OUTBOX_ROWS, "p.id", limit)
@@ -129,7 +128,7 @@ def narrowed(what: Selection) -> tuple[str, list[Any]]:
         ConfigurationError: EB8001, the place does not exist here, or has no such field.
     """
     if what.place not in SOURCES:
-        raise _no_place(what)
+        raise no_place(what)
     conditions: list[str] = []
     values: list[Any] = []
     if what.ids:
@@ -148,14 +147,3 @@ def _of_the_outbox(name: str) -> str:
     if name not in {"key", "type"}:
         raise unusable(f"rows of the outbox have no {name}", "select by ids, key or type")
     return f"p.{name} = $0"
-
-
-def _no_place(what: Selection) -> ConfigurationError:
-    return unusable(f"{what.place!r} is no place of this storage", "choose outbox or parked")
-
-
-def unusable(what: str, next: str) -> ConfigurationError:
-    """A question that this storage cannot answer."""
-    return ConfigurationError(
-        "EB8001", what, where="a selection of rows", why="it would select nothing", next=next
-    )

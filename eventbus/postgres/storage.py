@@ -17,12 +17,13 @@ from eventbus.postgres.inspection import PostgresInspection
 from eventbus.postgres.loading import load
 from eventbus.postgres.pools import Pools
 from eventbus.postgres.session import Session
-from eventbus.postgres.transaction import Entry, PostgresTransaction, refuse_nested
+from eventbus.postgres.transaction import Entry, PostgresTransaction
 from eventbus.postgres.upgrade import require_current, upgrade
 from eventbus.postgres.wakeups import Wakeups
 from eventbus.storage import StorageCapabilities, Work
 from eventbus.storage.events import Append, Appended, ReadBound
 from eventbus.storage.merging import Merging
+from eventbus.storage.nesting import refuse_nested
 
 APPENDING = 2  # connections of merged appends
 LATE_HINT_SECONDS = 0.05  # an asyncpg caller commits after our block: hint again then

@@ -2,13 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
 import asyncpg
 
-from eventbus.errors import StorageError
 from eventbus.postgres.checkpoints import PostgresCheckpoints
 from eventbus.postgres.completion import commit, roll_back
 from eventbus.postgres.events import PostgresEvents
@@ -23,10 +21,9 @@ from eventbus.postgres.session import Session
 from eventbus.postgres.sql import PostgresSql
 from eventbus.postgres.subject_keys import PostgresSubjectKeys
 from eventbus.storage import Work
+from eventbus.storage.nesting import Held, enter, leave
 
 T = TypeVar("T")
-
-_innermost: ContextVar["Entry | None"] = ContextVar("eventbus_postgres_transaction", default=None)
 
 
 class PostgresTransaction:
@@ -82,12 +79,9 @@ class Entry(AbstractAsyncContextManager[PostgresTransaction]):
         self._session = session
         self._hint = hint
         self._resources = resources or {}
-        self._outer: Entry | None = None
 
     async def __aenter__(self) -> PostgresTransaction:
-        refuse_nested(self._storage)
-        self._outer = _open(_innermost.get())
-        _innermost.set(self)
+        self._held: Held = enter(self._storage, self._session)
         return PostgresTransaction(self._session, self._resources)
 
     async def __aexit__(
@@ -96,39 +90,8 @@ class Entry(AbstractAsyncContextManager[PostgresTransaction]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        _innermost.set(self._outer)
+        leave(self._held)
         if kind is None:
             await commit(self._session, self._hint)
         else:
             await roll_back(self._session)
-
-
-def refuse_nested(storage: object) -> None:
-    """Refuse what would wait for a transaction that this task holds.
-
-    Raises:
-        StorageError: EB5002.
-    """
-    entry = _open(_innermost.get())
-    while entry is not None:
-        if entry._storage is storage:
-            raise _nested()
-        entry = _open(entry._outer)
-
-
-def _open(entry: Entry | None) -> Entry | None:
-    # a task keeps the context of the one that started it, whose transaction may be over
-    while entry is not None and not entry._session.open:
-        entry = entry._outer
-    return entry
-
-
-def _nested() -> StorageError:
-    return StorageError(
-        "EB5002",
-        "a transaction inside a transaction",
-        where="storage.transaction()",
-        why="this task, or the one that started it, has one open: a second connection while the"
-        " first is held is how pools run dry",
-        next="use the transaction you hold; tx.savepoint() undoes a part of it",
-    )

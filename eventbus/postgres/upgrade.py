@@ -3,14 +3,11 @@
 # ruff: noqa: S608 - statements are built from this room's constants only; values are bound
 
 import logging
-from dataclasses import dataclass
-from functools import cache
-from hashlib import sha256
-from importlib.resources import files
 
 from eventbus.errors import MigrationError
 from eventbus.postgres.failures import FAILURES, translated
 from eventbus.postgres.pools import UPGRADE_SECONDS, Connection, is_gone
+from eventbus.storage.migrations import Migration, migrations_of
 
 log: logging.Logger = logging.getLogger("eventbus.postgres")
 
@@ -34,33 +31,9 @@ SELECT 'new-incarnation', incarnation::text, (SELECT count(*) FROM {schema}.chec
 _APPLIED = "SELECT number, digest FROM {schema}.migrations ORDER BY number"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Migration:
-    """One file of `migrations/`."""
-
-    number: int
-    name: str
-    kind: str  # expand | contract
-    text: str
-
-    @property
-    def digest(self) -> str:
-        """Of the text: a file that was applied is never edited."""
-        return sha256(self.text.encode()).hexdigest()
-
-    def sql(self, schema: str) -> str:
-        """The statements for one schema."""
-        return self.text.replace("{schema}", schema)
-
-
-@cache
 def migrations() -> tuple[Migration, ...]:
     """All files of this version, in order."""
-    folder = files("eventbus.postgres").joinpath("migrations")
-    found = sorted(
-        (file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda f: f.name
-    )
-    return tuple(_read(file.name, file.read_text(encoding="utf-8")) for file in found)
+    return migrations_of("eventbus.postgres")
 
 
 def script(schema: str) -> str:
@@ -163,14 +136,6 @@ async def _apply(connection: Connection, schema: str, migration: Migration) -> N
         migration.name,
         migration.kind,
         migration.digest,
-    )
-
-
-def _read(name: str, text: str) -> Migration:
-    number, _, title = name.removesuffix(".sql").partition("_")
-    first = text.partition("\n")[0]
-    return Migration(
-        number=int(number), name=title, kind=first.removeprefix("-- kind:").strip(), text=text
     )
 
 

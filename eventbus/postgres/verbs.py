@@ -3,13 +3,19 @@
 # ruff: noqa: S608 - statements are built from this room's constants only; values are bound
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from eventbus.errors import ConfigurationError
-from eventbus.inspection import Selection, Verb
-from eventbus.postgres.picking import HEAD, SOURCES, Row, narrowed, picked, unusable
+from eventbus.inspection import (
+    Request,
+    Selection,
+    Verb,
+    act_of,
+    only_one,
+    paused_name,
+    payload_of,
+)
+from eventbus.postgres.picking import HEAD, SOURCES, Row, narrowed, picked
 from eventbus.postgres.rows import KEPT
 from eventbus.postgres.session import Session
 
@@ -79,18 +85,6 @@ _RESUME = """
 UPDATE {schema}.leases SET until = '-infinity' WHERE name = $1 AND until = 'infinity'"""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """Who asks for what."""
-
-    what: Selection
-    actor: str
-    audit: int  # its row, which discarded messages point to
-    rate: float | None = None
-    limit: int | None = None
-    payload: bytes | None = None
-
-
 Act = Callable[[Session, Request], Awaitable[int]]
 
 
@@ -100,11 +94,7 @@ def find(verb: Verb, what: Selection) -> Act:
     Raises:
         ConfigurationError: EB8001, there is none.
     """
-    act = _ACTS.get((what.place, verb))
-    if act is None:
-        fitting = ", ".join(sorted(name for place, name in _ACTS if place == what.place))
-        raise unusable(f"{verb} does not go with {what.place}", f"use one of: {fitting or 'none'}")
-    return act
+    return act_of(_ACTS, verb, what)
 
 
 async def _retry(session: Session, request: Request) -> int:
@@ -153,16 +143,11 @@ async def _restore(session: Session, request: Request) -> int:
 
 
 async def _edit(session: Session, request: Request) -> int:
-    if len(request.what.ids) != 1 or request.payload is None:
-        raise unusable("edit takes one id and its new payload", "give exactly one id")
-    letters = await picked(session, request.what, limit=2)
-    if not letters:
-        raise _not_there(request.what)
-    if len(letters) > 1:
-        raise unusable("several groups have this dead letter", "name the group as well")
-    await _changed(session, _KEEP, *_places(letters), request.audit, "edit")
-    place = (letters[0]["group_name"], letters[0]["key"], letters[0]["seq"])
-    return await _changed(session, _EDIT, *place, request.payload)
+    payload = payload_of(request)
+    letter = only_one(await picked(session, request.what, limit=2), request.what)
+    await _changed(session, _KEEP, *_places([letter]), request.audit, "edit")
+    place = (letter["group_name"], letter["key"], letter["seq"])
+    return await _changed(session, _EDIT, *place, payload)
 
 
 async def _pause(session: Session, request: Request) -> int:
@@ -171,28 +156,6 @@ async def _pause(session: Session, request: Request) -> int:
 
 async def _resume(session: Session, request: Request) -> int:
     return await _changed(session, _RESUME, paused_name(request.what))
-
-
-def paused_name(what: Selection) -> str:
-    """The lease that says so; its last slash keeps one name from being the prefix of another.
-
-    Raises:
-        ConfigurationError: EB8003, parked without a group.
-    """
-    if what.place == "outbox":
-        return "paused/outbox/"
-    if what.group is None:
-        raise ConfigurationError(
-            "EB8003",
-            "no group is selected",
-            where="pause or resume of parked messages",
-            why="a group or a projection is paused by its name",
-            next='name it: group="billing", or group="projection:orders"',
-        )
-    kind, separator, name = what.group.partition(":")
-    if separator and kind == "projection":
-        return f"paused/projection/{name}/"
-    return f"paused/group/{what.group}/"
 
 
 async def _picked(session: Session, request: Request) -> Sequence[Row]:
@@ -220,16 +183,6 @@ def _places(rows: Sequence[Row]) -> tuple[list[str], list[str], list[int]]:
 
 def _limit(request: Request) -> str:
     return "ALL" if request.limit is None else str(int(request.limit))
-
-
-def _not_there(what: Selection) -> ConfigurationError:
-    return ConfigurationError(
-        "EB8004",
-        "the message is no dead letter here",
-        where=f"id {next(iter(what.ids))}",
-        why="it was redriven, discarded or never dead, or the group is another one",
-        next="eventbus dead-letter list",
-    )
 
 
 _ACTS: dict[tuple[str, str], Act] = {

@@ -4,8 +4,9 @@ from eventbus.keyring import Rewrapped
 from eventbus.sourcing.aggregate import Aggregate, applies
 from eventbus.sourcing.commands import CommandHandler
 from eventbus.sourcing.decider import Decider
+from eventbus.sourcing.feed import Page
 from eventbus.sourcing.forgetting import SubjectForgotten
-from eventbus.sourcing.log import EventLog, Page
+from eventbus.sourcing.log import EventLog
 from eventbus.sourcing.projection import (
     FoldingProjection,
     Projection,

@@ -29,7 +29,6 @@ from eventbus.storage.events import (
 from eventbus.storage.merging import Verdict
 from eventbus.storage.verdicts import (
     NO_STREAM,
-    WINDOW,
     checked,
     closed,
     conflict,
@@ -37,11 +36,13 @@ from eventbus.storage.verdicts import (
     head_of,
     metadata_bytes,
     no_metadata,
+    number_of_state,
+    seen_by,
+    window_end,
 )
 
 RETRIES = 1000  # the versions in which an append without a version looks for its own ids
 
-_STATES = {"archived": 1, "tombstoned": 2}
 _HEAD = """
 SELECT stream_id, version, state, kept_from FROM eventbus_streams WHERE tenant = ? AND name = ?"""
 _CREATE = "INSERT INTO eventbus_streams (tenant, name, version) VALUES (?, ?, ?)"
@@ -128,7 +129,7 @@ class SqliteEvents:
         """
         (verdict,) = await self.append_all([append])
         if isinstance(verdict, ConcurrencyError) and conflicting:
-            after = append.expected if isinstance(append.expected, int) else 0
+            after = seen_by(append)
             tenant = checked(append)
             winners = await self.read_stream(append.stream, after=after, tenant=tenant)
             verdict.conflicting = winners
@@ -157,7 +158,7 @@ class SqliteEvents:
 
         def load(connection: sqlite3.Connection) -> Loaded:
             head = _head(connection, tenant, stream)
-            if head is None or head.state == _STATES["tombstoned"]:
+            if head is None or head.state == number_of_state("tombstoned"):
                 return Loaded(snapshot=None, tail=(), version=0)
             first = head.kept_from - 1
             values = (head.stream_id, kind, schema_hash, head.version, first)
@@ -218,7 +219,7 @@ class SqliteEvents:
             bound = head_of_feed(connection)
             if self._session.appended_after is not None:
                 bound = min(bound, Position(self._session.appended_after))
-            end = min(bound if upto is None else min(bound, upto), after + WINDOW)
+            end = window_end(after, bound, upto)
             if end <= after:
                 return FeedPage(events=(), read_to=after, bound=bound)
             values = {
@@ -233,7 +234,7 @@ class SqliteEvents:
                 "limit": limit,
             }
             events = [recorded_of(row) for row in connection.execute(_FEED, values)]
-            read_to = events[-1].position if events and len(events) >= limit else Position(end)
+            read_to = end if len(events) < limit else events[-1].position
             return FeedPage(events=events, read_to=read_to, bound=bound)
 
         return await self._session.run("events.read_all", read)
@@ -277,7 +278,7 @@ class SqliteEvents:
         self, stream: str, *, state: Literal["archived", "tombstoned"], tenant: str = ""
     ) -> None:
         """Take no more events; tombstoned, it cannot be read either."""
-        await self._change("events.close", _CLOSE, (_STATES[state], tenant, stream))
+        await self._change("events.close", _CLOSE, (number_of_state(state), tenant, stream))
         if state == "tombstoned":
             await self._change("events.close", _UNNOTED, (tenant, stream))
 
@@ -356,7 +357,7 @@ def _repeated(
             return None
         after = int(row[0])
     else:
-        after = append.expected if isinstance(append.expected, int) else 0
+        after = seen_by(append)
     version = after + len(ids)
     rows = connection.execute(_SAME, (head.stream_id, after, version)).fetchall()
     if [row[0] for row in rows] != ids:

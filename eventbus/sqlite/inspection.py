@@ -4,17 +4,13 @@
 
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, Protocol, TypeVar
 
-import orjson
-
 from eventbus.errors import Finding
-from eventbus.inspection import Selection, Verb
+from eventbus.inspection import Request, Selection, Verb
 from eventbus.sqlite import audits, picking, verbs
 from eventbus.sqlite.picking import COUNT_UP_TO, DEAD_LETTERS
 from eventbus.sqlite.rows import NEVER
-from eventbus.sqlite.verbs import Request
 from eventbus.storage import Work
 
 T = TypeVar("T")
@@ -131,7 +127,7 @@ class SqliteInspection:
         act = verbs.find(verb, what)
 
         def change(connection: sqlite3.Connection) -> int:
-            selection = orjson.dumps(_described(what)).decode()
+            selection = what.as_json()
             audit = connection.execute(_AUDIT, (verb, selection, actor, reason)).lastrowid
             request = Request(
                 what=what, actor=actor, audit=audit or 0, rate=rate, limit=limit, payload=payload
@@ -153,11 +149,6 @@ class SqliteInspection:
 class _DryRun(Exception):  # noqa: N818 - it rolls back, and is no error
     def __init__(self, changed: int) -> None:
         self.changed = changed
-
-
-def _described(what: Selection) -> dict[str, Any]:
-    fields = asdict(what) | {"ids": sorted(what.ids)}
-    return {name: value for name, value in fields.items() if value}
 
 
 def _figures(connection: sqlite3.Connection) -> dict[str, float]:

@@ -5,8 +5,7 @@ from typing import Any
 
 import orjson
 
-from eventbus.errors import ConfigurationError
-from eventbus.inspection import Selection
+from eventbus.inspection import Selection, no_place, unusable
 from eventbus.sqlite.rows import NEVER, Row, json_list
 
 COUNT_UP_TO = 10_000
@@ -70,7 +69,7 @@ _CONDITIONS = {
 def find(connection: sqlite3.Connection, what: Selection, *, limit: int) -> list[dict[str, Any]]:
     """Rows by the names that the command line shows, oldest first; scheduled ones last."""
     if what.place not in SOURCES:
-        raise _no_place(what)
+        raise no_place(what)
     if what.place != "outbox":
         return _rows(connection, what, _PARKED_FIELDS + SOURCES[what.place], "p.seq", limit)
     rows = _rows(connection, what, _OUTBOX_FIELDS + OUTBOX_ROWS, "p.id", limit)
@@ -111,7 +110,7 @@ def narrowed(what: Selection) -> tuple[str, list[Any]]:
         ConfigurationError: EB8001, the place does not exist here, or has no such field.
     """
     if what.place not in SOURCES:
-        raise _no_place(what)
+        raise no_place(what)
     conditions, values = "", []
     if what.ids:
         conditions += " AND p.message_id IN (SELECT value FROM json_each(?))"
@@ -130,14 +129,3 @@ def _of_the_outbox(name: str) -> str:
     if name not in {"key", "type"}:
         raise unusable(f"rows of the outbox have no {name}", "select by ids, key or type")
     return f"p.{name} = ?1"
-
-
-def _no_place(what: Selection) -> ConfigurationError:
-    return unusable(f"{what.place!r} is no place of this storage", "choose outbox or parked")
-
-
-def unusable(what: str, next: str) -> ConfigurationError:
-    """A question that this storage cannot answer."""
-    return ConfigurationError(
-        "EB8001", what, where="a selection of rows", why="it would select nothing", next=next
-    )

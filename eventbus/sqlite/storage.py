@@ -22,13 +22,14 @@ from eventbus.sqlite.failures import SQLITE_FAILURES, translated
 from eventbus.sqlite.inline import InlineWorker
 from eventbus.sqlite.inspection import SqliteInspection
 from eventbus.sqlite.leases import free_all
-from eventbus.sqlite.transaction import Entry, refuse_nested
+from eventbus.sqlite.transaction import Entry
 from eventbus.sqlite.upgrade import require_current, upgrade
 from eventbus.sqlite.wakeups import Wakeups
 from eventbus.sqlite.worker import ThreadWorker, Worker, closed
 from eventbus.storage import StorageCapabilities, Transaction, Work
 from eventbus.storage.events import Append, Appended, ReadBound
 from eventbus.storage.merging import Merging, Verdict
+from eventbus.storage.nesting import refuse_nested
 from eventbus.storage.verdicts import streams_of
 
 T = TypeVar("T")

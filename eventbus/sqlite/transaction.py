@@ -1,11 +1,9 @@
 """One transaction of a storage: its sub-stores, and the block around it."""
 
 from contextlib import AbstractAsyncContextManager
-from contextvars import ContextVar
 from types import TracebackType
 from typing import TypeVar
 
-from eventbus.errors import StorageError
 from eventbus.sqlite.checkpoints import SqliteCheckpoints
 from eventbus.sqlite.desk import Desk
 from eventbus.sqlite.events import SqliteEvents
@@ -19,10 +17,9 @@ from eventbus.sqlite.sagas import SqliteSagas
 from eventbus.sqlite.session import Session
 from eventbus.sqlite.sql import SqliteSql
 from eventbus.sqlite.subject_keys import SqliteSubjectKeys
+from eventbus.storage.nesting import Held, enter, leave
 
 T = TypeVar("T")
-
-_innermost: ContextVar["Entry | None"] = ContextVar("eventbus_sqlite_transaction", default=None)
 
 
 class SqliteTransaction:
@@ -61,12 +58,9 @@ class Entry(AbstractAsyncContextManager[SqliteTransaction]):
     def __init__(self, storage: object, desk: Desk) -> None:
         self._storage = storage
         self._session = Session(desk, flush)
-        self._outer: Entry | None = None
 
     async def __aenter__(self) -> SqliteTransaction:
-        refuse_nested(self._storage)
-        self._outer = _open(_innermost.get())
-        _innermost.set(self)
+        self._held: Held = enter(self._storage, self._session)
         return SqliteTransaction(self._session)
 
     async def __aexit__(
@@ -75,38 +69,8 @@ class Entry(AbstractAsyncContextManager[SqliteTransaction]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        _innermost.set(self._outer)
+        leave(self._held)
         if kind is None:
             await self._session.commit()
         else:
             self._session.rollback()
-
-
-def refuse_nested(storage: object) -> None:
-    """Refuse what would wait for a transaction that this task holds.
-
-    Raises:
-        StorageError: EB5002.
-    """
-    entry = _open(_innermost.get())
-    while entry is not None:
-        if entry._storage is storage:
-            raise _nested()
-        entry = _open(entry._outer)
-
-
-def _open(entry: Entry | None) -> Entry | None:
-    # a task keeps the context of the one that started it, whose transaction may be over
-    while entry is not None and not entry._session.open:
-        entry = entry._outer
-    return entry
-
-
-def _nested() -> StorageError:
-    return StorageError(
-        "EB5002",
-        "a transaction inside a transaction",
-        where="storage.transaction()",
-        why="this task, or the one that started it, has one open: it would wait for itself",
-        next="use the transaction you hold; tx.savepoint() undoes a part of it",
-    )

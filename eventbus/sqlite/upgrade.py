@@ -2,13 +2,10 @@
 
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
-from hashlib import sha256
-from importlib.resources import files
 from uuid import uuid4
 
 from eventbus.errors import MigrationError
+from eventbus.storage.migrations import Migration, migrations_of
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS eventbus_migrations (
@@ -22,37 +19,9 @@ INSERT INTO eventbus_audit (at, verb, selection, changed, actor, reason)
 VALUES (unixepoch() * 1000, 'new-incarnation', ?, ?, ?, '')"""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Migration:
-    """One file of `migrations/`."""
-
-    number: int
-    name: str
-    kind: str  # expand | contract
-    text: str
-
-    @property
-    def digest(self) -> str:
-        """Of the text: a file that was applied is never edited."""
-        return sha256(self.text.encode()).hexdigest()
-
-
-@cache
 def migrations() -> tuple[Migration, ...]:
     """All files of this version, in order."""
-    folder = files("eventbus.sqlite").joinpath("migrations")
-    found = sorted(
-        (file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda f: f.name
-    )
-    return tuple(_read(file.name, file.read_text(encoding="utf-8")) for file in found)
-
-
-def _read(name: str, text: str) -> Migration:
-    number, _, title = name.removesuffix(".sql").partition("_")
-    first = text.partition("\n")[0]
-    return Migration(
-        number=int(number), name=title, kind=first.removeprefix("-- kind:").strip(), text=text
-    )
+    return migrations_of("eventbus.sqlite")
 
 
 def upgrade(connection: sqlite3.Connection) -> None:

@@ -4,11 +4,17 @@
 
 import sqlite3
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
-from eventbus.errors import ConfigurationError
-from eventbus.inspection import Selection, Verb
-from eventbus.sqlite.picking import HEAD, SOURCES, narrowed, picked, unusable
+from eventbus.inspection import (
+    Request,
+    Selection,
+    Verb,
+    act_of,
+    only_one,
+    paused_name,
+    payload_of,
+)
+from eventbus.sqlite.picking import HEAD, SOURCES, narrowed, picked
 from eventbus.sqlite.rows import KEPT, LONG_AGO, NEVER, Row, json_list
 
 _RETRY = """
@@ -64,18 +70,6 @@ _RESUME = f"""
 UPDATE eventbus_leases SET until = {LONG_AGO} WHERE name = ? AND until = {NEVER}"""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """Who asks for what."""
-
-    what: Selection
-    actor: str
-    audit: int  # its row, which discarded messages point to
-    rate: float | None = None
-    limit: int | None = None
-    payload: bytes | None = None
-
-
 Act = Callable[[sqlite3.Connection, Request], int]
 
 
@@ -85,11 +79,7 @@ def find(verb: Verb, what: Selection) -> Act:
     Raises:
         ConfigurationError: EB8001, there is none.
     """
-    act = _ACTS.get((what.place, verb))
-    if act is None:
-        fitting = ", ".join(sorted(name for place, name in _ACTS if place == what.place))
-        raise unusable(f"{verb} does not go with {what.place}", f"use one of: {fitting or 'none'}")
-    return act
+    return act_of(_ACTS, verb, what)
 
 
 def _retry(connection: sqlite3.Connection, request: Request) -> int:
@@ -137,15 +127,10 @@ def _restore(connection: sqlite3.Connection, request: Request) -> int:
 
 
 def _edit(connection: sqlite3.Connection, request: Request) -> int:
-    if len(request.what.ids) != 1 or request.payload is None:
-        raise unusable("edit takes one id and its new payload", "give exactly one id")
-    letters = picked(connection, request.what, limit=2)
-    if not letters:
-        raise _not_there(request.what)
-    if len(letters) > 1:
-        raise unusable("several groups have this dead letter", "name the group as well")
-    connection.execute(_KEEP, (request.audit, "edit", _seqs(letters)))
-    return connection.execute(_EDIT, (request.payload, letters[0][0])).rowcount
+    payload = payload_of(request)
+    letter = only_one(picked(connection, request.what, limit=2), request.what)
+    connection.execute(_KEEP, (request.audit, "edit", _seqs([letter])))
+    return connection.execute(_EDIT, (payload, letter[0])).rowcount
 
 
 def _pause(connection: sqlite3.Connection, request: Request) -> int:
@@ -154,28 +139,6 @@ def _pause(connection: sqlite3.Connection, request: Request) -> int:
 
 def _resume(connection: sqlite3.Connection, request: Request) -> int:
     return connection.execute(_RESUME, (paused_name(request.what),)).rowcount
-
-
-def paused_name(what: Selection) -> str:
-    """The lease that says so; its last slash keeps one name from being the prefix of another.
-
-    Raises:
-        ConfigurationError: EB8003, parked without a group.
-    """
-    if what.place == "outbox":
-        return "paused/outbox/"
-    if what.group is None:
-        raise ConfigurationError(
-            "EB8003",
-            "no group is selected",
-            where="pause or resume of parked messages",
-            why="a group or a projection is paused by its name",
-            next='name it: group="billing", or group="projection:orders"',
-        )
-    kind, separator, name = what.group.partition(":")
-    if separator and kind == "projection":
-        return f"paused/projection/{name}/"
-    return f"paused/group/{what.group}/"
 
 
 def _keys(connection: sqlite3.Connection, request: Request) -> list[Row]:
@@ -193,16 +156,6 @@ def _seqs(rows: Iterable[Row]) -> str:
 
 def _limit(request: Request) -> int:
     return -1 if request.limit is None else request.limit
-
-
-def _not_there(what: Selection) -> ConfigurationError:
-    return ConfigurationError(
-        "EB8004",
-        "the message is no dead letter here",
-        where=f"id {next(iter(what.ids))}",
-        why="it was redriven, discarded or never dead, or the group is another one",
-        next="eventbus dead-letter list",
-    )
 
 
 _ACTS: dict[tuple[str, str], Act] = {

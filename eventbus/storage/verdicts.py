@@ -7,7 +7,13 @@ import orjson
 
 from eventbus.errors import ConcurrencyError, StorageError, StreamClosedError
 from eventbus.message import Message
-from eventbus.storage.events import Append, RecordedMessage, StreamHead, StreamState
+from eventbus.storage.events import (
+    Append,
+    Position,
+    RecordedMessage,
+    StreamHead,
+    StreamState,
+)
 
 WINDOW = 100_000  # positions that one page of the feed looks through at most
 LONGEST_NAME_BYTES = 1000  # of a stream, and of a tenant: both fit into one row of an index
@@ -163,6 +169,22 @@ def head_of(version: int, state: int, kept_from: int, data: bytes | None) -> Str
         kept_from=kept_from,
         metadata={} if data is None else orjson.loads(data),
     )
+
+
+def number_of_state(state: StreamState) -> int:
+    """As a row of streams holds it."""
+    return _STATES.index(state)
+
+
+def seen_by(append: Append) -> int:
+    """The version that the author of an append knew: what conflicts with it comes later."""
+    return append.expected if isinstance(append.expected, int) else 0
+
+
+def window_end(after: Position, bound: Position, upto: Position | None) -> Position:
+    """How far one page of the feed looks."""
+    end = bound if upto is None else min(bound, upto)
+    return Position(min(end, after + WINDOW))
 
 
 NO_STREAM = "it has no events yet, or was tombstoned"

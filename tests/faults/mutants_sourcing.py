@@ -9,7 +9,7 @@ import pytest
 
 from eventbus.pubsub.replay import ReplayContext
 from eventbus.pubsub.unit_of_work import HandlerContext
-from eventbus.sourcing import aggregate, attributes, log, snapshots, state, tail
+from eventbus.sourcing import aggregate, attributes, log, reader, snapshots, state, tail
 from eventbus.storage.events import Append
 from tests.integration.sourcing import (
     test_aggregates,
@@ -180,17 +180,17 @@ MUTANTS = [
     ),
     Mutant(
         "a tail for each subscription",
-        instead(log, "Tail", OwnTail),
+        instead(reader, "Tail", OwnTail),
         test_log.test_all_subscriptions_share_one_tail_and_the_last_one_ends_it,
     ),
     Mutant(
         "a bound outlives its server",
-        instead(log, "Tail", OneServer),
+        instead(reader, "Tail", OneServer),
         test_log.test_after_a_crash_of_the_server_a_subscription_goes_on_after_its_last_event,
     ),
     Mutant(
         "a flow is its first event",
-        instead(log, "correlation_of", lambda message: message.id),
+        instead(reader, "correlation_of", lambda message: message.id),
         test_log.test_a_flow_is_traced_and_an_event_is_found,
     ),
     Mutant(

@@ -10,7 +10,8 @@ import pytest
 from eventbus import Context, Event, EventBus, Group, subscribe
 from eventbus.errors import MigrationError, StorageError
 from eventbus.postgres import PostgresConfig, PostgresStorage, upgrade
-from eventbus.postgres.upgrade import Migration, migrations
+from eventbus.postgres.upgrade import migrations
+from eventbus.storage.migrations import Migration
 from eventbus.testing.conformance.samples import unique
 from tests.faults.proxy import Cut, FaultProxy, Toward, nth
 

@@ -20,7 +20,7 @@ from eventbus.errors import (
     UnitOfWorkError,
     UnknownTypeError,
 )
-from eventbus.sourcing import log
+from eventbus.sourcing import feed, loading
 from eventbus.sourcing.recorded import Recorded
 from eventbus.sqlite import SqliteStorage
 from eventbus.storage.events import Expected, FeedPage, Filter, Position, ReadBound
@@ -138,7 +138,7 @@ async def test_a_position_ahead_of_the_log_is_refused(bus: EventBus) -> None:
 async def test_a_subscription_catches_up_and_goes_on(
     bus: EventBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log, "PAGE", 3)
+    monkeypatch.setattr(feed, "PAGE", 3)
     for number in range(10):
         await bus.events.append("order-A-1", lines(f"{number}"), expected=number)
     seen: list[str] = []
@@ -277,7 +277,7 @@ async def test_the_life_of_a_stream(bus: EventBus) -> None:
 async def test_however_long_the_log_is_no_more_than_two_pages_of_it_are_kept(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log, "PAGE", 50)
+    monkeypatch.setattr(feed, "PAGE", 50)
     bus = EventBus("memory://", storage=url, handlers=[orders])
     await bus.upgrade()
     most = read = 0
@@ -318,7 +318,7 @@ async def test_after_a_crash_of_the_server_a_subscription_goes_on_after_its_last
 ) -> None:
     storage, jumped = Crashed(), asyncio.Event()
     async with EventBus("memory://", storage=storage, handlers=[orders]) as bus:
-        real = bus.events._page
+        real = bus.events._feed._stored
 
         async def page(after: Position, limit: int, upto: Position, only: Filter) -> FeedPage:
             found = await real(after, limit, upto, only)
@@ -326,7 +326,7 @@ async def test_after_a_crash_of_the_server_a_subscription_goes_on_after_its_last
                 jumped.set()
             return replace(found, read_to=upto)
 
-        monkeypatch.setattr(bus.events, "_page", page)
+        monkeypatch.setattr(bus.events._feed, "_stored", page)
         await bus.events.append("order-A-1", lines("a"), expected=0)
         async with aclosing(bus.events.subscribe()) as events:
             assert product_of((await anext(events)).event) == "a"
@@ -359,7 +359,7 @@ async def test_a_tail_goes_on_after_an_error(caplog: pytest.LogCaptureFixture) -
 async def test_streams_are_loaded_in_bulk_and_a_broken_load_goes_on(
     bus: EventBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log, "LOAD", 4)
+    monkeypatch.setattr(loading, "COMMIT", 4)
     told: list[int] = []
 
     def streams(amount: int, *, broken: bool) -> Iterator[tuple[str, Sequence[Event]]]:

@@ -7,7 +7,8 @@ import pytest
 
 from eventbus.sqlite import upgrade
 from eventbus.sqlite.connection import Opening
-from eventbus.sqlite.upgrade import Migration, statements
+from eventbus.sqlite.upgrade import statements
+from eventbus.storage.migrations import Migration
 
 
 @pytest.fixture
