@@ -40,6 +40,18 @@ class Assigned:
         self.stuck_at = -1
         self.is_closed = False
 
+    def may_fetch(self, now: float, max_gap: int, max_gap_seconds: float) -> bool:
+        """One stuck message must not grow memory and repeats without end."""
+        if self.halted is not None:
+            return False
+        gap = self.watermark.gap
+        if not gap:
+            self.stuck_since = None
+            return True
+        if self.stuck_since is None or self.stuck_at != self.watermark.safe:
+            self.stuck_since, self.stuck_at = now, self.watermark.safe
+        return gap < max_gap and now - self.stuck_since < max_gap_seconds
+
     def mark(self, ahead: int, *, last: bool = False) -> Mark:
         """What to commit now; `last`: nothing more is handed out."""
         safe = self.watermark.safe

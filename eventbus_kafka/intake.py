@@ -98,8 +98,9 @@ class Intake:
             self.room.set()
         return counted
 
-    def drop(self, assigned: Assigned) -> None:
-        """What waits of a partition is not handed out."""
+    def halt(self, assigned: Assigned, why: str) -> None:
+        """Nothing more of a partition is fetched, and what waits of it is not handed out."""
+        assigned.halted = why
         kept: deque[KafkaDelivery] = deque()
         for delivery in self._waiting:
             if delivery.assigned is assigned:
@@ -128,19 +129,6 @@ class Intake:
     def _forget(self, delivery: KafkaDelivery) -> None:
         delivery.lost = True
         self._bytes -= len(delivery.message.payload)
-
-
-class Repeated:
-    """Whether something happened so many times within so long; pure."""
-
-    def __init__(self, times: int, seconds: float) -> None:
-        self._seconds = seconds
-        self._at: deque[float] = deque(maxlen=times)
-
-    def again(self, now: float) -> bool:
-        """Once more; True if that is too often."""
-        self._at.append(now)
-        return len(self._at) == self._at.maxlen and now - self._at[0] < self._seconds
 
 
 Fetched = Mapping[TopicPartition, list[ConsumerRecord]]

@@ -19,8 +19,9 @@ from eventbus_kafka.config import KafkaConfig
 from eventbus_kafka.control import Control
 from eventbus_kafka.delivery import KafkaDelivery
 from eventbus_kafka.history import History
+from eventbus_kafka.membership import REVOKE_ROOM_SECONDS
 from eventbus_kafka.publisher import Publisher
-from eventbus_kafka.subscription import REVOKE_ROOM_SECONDS, KafkaSubscription
+from eventbus_kafka.subscription import KafkaSubscription
 from eventbus_kafka.topics import Topics
 
 log: logging.Logger = logging.getLogger("eventbus.kafka")

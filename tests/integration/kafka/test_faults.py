@@ -22,7 +22,8 @@ from eventbus.testing.conformance.transport.member import (
 from eventbus.testing.services import private_kafka
 from eventbus.transport import Delivery
 from eventbus_kafka import KafkaTransport
-from eventbus_kafka.subscription import MAX_REBUILDS, KafkaSubscription
+from eventbus_kafka.silence import MAX_REBUILDS
+from eventbus_kafka.subscription import KafkaSubscription
 from tests.integration.kafka.conftest import Open, on
 from tests.integration.kafka.waiting import until
 
@@ -204,7 +205,7 @@ async def test_a_group_whose_every_new_client_falls_silent_says_so_and_ends(
 
 
 def _silence(subscription: KafkaSubscription) -> None:
-    client = vars(subscription)["_client"]
+    client = vars(subscription)["_membership"].client
     vars(client._fetcher)["_fetch_task"].cancel()
 
 
