@@ -107,7 +107,7 @@ def repeatable(seed: int) -> Iterator[None]:
     random.seed(seed)  # tenacity's jitter
     try:
         with (
-            patch("eventbus.codec.new_id", new_id),
+            patch("eventbus.codec.encoder.new_id", new_id),
             patch("eventbus.bus.running.Random", partial(Random, seed)),
         ):
             yield
