@@ -21,8 +21,10 @@ from eventbus.testing.faults import (
 WITHOUT_STORAGE = frozenset({"deadletter.sent", "deadletter.confirmed"})
 """Points that a bus with a storage does not have."""
 
-OF_PROJECTIONS = frozenset(point for point in POINTS if point.startswith("projection."))
-"""Points of sweeps of their own: `projecting`."""
+SWEPT_APART = frozenset(
+    point for point in POINTS if point.startswith(("projection.", "saga.", "participant."))
+)
+"""Points of sweeps of their own: `projecting`, `saga_dying`."""
 
 KINDS: tuple[type[Fault], ...] = (
     Conflict,
@@ -64,7 +66,7 @@ def missing(hits: Iterable[Hit], marks: Collection[str]) -> set[str]:
     points = {point for hit in seen for point in hit.points}
     kinds = {type(hit.fault) for hit in seen}
     return (
-        (set(POINTS) - WITHOUT_STORAGE - OF_PROJECTIONS - points)
+        (set(POINTS) - WITHOUT_STORAGE - SWEPT_APART - points)
         | {kind.__name__ for kind in KINDS if kind not in kinds}
         | (MARKS - set(marks))
     )

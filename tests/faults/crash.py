@@ -29,7 +29,7 @@ from tests.faults.checkers.atomicity import Tables, atomicity
 from tests.faults.checkers.per_key_order import per_key_order
 from tests.faults.checkers.total_queue import total_queue
 from tests.faults.checkers.verdict import Effect, Verdict
-from tests.faults.coverage import OF_PROJECTIONS, WITHOUT_STORAGE
+from tests.faults.coverage import SWEPT_APART, WITHOUT_STORAGE
 from tests.faults.history import History, merged, read
 
 KEYS, PER_KEY = 3, 4
@@ -342,7 +342,7 @@ def sweep_named(directory: Path) -> None:
         print(json.dumps(asdict(named_point(directory / point, number, point))), flush=True)
 
 
-REACHED = frozenset(POINTS) - WITHOUT_STORAGE - OF_PROJECTIONS
+REACHED = frozenset(POINTS) - WITHOUT_STORAGE - SWEPT_APART
 """The crash points that the scenario passes."""
 
 

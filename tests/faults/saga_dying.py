@@ -1,197 +1,88 @@
-"""Sagas in one database, killed at a chosen call; the next process goes on.
+"""Sagas in one database, whose worker dies or stands still at a chosen call; the next one goes on.
 
-`python -m tests.faults.saga_dying DIRECTORY ROLE FIRST STEP [URL]` sweeps, on files or, with the
-URL of a PostgreSQL server, on one point in a schema of its own: for each point a process is
-forked that dies there by SIGKILL, another one that finishes and judges: every saga has ended, what
-was done stands or is undone, each effect was there once. One JSON line per point. Point 2n is
-before, 2n+1 after the n-th call of the storage's contract by tasks of that role.
+`python -m tests.faults.saga_dying WHERE DIRECTORY consumer|timers|calls|frozen FIRST STEP` kills a
+process by SIGKILL at each point, point 2n before and 2n+1 after the n-th call of the storage's
+contract by tasks of that role; another process finishes and judges. `frozen` stops it at points
+of `FROZEN` until another one has taken over and done the work, then lets it go on. WHERE is
+`sqlite`, or the URL of an empty PostgreSQL database. One JSON line per point.
 """
 
 import asyncio
 import json
 import os
-import shutil
 import signal
 import sys
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
-from eventbus import (
-    Command,
-    Context,
-    Event,
-    EventBus,
-    Reject,
-    Rejection,
-    Reply,
-    Undone,
-    UnitOfWork,
-    handles,
-    undoes,
-)
-from eventbus.saga import (
-    CallContext,
-    Saga,
-    call_step,
-    calls,
-    local_step,
-    starts_on,
-    step,
-    wait_step,
-)
+from eventbus import EventBus
+from eventbus.saga import calls
 from eventbus.sqlite import SqliteStorage
-from eventbus.storage import Storage, open_storage
 from eventbus.testing.faults import FaultPlan, FaultyStorage, Kill
+from tests.faults import dying_orders
+from tests.faults.dying_orders import DONE, ENDS, HANDLERS, TABLE, UNDONE, Placed
+from tests.faults.killed import children
+from tests.faults.killed.ground import SCHEMA, pass_time, storage_at
+from tests.faults.projected_places import Places, places
 from tests.faults.projecting import forked
 
-ENDS = {"good": "completed", "bad": "compensated"}
-DONE = {"reserve": 1, "note": 1, "ship": 1}
-UNDONE = {"reserve": 0, "note": 0}
-
-_log: Path | None = None  # what calls did outside
-_url: str | None = None  # of the server, with the schema
-
-
-class Placed(Event, type="shop.placed", key="order_id"):
-    order_id: str
-
-
-class Reserved(Reply, type="stock.reserved"):
-    place: str
+FROZEN = (
+    "saga.received",
+    "saga.advanced",
+    "saga.commanded",
+    "saga.timer_fired",
+    "saga.call_claimed",
+    "saga.call_done",
+    "saga.compensating",
+    "participant.fenced",
+)
+"""Row 8: where a worker stands still until its leases are over and its transactions are cut."""
 
 
-class Reserve(Command[Reserved], type="stock.reserve", key="order_id"):
-    order_id: str
-
-
-class Release(Command[Undone], type="stock.release", key="order_id"):
-    order_id: str
-
-
-class Shipped(Reply, type="shipping.shipped"):
-    pass
-
-
-class NoShip(Rejection, type="shipping.no-ship"):
-    pass
-
-
-class Ship(Command[Shipped], type="shipping.ship", key="order_id", rejects=(NoShip,)):
-    order_id: str
-
-
-class Priced(Reply, type="prices.priced"):
-    cents: int
-
-
-class State(BaseModel):
-    order_id: str
-    cents: int = 0
-
-
-class Order(Saga[State], name="order", step_timeout=timedelta(minutes=5)):
-    @starts_on(Placed)
-    def begin(self, event: Placed) -> State:
-        return State(order_id=event.order_id)
-
-    @step
-    def reserve(self, s: State) -> Reserve:
-        return Reserve(order_id=s.order_id)
-
-    @reserve.undo
-    def release(self, s: State, reply: Reserved | None) -> Release:
-        return Release(order_id=s.order_id)
-
-    @local_step
-    async def note(self, s: State, tx: UnitOfWork) -> None:
-        await _write(tx, s.order_id, "note", 1)
-
-    @note.undo
-    async def unnote(self, s: State, tx: UnitOfWork) -> None:
-        await _write(tx, s.order_id, "note", -1)
-
-    @call_step(no_undo="a price is only asked for")
-    async def price(self, s: State, call: CallContext) -> Priced:
-        _append(f"{s.order_id} {call.effect_id}\n")
-        return Priced(cents=42)
-
-    @price.reply
-    def priced(self, s: State, reply: Priced) -> None:
-        s.cents = reply.cents
-
-    @wait_step(delay=timedelta(milliseconds=20))
-    def rested(self, s: State) -> None: ...
-
-    @step(pivot=True, on_unknown="resolve")
-    def ship(self, s: State) -> Ship:
-        return Ship(order_id=s.order_id)
-
-
-@handles(Reserve, group="stock")
-async def reserve(command: Reserve, ctx: Context) -> Reserved:
-    await _write(ctx, command.order_id, "reserve", 1)
-    return Reserved(place="1")
-
-
-@undoes(reserve, Release)
-async def release(command: Release, done: Reserved, ctx: Context) -> None:
-    await _write(ctx, command.order_id, "reserve", -1)
-
-
-@handles(Ship, group="shipping")
-async def ship(command: Ship, ctx: Context) -> Shipped:
-    if command.order_id == "bad":
-        raise Reject(NoShip())
-    await _write(ctx, command.order_id, "ship", 1)
-    return Shipped()
-
-
-async def _write(tx: UnitOfWork, order_id: str, what: str, change: int) -> None:
-    query = f"INSERT INTO {_effects()} (order_id, step, change) VALUES ($1, $2, $3)"
-    await tx.sql.execute(query, order_id, what, change)
-
-
-def _append(line: str) -> None:
-    if _log is not None:
-        with _log.open("a", encoding="utf-8") as file:
-            file.write(line)
-
-
-def bus_on(path: Path, plan: FaultPlan | None = None) -> EventBus:
-    """A bus whose storage meets a plan; calls log beside the file."""
-    global _log  # noqa: PLW0603 - the outside
-    _log = path.with_suffix(".log")
+def bus_on(place: str, plan: FaultPlan | None = None) -> EventBus:
+    """A bus whose storage meets a plan."""
     calls.LEASE = timedelta(milliseconds=300)
-    storage: Storage = SqliteStorage(str(path)) if _url is None else open_storage(_url, "dying")
+    storage = storage_at(place) if "://" in place else SqliteStorage(place)
     given = storage if plan is None else FaultyStorage(storage, plan)
-    return EventBus("memory://", storage=given, handlers=[Order, reserve, release, ship])
+    return EventBus("memory://", storage=given, handlers=HANDLERS)
 
 
-async def fill(path: Path) -> None:
+async def fill(place: str) -> None:
     """Both orders wait in the outbox."""
-    bus = bus_on(path)
+    bus = bus_on(place)
     await bus.upgrade()
     async with bus.client():
         async with bus.transaction() as tx:
-            await tx.sql.execute(
-                f"CREATE TABLE {_effects()} (order_id text, step text, change integer)"
-            )
+            await tx.sql.execute(TABLE)
         for order in ENDS:
             await bus.publish(Placed(order_id=order))
 
 
-async def live(path: Path, role: str, point: int) -> None:
-    """To the end of both sagas, unless killed."""
+def killed_at(role: str, point: int) -> FaultPlan:
+    """A kill before or after the n-th call."""
     number, after = divmod(point, 2)
-    plan = FaultPlan().add(f"{role}:*", number + 1, Kill(after=bool(after)))
-    plan.on_kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
-    async with bus_on(path, plan) as bus:
+    return FaultPlan().add(f"{role}:*", number + 1, Kill(after=bool(after)))
+
+
+async def live(place: str, plan: FaultPlan, strike: signal.Signals, hits: Path) -> None:
+    """To the end of both sagas, unless struck; the crash points that this was are left in a file.
+
+    Thawed, a zombie goes on as if nothing had happened.
+    """
+
+    def struck() -> None:
+        names = [name for hit in plan.hits for name in hit.points]
+        hits.write_text(json.dumps(names), encoding="utf-8")
+        os.kill(os.getpid(), strike)
+        plan.frozen = False
+
+    plan.on_kill = struck
+    async with bus_on(place, plan) as bus:
         await ended(bus)
 
 
@@ -209,76 +100,92 @@ async def ended(bus: EventBus) -> dict[str, str]:
     return found
 
 
-async def judge(path: Path) -> dict[str, Any]:
+async def judge(place: str) -> dict[str, Any]:
     """Finish; what is wrong then."""
-    async with bus_on(path) as bus:
+    async with bus_on(place) as bus:
         found = await ended(bus)
         wrong = [] if found == ENDS else [f"{found} instead of {ENDS}"]
         async with bus.transaction() as tx:
-            rows = await tx.sql.fetch(f"SELECT order_id, step, change FROM {_effects()}")
-            stash = "eventbus_saga_stash" if _url is None else f"{_schema(_url)}.saga_stash"
-            stashed = await tx.sql.fetch(f"SELECT 1 FROM {stash}")
-        sums: Counter[tuple[str, str]] = Counter()
-        for row in rows:
-            sums[row["order_id"], row["step"]] += row["change"]
-        for order, expected in (("good", DONE), ("bad", UNDONE)):
-            told = {name: total for (key, name), total in sums.items() if key == order}
-            wrong += [] if told == expected else [f"{order}: {told} instead of {expected}"]
-        if len(rows) != len({(r["order_id"], r["step"], r["change"]) for r in rows}):
-            wrong.append("an effect was there twice")
+            rows = await tx.sql.fetch("SELECT order_id, step, change FROM effects")
+            table = f"{SCHEMA}.saga_stash" if "://" in place else "eventbus_saga_stash"
+            stashed = await tx.sql.fetch(f"SELECT 1 FROM {table}")
+        wrong += _wrong_effects([(row["order_id"], row["step"], row["change"]) for row in rows])
         wrong += [f"an input waits: {row}" for row in stashed]
         wrong += [f"{row['id']} is parked" for row in await bus.parked.list()]
-    lines = path.with_suffix(".log").read_text(encoding="utf-8").splitlines()
-    if len(set(lines)) != len(ENDS):
-        wrong.append(f"calls under other effect ids: {lines}")
-    return {"wrong": wrong, "calls": len(lines)}
+    asked = dying_orders.outside.read_text(encoding="utf-8").splitlines()
+    if len(set(asked)) != len(ENDS):
+        wrong.append(f"calls under other effect ids: {asked}")
+    return {"wrong": wrong, "calls": len(asked)}
 
 
-def _schema(url: str) -> str:
-    return url.rpartition("=")[2]
+def _wrong_effects(rows: Sequence[tuple[str, str, int]]) -> Iterator[str]:
+    sums: Counter[tuple[str, str]] = Counter()
+    for order, step, change in rows:
+        sums[order, step] += change
+    for order, expected in (("good", DONE), ("bad", UNDONE)):
+        told = {step: total for (key, step), total in sums.items() if key == order}
+        if told != expected:
+            yield f"{order}: {told} instead of {expected}"
+    if len(rows) != len(set(rows)):
+        yield "an effect was there twice"
 
 
-def _effects() -> str:
-    """The table of what was done: on a server that others have as well, of one name each."""
-    return "effects" if _url is None else f"effects_{_schema(_url)}"
+def at_point(copies: Places, directory: Path, point: int, plan: FaultPlan) -> dict[str, Any]:
+    """Killed there, if the scenario comes there; then what is wrong."""
+    place, hits, out = copies.fresh(point), directory / f"{point}.hits", directory / f"{point}.json"
+    dying_orders.outside = directory / f"{point}.log"
+    status = forked(partial(live, place, plan, signal.SIGKILL, hits))
+    killed = os.WIFSIGNALED(status)
+    if "://" in place:
+        asyncio.run(pass_time(place))
+    forked(partial(judge, place), out)
+    copies.gone(place)
+    failed = not killed and status != 0
+    told = {"point": point, "killed": killed, "failed": failed, "names": _read(hits)}
+    return {**told, **_read(out)}
 
 
-def at_one_point(directory: Path, role: str, point: int) -> None:
-    """On PostgreSQL: a database of its own for each process that looks at it."""
-    path = directory / f"{point}.db"
-    out = directory / f"{point}.json"
-    assert forked(partial(fill, path), out) == 0, out.read_text(encoding="utf-8")
-    status = forked(partial(live, path, role, point))
-    forked(partial(judge, path), out)
-    told = {"point": point, "killed": os.WIFSIGNALED(status)}
-    print(json.dumps(told | json.loads(out.read_text(encoding="utf-8"))), flush=True)
+def while_frozen(copies: Places, directory: Path, number: int) -> dict[str, Any]:
+    """Stopped there while another process does all that is left; then it goes on to its end."""
+    place, hits, out = copies.fresh(number), directory / f"{number}.hits", directory / f"{number}"
+    dying_orders.outside = directory / f"{number}.log"
+    plan = FaultPlan.at(FROZEN[number], 1, Kill())
+    work = partial(live, place, plan, signal.SIGSTOP, hits)
+    zombie = children.forked(directory, f"zombie-{number}", lambda _: work())
+    stopped = children.stopped_or_ended(zombie)
+    asyncio.run(pass_time(place, cut_idle=True))
+    forked(partial(judge, place), out)
+    told = _read(out)
+    if stopped:
+        os.kill(zombie, signal.SIGCONT)
+        code = children.ended(zombie)
+        forked(partial(judge, place), out)
+        told["wrong"] += _read(out)["wrong"] + ([f"the zombie: {code}"] if code else [])
+    copies.gone(place)
+    return {"stopped": stopped, "names": _read(hits), **told}
 
 
-def main(directory: Path, role: str, first: int, step: int) -> None:
-    """Every `step`-th point from `first` on, to the end of the scenario."""
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def main(where: str, directory: Path, role: str, first: int, step: int) -> None:
+    """Every `step`-th point from `first` on, to the end of the scenario or of `FROZEN`."""
     directory.mkdir(parents=True, exist_ok=True)
-    template = directory / "template.db"
-    status = forked(partial(fill, template))
+    copies = places(where, directory)
+    status = forked(partial(fill, copies.template))
     assert status == 0, status
+    if role == "frozen":
+        for number in range(first, len(FROZEN), step):
+            print(json.dumps(while_frozen(copies, directory, number)), flush=True)
+        return
     point, killed = first, True
     while killed:
-        path = directory / f"{point}.db"
-        for name in ("", "-wal"):
-            if (there := directory / f"template.db{name}").exists():
-                shutil.copy(there, f"{path}{name}")
-        status = forked(partial(live, path, role, point))
-        killed = os.WIFSIGNALED(status)
-        out = directory / f"{point}.json"
-        forked(partial(judge, path), out)
-        verdict = json.loads(out.read_text(encoding="utf-8"))
-        told = {"point": point, "killed": killed, "failed": not killed and status != 0}
-        print(json.dumps(told | verdict), flush=True)
+        told = at_point(copies, directory, point, killed_at(role, point))
+        print(json.dumps(told), flush=True)
+        killed = told["killed"]
         point += step
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 5:
-        _url = sys.argv[5]
-        at_one_point(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
-    else:
-        main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))

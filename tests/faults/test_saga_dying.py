@@ -1,6 +1,7 @@
-"""A worker of sagas killed anywhere: another one ends them, and each effect was there once (K4).
+"""A worker of sagas killed anywhere (row 3), or frozen past its leases (row 8): others end them.
 
-`EVENTBUS_FAULTS=full` takes every point on SQLite; otherwise every `STRIDE`-th.
+Each effect was there once, and calls were made under one key (row 60). `EVENTBUS_FAULTS=full` takes
+every point, on files and on PostgreSQL; otherwise one of `STRIDES`.
 """
 
 import json
@@ -9,14 +10,25 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from eventbus.testing.conformance.samples import unique
 from tests.conformance.postgres import database
+from tests.faults.saga_dying import FROZEN
 
 ALL = os.environ.get("EVENTBUS_FAULTS") == "full"
-STRIDE = 1 if ALL else 17
+STRIDES = {"sqlite": 1 if ALL else 23, "postgres": 1 if ALL else 89}
+LEAST = {"consumer": 90, "timers": 40, "calls": 40}
+NAMED = {
+    "consumer": {
+        *("saga.received", "saga.advanced", "saga.commanded", "saga.commit_sent"),
+        *("saga.compensating", "participant.fenced"),
+    },
+    "timers": {"saga.timer_fired"},
+    "calls": {"saga.call_claimed", "saga.call_done"},
+}
+OURS = ("saga.", "participant.")  # points of every consumer are swept elsewhere
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="capability: processes are forked"),
@@ -24,34 +36,42 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with database() as url:
-        yield url
-
-
-def swept(*arguments: str) -> list[dict[str, object]]:
-    command = [sys.executable, "-m", "tests.faults.saga_dying", *arguments]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+def swept(where: str, directory: Path, role: str, first: int, step: int) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "tests.faults.saga_dying", where, str(directory), role]
+    ran = subprocess.run(
+        [*command, str(first), str(step)], capture_output=True, text=True, check=False
+    )
     assert ran.returncode == 0, ran.stderr
     return [json.loads(line) for line in ran.stdout.splitlines()]
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def where(request: pytest.FixtureRequest) -> Iterator[str]:
+    """What is swept."""
+    if request.param == "sqlite":
+        yield "sqlite"
+        return
+    with database() as url:
+        yield url
+
+
 @pytest.mark.parametrize("role", ["consumer", "timers", "calls"])
 def test_a_worker_killed_at_any_call_leaves_sagas_that_another_one_ends(
-    tmp_path: Path, role: str
+    tmp_path: Path, where: str, role: str
 ) -> None:
-    points = swept(str(tmp_path), role, "3", str(STRIDE))
+    stride = STRIDES["sqlite" if where == "sqlite" else "postgres"]
+    points = swept(where, tmp_path, role, 0 if ALL else 5, stride)
     assert [point for point in points if point["wrong"] or point["failed"]] == []
     assert sum(not point["killed"] for point in points) == 1  # it went on to the end
-    assert len(points) >= 60 // STRIDE
+    assert len(points) >= LEAST[role] // stride
+    if ALL:
+        names = {name for point in points for name in point["names"]}
+        assert {name for name in names if name.startswith(OURS)} == NAMED[role]
 
 
-@pytest.mark.parametrize(("role", "point"), [("consumer", 61), ("timers", 9), ("calls", 13)])
-def test_on_postgresql_another_worker_takes_over_from_a_killed_one(
-    tmp_path: Path, server: str, role: str, point: int
-) -> None:
-    url = f"{server}?schema={unique('dying')}"
-    (told,) = swept(str(tmp_path), role, str(point), "1", url)
-    assert told["killed"]
-    assert told["wrong"] == []
+@pytest.mark.skipif(not ALL, reason="capability: the long tier")
+def test_a_worker_that_stood_still_past_its_leases_changes_nothing_any_more(tmp_path: Path) -> None:
+    with database() as url:
+        points = swept(url, tmp_path, "frozen", 0, 1)
+    assert [point for point in points if point["wrong"] or not point["stopped"]] == []
+    assert all(name in point["names"] for name, point in zip(FROZEN, points, strict=True))

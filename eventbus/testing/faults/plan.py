@@ -169,6 +169,15 @@ POINTS: Mapping[str, tuple[str, bool]] = {
     "projection.applied": ("projection:projections.write", True),
     "projection.commit_sent": ("projection:commit+checkpoints.save", True),
     "projection.switching": ("projection:commit+projections.switch", True),
+    "saga.received": ("consumer:sagas.lock", False),
+    "saga.advanced": ("consumer:sagas.save", False),
+    "saga.commanded": ("consumer:commit+sagas.save", False),
+    "saga.commit_sent": ("consumer:commit+sagas.save", True),
+    "saga.compensating": ("consumer:commit+undo", False),
+    "saga.timer_fired": ("timers:commit+sagas.save", False),
+    "saga.call_claimed": ("calls:commit+claimed", True),
+    "saga.call_done": ("calls:sagas.finish_calls", False),
+    "participant.fenced": ("consumer:sagas.begin_effect", True),
 }
 """Crash points: the call, with the role of its task, and whether the process dies after it."""
 

@@ -58,14 +58,19 @@ class FaultyTransaction:
         self.calls[name] = None
         if name == "outbox.add":
             self.message_ids += [message.id for message in args[0]]
+            if any(message.headers.get("sagaphase") == "undo" for message in args[0]):
+                self.calls["undo"] = None  # commands that take back
         elif name == "events.append":
             self.message_ids += [message.id for message in args[0].messages]
         try:
-            return await self._plan.through(name, act, timed_out)
+            result = await self._plan.through(name, act, timed_out)
         except StorageError as error:
             if error is not self._verdict:
                 self.doom = error
             raise
+        if name == "sagas.claim_calls" and result:
+            self.calls["claimed"] = None  # not the look that found nothing
+        return result
 
     def refuse_if_doomed(self) -> None:
         """Raise EB5004 if an earlier call failed."""

@@ -23,7 +23,7 @@ from eventbus.testing.faults import (
     Hang,
     Kill,
 )
-from tests.faults.coverage import OF_PROJECTIONS, WITHOUT_STORAGE
+from tests.faults.coverage import SWEPT_APART, WITHOUT_STORAGE
 from tests.faults.loop import SeededLoop, process
 from tests.faults.simulated.world import (
     Chain,
@@ -267,7 +267,7 @@ class Life:
         return bool(dead or parked or outbox)
 
 
-_POINTS = sorted(set(POINTS) - WITHOUT_STORAGE - OF_PROJECTIONS)
+_POINTS = sorted(set(POINTS) - WITHOUT_STORAGE - SWEPT_APART)
 _OUTBOX = Selection(place="outbox")
 
 
