@@ -1,0 +1,1 @@
+"""Workers that meet at the same sagas, on one PostgreSQL, round after round."""
