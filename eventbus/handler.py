@@ -448,6 +448,6 @@ class BatchHandler(Protocol):
     async def handle_batch(
         self, calls: Sequence[Invocation], tx: Transaction
     ) -> Sequence[Exception | None]: ...
-    async def gave_up(self, call: Invocation, tx: Transaction) -> None:
-        """In the transaction that buries it."""
+    async def gave_up(self, call: Invocation, tx: Transaction, *, discarded: bool = False) -> None:
+        """In the transaction that buries it, or drops what an operator `discarded` after that."""
         ...

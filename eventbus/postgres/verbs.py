@@ -32,7 +32,7 @@ _RELEASE = f"UPDATE {{schema}}.parked_keys k SET due_at = statement_timestamp() 
 _OF_A_SAGA = """EXISTS (
   SELECT 1 FROM {schema}.saga_definition d WHERE d.saga_type = u.g)"""
 _BURY = f"UPDATE {{schema}}.parked_keys k SET state = 1 {_OF_KEYS} AND NOT {_OF_A_SAGA}"
-# A saga is told of its dead letters, which only a worker of its group can do.
+# A saga is told of its dead letters, also of those that go: only a worker of its group can do that.
 _WISH = f"""
 UPDATE {{schema}}.parked p SET reason = 'buried', code = coalesce(p.code, 'EB7070'),
   error_type = coalesce(p.error_type, 'Buried'), fingerprint = coalesce(p.fingerprint, 'buried'),
@@ -55,9 +55,13 @@ INSERT INTO {{schema}}.discarded ({KEPT}, audit_id, verb)
 SELECT {KEPT}, $4, $5 FROM {{schema}}.parked p WHERE EXISTS (
   SELECT 1 FROM unnest($1::text[], $2::text[], $3::bigint[]) u(g, k, s)
    WHERE p.group_name = u.g AND p.key = u.k AND p.seq = u.s)"""
-_DISCARD = """
-DELETE FROM {schema}.parked p USING unnest($1::text[], $2::text[], $3::bigint[]) u(g, key, seq)
- WHERE p.group_name = u.g AND p.key = u.key AND p.seq = u.seq"""
+_DISCARD = f"""
+DELETE FROM {{schema}}.parked p USING unnest($1::text[], $2::text[], $3::bigint[]) u(g, key, seq)
+ WHERE p.group_name = u.g AND p.key = u.key AND p.seq = u.seq AND NOT {_OF_A_SAGA}"""
+_UNWANTED = f"""
+UPDATE {{schema}}.parked p SET reason = 'discarded'
+  FROM unnest($1::text[], $2::text[], $3::bigint[]) u(g, key, seq)
+ WHERE p.group_name = u.g AND p.key = u.key AND p.seq = u.seq AND {_OF_A_SAGA}"""
 _DISCARDED = """
 SELECT p.seq, p.group_name, p.key, p.message, p.audit_id FROM {schema}.discarded p
  WHERE p.verb = 'discard' AND NOT EXISTS (
@@ -126,6 +130,7 @@ async def _discard(session: Session, request: Request) -> int:
     letters = await _picked(session, request)
     await _changed(session, _KEEP, *_places(letters), request.audit, "discard")
     await _changed(session, _DISCARD, *_places(letters))
+    await _changed(session, _UNWANTED, *_places(letters))
     await _changed(session, _REVIVE, *_places(letters)[:2], [timedelta()] * len(letters))
     return len(letters)
 

@@ -95,8 +95,12 @@ class ParkedKeys:
             await tx.inbox.uncount([call.message], group=self.group.name)
 
     async def _attempt(self, one: Parked, call: Call, tx: Transaction, run: Run) -> Parked | None:
-        if one.failure is not None and one.failure.reason == "buried":
-            return self._verdicts.as_wished(call, one, one.failure.code)
+        wish = one.failure
+        if wish is not None and wish.reason == "buried":
+            return self._verdicts.as_wished(call, one, wish.code)
+        if wish is not None and wish.reason == "discarded":
+            await self._verdicts.discarded(call, tx)
+            return None
         if call.attempt > self._verdicts.last_attempt:
             return self._verdicts.killed(call)
         return await self._verdicts.attempt(call, tx, run)

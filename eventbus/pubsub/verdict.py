@@ -140,13 +140,22 @@ class Verdicts:
 
     async def buried(self, call: Call, parked: Parked, tx: Transaction) -> None:
         """A batch handler hears of its dead letters in the transaction that makes them."""
+        if parked.delay is None and parked.failure is not None:
+            await self._tell(call, tx, discarded=False)
+
+    async def discarded(self, call: Call, tx: Transaction) -> None:
+        """And of those that an operator drops, in the transaction in which they go."""
+        await self._tell(call, tx, discarded=True)
+
+    async def _tell(self, call: Call, tx: Transaction, *, discarded: bool) -> None:
         handler = call.route.batches
-        if handler is None or parked.delay is not None or parked.failure is None:
+        if handler is None:
             return
         context = self.context(call, tx)
         try:
             what = Untyped(call.message.type, NO_DATA)
-            await handler.gave_up(Invocation(call.route.handlers[0].call, what, context), tx)
+            invocation = Invocation(call.route.handlers[0].call, what, context)
+            await handler.gave_up(invocation, tx, discarded=discarded)
         finally:
             context.open = False
 

@@ -16,6 +16,7 @@ from eventbus.saga.handover import Handover
 from eventbus.saga.illegible import Illegible
 from eventbus.saga.incoming import Incoming, by_envelope, read
 from eventbus.saga.input import DEAD, GaveUp, Started
+from eventbus.saga.journal import GAVE_UP
 from eventbus.saga.outgoing import Tools
 from eventbus.saga.tenancy import new_saga_id
 from eventbus.saga.transition import Transition, all_or_none, raise_if_ours, write
@@ -97,8 +98,11 @@ class Engine:
         found = await tx.sagas.find([key for _, key in each.keys])
         return next(iter(found.values()))
 
-    async def gave_up(self, call: Invocation, tx: Transaction) -> None:
-        """A message is a dead letter: its sagas are stuck until somebody looks."""
+    async def gave_up(self, call: Invocation, tx: Transaction, *, discarded: bool = False) -> None:
+        """A message is a dead letter: its sagas are stuck until somebody looks.
+
+        Discarded, it is told only to sagas that do not know yet: some began after it was given up.
+        """
         message = call.context.message
         each = self._read(message)
         if isinstance(each, Exception):
@@ -109,6 +113,7 @@ class Engine:
             record
             for record in await tx.sagas.lock(sorted(wanted))
             if record.saga == self.family.name
+            and not (discarded and await _knows(record.saga_id, message.id, tx))
         ]
         transitions = self.transitions(records, tx)
         for one in transitions:
@@ -299,6 +304,14 @@ class Engine:
 
     def _missing(self) -> None:
         self.tools.count("saga_ignored_inputs_total", saga=self.family.name, outcome="missing")
+
+
+async def _knows(saga_id: UUID, message_id: str, tx: Transaction) -> bool:
+    """Whether it was told of this dead letter before."""
+    journal = await tx.sagas.journal(saga_id)
+    return any(
+        one.entry.input_kind == GAVE_UP and one.entry.input_id == message_id for one in journal
+    )
 
 
 def _says_something(each: Incoming) -> bool:

@@ -27,6 +27,8 @@ from eventbus.storage.sagas import JournalEntry, Status
 Messages = Mapping[str, type[TypedMessage]]
 ReplyOf = Callable[[UUID], Reply | None]
 
+GAVE_UP = "gave-up"  # the kind of an entry
+
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
@@ -90,7 +92,7 @@ def _said(input: Input) -> tuple[str, str | None, dict[str, Any]]:
         case Verb(name, args, actor, reason):
             return "verb", name, {"args": dict(args), "actor": actor, "reason": reason}
         case _:
-            return "gave-up", input.message_id, {"why": input.why}
+            return GAVE_UP, input.message_id, {"why": input.why}
 
 
 def _event(event: Event) -> dict[str, Any]:
@@ -116,7 +118,7 @@ def _heard(
         return TimerFired(str(input_id), said["epoch"])
     if kind == "verb":
         return Verb(str(input_id), said["args"], said["actor"], said["reason"])
-    if kind == "gave-up":
+    if kind == GAVE_UP:
         return GaveUp(str(input_id), said["why"])
     effect_id = UUID(said["effect"])
     reply = None if said["reply"] is None else reply_of(effect_id)

@@ -27,7 +27,7 @@ _OF_A_SAGA = "EXISTS (SELECT 1 FROM eventbus_saga_definition d WHERE d.saga_type
 _BURY = f"""
 UPDATE eventbus_parked_keys SET state = 1
  WHERE group_name = ? AND key = ? AND state = 0 AND NOT {_OF_A_SAGA}"""
-# A saga is told of its dead letters, which only a worker of its group can do.
+# A saga is told of its dead letters, also of those that go: only a worker of its group can do that.
 _WISH = f"""
 UPDATE eventbus_parked AS p SET reason = 'buried', code = coalesce(code, 'EB7070'),
   error_type = coalesce(error_type, 'Buried'), fingerprint = coalesce(fingerprint, 'buried'),
@@ -47,7 +47,12 @@ _KEEP = f"""
 INSERT INTO eventbus_discarded ({KEPT}, audit_id, verb, discarded_at)
 SELECT {KEPT}, ?, ?, eventbus_now() FROM eventbus_parked
  WHERE seq IN (SELECT value FROM json_each(?))"""
-_DISCARD = "DELETE FROM eventbus_parked WHERE seq IN (SELECT value FROM json_each(?))"
+_DISCARD = f"""
+DELETE FROM eventbus_parked
+ WHERE seq IN (SELECT value FROM json_each(?)) AND NOT {_OF_A_SAGA}"""
+_UNWANTED = f"""
+UPDATE eventbus_parked SET reason = 'discarded'
+ WHERE seq IN (SELECT value FROM json_each(?)) AND {_OF_A_SAGA}"""
 _DISCARDED = """
 SELECT p.rowid, p.seq FROM eventbus_discarded p
  WHERE p.verb = 'discard' AND NOT EXISTS (
@@ -111,6 +116,7 @@ def _discard(connection: sqlite3.Connection, request: Request) -> int:
     seqs = _seqs(letters)
     connection.execute(_KEEP, (request.audit, "discard", seqs))
     connection.execute(_DISCARD, (seqs,))
+    connection.execute(_UNWANTED, (seqs,))
     _for_keys(connection, _REVIVE, [(0, group, key) for _, group, key in letters])
     return len(letters)
 

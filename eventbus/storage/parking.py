@@ -14,10 +14,11 @@ from eventbus.storage.leases import Lease
 class Failure:
     """Of the last attempt; the eventbus-dead-* headers of a broker's dead letter say the same.
 
-    `buried`: by an operator. With a delay it is a wish, which the redelivery of its group fulfils.
+    `buried`, `discarded`: by an operator. With a delay it is a wish, which the redelivery of its
+    group fulfils.
     """
 
-    reason: Literal["failed", "exhausted", "rejected", "quarantined", "buried"]
+    reason: Literal["failed", "exhausted", "rejected", "quarantined", "buried", "discarded"]
     code: str
     type: str
     text: str  # redacted, cleaned of NUL and lone surrogates, cut to 8 KiB

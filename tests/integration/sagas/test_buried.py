@@ -7,13 +7,14 @@ import pytest
 from eventbus import Event
 from eventbus.message import Message, new_id
 from eventbus.saga import Saga, starts_on, wait_step
-from eventbus.storage.parking import Parked
+from eventbus.storage.parking import Failure, Parked
 from tests.integration.sagas.rig import Rig
 from tests.integration.sagas.test_versions import Cancelled, Make, NewTrip, OldTrip, begun
 from tests.integration.sagas.test_versions import make as make  # noqa: PLC0414 - a fixture
 from tests.unit.saga.shop import OrderPlaced, OrderState
 
 ME = "tests@here"
+EXPIRED = Failure(reason="failed", code="EB7063", type="T", text="too early", fingerprint="f")
 broken: set[str] = set()
 
 
@@ -110,10 +111,12 @@ def a_message(cls: type[Event], payload: bytes, key: str = "A-1") -> Message:
     )
 
 
-async def wait_in_line(rig: Rig, event: Event) -> None:
-    """As behind a key that was held."""
-    message = a_message(type(event), event.model_dump_json().encode())
-    one = Parked(message=message, key="A-1", attempts=0, delay=None, origin="test")
+async def wait_in_line(
+    rig: Rig, event: Event, failure: Failure | None = None, key: str = "A-1"
+) -> None:
+    """As behind a key that was held; with a failure as a dead letter."""
+    message = a_message(type(event), event.model_dump_json().encode(), key)
+    one = Parked(message=message, key=key, attempts=0, delay=None, origin="test", failure=failure)
     async with rig.bus.transaction() as tx:
         await tx.storage.parking.park([one], group="patient")
 
@@ -131,6 +134,38 @@ async def test_an_event_that_cannot_be_read_is_told_to_the_saga_of_its_key(rig: 
     (letter,) = await rig.bus.dead_letters.list(group="patient")
     assert letter["reason"] == "quarantined"
     assert await stuck(rig) is not None
+
+
+async def test_what_is_discarded_is_told_to_a_saga_that_began_after_it_was_given_up(
+    rig: Rig,
+) -> None:
+    await wait_in_line(
+        rig, Paid(number=7, order_id="A-1"), EXPIRED, key="7"
+    )  # as what came too early
+    await rig.publish(OrderPlaced(order_id="A-1"))
+    assert await stuck(rig) is None
+    assert await rig.bus.dead_letters.change("discard", actor=ME, group="patient") == 1
+    await rig.bus.until_idle()
+    assert await stuck(rig) is not None
+    assert await rig.bus.parked.list() == []
+    assert await rig.bus.dead_letters.list() == []
+    assert await rig.bus.dead_letters.change("restore", actor=ME, group="patient") == 1
+
+
+async def test_a_saga_that_knows_of_a_dead_letter_goes_on_when_it_is_discarded(rig: Rig) -> None:
+    await rig.publish(OrderPlaced(order_id="A-1"))
+    await come_broken(rig, Poked)
+    assert await stuck(rig) is not None
+    await rig.bus.sagas.retry(await rig.id_of("A-1", "patient"), actor=ME)
+    await come_broken(rig, Poked)  # its like waits behind it
+    for _ in range(2):
+        await rig.bus.dead_letters.change("discard", actor=ME, group="patient")
+        await rig.bus.sagas.retry(await rig.id_of("A-1", "patient"), actor=ME)
+        await rig.bus.until_idle()
+    assert await stuck(rig) is None
+    await rig.publish(Poked(order_id="A-1"))
+    await rig.publish(Paid(number=7, order_id="A-1"))
+    assert await rig.status("A-1", "patient") == "completed"
 
 
 async def test_a_worker_without_the_version_has_it_told_by_one_that_has_it(make: Make) -> None:
