@@ -10,56 +10,45 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from types import ModuleType, TracebackType
 from typing import Any, Self, cast, overload
 
-from eventbus.bus.afterwards import Afterwards
+from eventbus.bus.life import Life
 from eventbus.bus.places import DeadLetters
 from eventbus.bus.report import (
     Description,
     Health,
-    findings_about,
     interests_of,
-    refuse_unsafe,
     scheme_of,
 )
-from eventbus.bus.running import Parts, Running
 from eventbus.bus.saga_desk import Sagas
-from eventbus.bus.sagas import engines, register, register_messages, saga_groups
 from eventbus.bus.tuning import AS_WRITTEN, Tuning
-from eventbus.codec import Encoder
-from eventbus.errors import ConfigurationError, Finding, NoTransactionError, WiringError
+from eventbus.bus.wiring import Given, Wiring
+from eventbus.errors import WiringError
 from eventbus.event import Command, Event, Untyped
-from eventbus.handler import Context, Fence, Group, Middleware, UnitOfWork
+from eventbus.handler import Context, Group, Middleware, UnitOfWork
 from eventbus.inspection import Inspected, Inspection, Place
 from eventbus.instrumentation import Instrumentation
-from eventbus.keyring import MasterKeys, keyring_for
+from eventbus.keyring import MasterKeys
 from eventbus.message import NO_HEADERS
-from eventbus.pubsub.attempt import Attempts
 from eventbus.pubsub.guarantees import GRACE
-from eventbus.pubsub.participant_wiring import refuse_without_storage
-from eventbus.pubsub.replay import ALWAYS, Between, Replay, Replayed, no_group
-from eventbus.pubsub.routes import Handler, Routes, collect, group_routes, named_handler
+from eventbus.pubsub.replay import ALWAYS, Between, Replayed
+from eventbus.pubsub.routes import named_handler
 from eventbus.pubsub.unit_of_work import (
-    Publishing,
     Unit,
     check_delay,
     held,
     refuse_if_held,
     wrong_verb,
 )
-from eventbus.pubsub.watchdog import Watchdog
-from eventbus.saga.family import families, is_saga, sagas_in
 from eventbus.service import until_signal
-from eventbus.sourcing.definition import definitions, is_projection, projections_in
-from eventbus.sourcing.inline import Inline
 from eventbus.sourcing.log import EventLog
 from eventbus.sourcing.projector import Projector
-from eventbus.storage import Storage, open_storage
+from eventbus.storage import Storage
 from eventbus.storage.events import Position
-from eventbus.transport import Transport, open_transport
+from eventbus.transport import Transport
 
 
 class EventBus:
@@ -100,59 +89,23 @@ class EventBus:
         master_key: MasterKeys | None = None,
         strict: bool = False,
     ) -> None:
-        self._master_key = master_key
-        self._given = (transport, storage)
-        self._service = service
-        self._strict = strict
-        self._middleware = tuple(middleware)
-        self._instrumentation = instrumentation
-        name = service or "local"
-        self._transport = (
-            open_transport(transport, name) if isinstance(transport, str) else transport
+        given = Given(
+            transport=transport,
+            storage=storage,
+            handlers=tuple(handlers),
+            middleware=tuple(middleware),
+            instrumentation=instrumentation,
+            service=service,
+            master_key=master_key,
+            strict=strict,
         )
-        self._storage = open_storage(storage, name) if isinstance(storage, str) else storage
-        self._scheme = scheme_of(transport)
-        self._things = tuple(handlers)
-        self._definitions = definitions(projections_in(self._things))
-        self._handlers, self._registry = collect(
-            thing for thing in self._things if not is_projection(thing) and not is_saga(thing)
-        )
-        for definition in self._definitions.values():
-            for cls in definition.classes:
-                self._registry.add(cls)
-        self._families = families(sagas_in(self._things))
-        register_messages(self._families, self._registry)
-        if self._storage is None:
-            refuse_without_storage(self._handlers)
-        self._keyring = keyring_for(self._registry, self._storage, master_key)
-        self._named: list[Handler] = []
-        self._tuning = AS_WRITTEN
-        encoder = Encoder(
-            f"/{name}",
-            max_body=self._transport.capabilities.max_body,
-            registry=self._registry if strict else None,
-        )
-        self._afterwards = Afterwards(lambda: self._transaction(None))
-        self._inline = Inline(self._definitions.values())
-        self._publishing = Publishing(
-            encoder,
-            instrumentation,
-            self._registry,
-            self._afterwards.add,
-            record=self._inline.append,
-            keyring=self._keyring,
-        )
-        self._engines = engines(self._families, self._publishing, instrumentation)
-        self._groups = self._grouped()
-        self._events: EventLog | None = None
-        self._stack: AsyncExitStack | None = None
-        self._running: Running | None = None
-        self._drained = True
+        self._wiring = Wiring(given, self.transaction)
+        self._life = Life(self._wiring)
 
     # -- life ------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        await self._enter(consume=True, only=None)
+        await self._life.enter(consume=True)
         return self
 
     async def __aexit__(
@@ -161,16 +114,16 @@ class EventBus:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._leave(work_off=error is None, grace=GRACE)
+        await self._life.leave(work_off=error is None, grace=GRACE)
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Self]:
         """Enter for publishing and reading only; consumes, relays and projects nothing."""
-        await self._enter(consume=False, only=None)
+        await self._life.enter(consume=False)
         try:
             yield self
         finally:
-            await self._leave(work_off=False, grace=GRACE)
+            await self._life.leave(work_off=False, grace=GRACE)
 
     def replace(
         self,
@@ -182,18 +135,18 @@ class EventBus:
         tuning: Tuning = AS_WRITTEN,
     ) -> Self:
         """A copy, not entered, with what is given instead; `middleware` goes around the rest."""
+        given = self._wiring.given
         copy = type(self)(
-            self._given[0] if transport is None else transport,
-            storage=self._given[1] if storage is None else storage,
-            handlers=self._things,
-            middleware=(*middleware, *self._middleware),
-            instrumentation=instrumentation or self._instrumentation,
-            service=self._service,
-            master_key=self._master_key,
-            strict=self._strict,
+            given.transport if transport is None else transport,
+            storage=given.storage if storage is None else storage,
+            handlers=given.handlers,
+            middleware=(*middleware, *given.middleware),
+            instrumentation=instrumentation or given.instrumentation,
+            service=given.service,
+            master_key=given.master_key,
+            strict=given.strict,
         )
-        copy._named, copy._tuning = list(self._named), tuning
-        copy._groups = copy._grouped()
+        copy._wiring.add(self._wiring.named, tuning=tuning)
         return copy
 
     async def run(self, *, only: Collection[str] | None = None, grace: timedelta = GRACE) -> bool:
@@ -207,12 +160,12 @@ class EventBus:
             True if everything ended within the grace.
         """
         async with until_signal() as signalled:
-            await self._enter(consume=True, only=only)
+            await self._life.enter(consume=True, only=only)
             try:
                 await signalled()
             finally:
-                await self._leave(work_off=False, grace=grace)
-            return self._drained
+                await self._life.leave(work_off=False, grace=grace)
+            return self._life.drained
 
     async def until_idle(self, *, at_most: timedelta = timedelta(seconds=10)) -> None:
         """Return when nothing is on its way; what is due later does not count.
@@ -220,13 +173,13 @@ class EventBus:
         Raises:
             TimeoutError: something still is.
         """
-        running = self._entered("until_idle")
+        running = self._life.entered("until_idle")
         async with asyncio.timeout(at_most.total_seconds()):
             await running.rest()
 
     async def upgrade(self) -> None:
         """Bring the schema of the storage to this code's version."""
-        await self._needs_storage("upgrade").upgrade()
+        await self._wiring.stored("upgrade").upgrade()
 
     # -- publishing ------------------------------------------------------------------------------
 
@@ -250,11 +203,11 @@ class EventBus:
     async def _transaction(
         self, connection: object | None, tenant: str = ""
     ) -> AsyncIterator[UnitOfWork]:
-        self._entered("transaction")
-        storage = self._needs_storage("transaction")
+        self._life.entered("transaction")
+        storage = self._wiring.stored("transaction")
         begun = storage.transaction() if connection is None else storage.enlist(connection)
         async with begun as tx:
-            unit = Unit(self._publishing, tx, tenant=tenant)
+            unit = Unit(self._wiring.publishing, tx, tenant=tenant)
             before = held.get()
             held.set(unit)
             try:
@@ -303,13 +256,7 @@ class EventBus:
         refuse_if_held("publish")
         if isinstance(what, str) == (data is None) or not isinstance(what, str | Event):
             raise wrong_verb(what, data)
-        running = self._running or self._entered("publish")
-        if delay is not None:
-            check_delay(delay, allowed=self._storage is not None)
-        keys = await self._publishing.keys([what], headers, None, "", None)
-        message = self._publishing.message(what, data, key, headers, None, keys=keys)
-        await running.publish(message, delay)
-        return message.id
+        return await self._out("publish", what, data, key, delay, headers)
 
     async def send(
         self,
@@ -322,11 +269,23 @@ class EventBus:
         refuse_if_held("send")
         if not isinstance(command, Command):
             raise wrong_verb(command, None)
-        running = self._running or self._entered("send")
+        return await self._out("send", command, None, None, delay, headers)
+
+    async def _out(
+        self,
+        verb: str,
+        what: Any,
+        data: Any,
+        key: str | None,
+        delay: timedelta | None,
+        headers: Mapping[str, str],
+    ) -> str:
+        running = self._life.running or self._life.entered(verb)
+        wiring = self._wiring
         if delay is not None:
-            check_delay(delay, allowed=self._storage is not None)
-        keys = await self._publishing.keys([command], headers, None, "", None)
-        message = self._publishing.message(command, None, None, headers, None, keys=keys)
+            check_delay(delay, allowed=wiring.storage is not None)
+        keys = await wiring.publishing.keys([what], headers, None, "", None)
+        message = wiring.publishing.message(what, data, key, headers, None, keys=keys)
         await running.publish(message, delay)
         return message.id
 
@@ -344,7 +303,7 @@ class EventBus:
         Raises:
             WiringError: it does not fit; EB1007, the bus is entered.
         """
-        if self._running is not None:
+        if self._life.running is not None:
             raise WiringError(
                 "EB1007",
                 "bus.subscribe on an entered bus",
@@ -352,7 +311,7 @@ class EventBus:
                 why="subscriptions are known to the broker from the start",
                 next="subscribe before `async with bus`",
             )
-        if group is None and self._service is None and self._scheme != "memory":
+        if group is None and self._wiring.given.service is None and self._wiring.scheme != "memory":
             raise WiringError(
                 "EB1114",
                 "bus.subscribe without a group on a bus without a service",
@@ -360,58 +319,45 @@ class EventBus:
                 why="the service is the default group of the untyped form",
                 next='EventBus(…, service="shop"), or group=',
             )
-        given = group or self._service or "local"
-        self._named.append(
-            named_handler(what, handler, Group(given) if isinstance(given, str) else given)
-        )
-        try:
-            self._groups = self._grouped()
-        except WiringError:
-            self._named.pop()
-            raise
-
-    def _grouped(self) -> dict[str, Routes]:
-        groups = group_routes([*self._handlers, *self._named], self._registry)
-        groups |= saga_groups(self._engines, groups, self._registry)
-        for routes in groups.values():
-            routes.group = self._tuning.group(routes.group)
-        return groups
+        group = group or self._wiring.given.name
+        given = Group(group) if isinstance(group, str) else group
+        self._wiring.add([named_handler(what, handler, given)])
 
     # -- looking at it ---------------------------------------------------------------------------
 
     async def health(self) -> Health:
         """Whether it lives and is ready, and if not, why."""
-        if self._running is None:
-            return Health(live=True, ready=False, causes=["not entered"], services={})
-        return await self._running.health()
+        return await self._life.health()
 
     async def describe(self) -> Description:
         """Groups, types and the guarantee report; not entered, from the configuration alone."""
+        wiring = self._wiring
+        storage = wiring.given.storage
         return Description(
-            service=self._service,
-            transport=self._scheme,
-            storage=None if self._storage is None else scheme_of(self._given[1]),
-            groups=self._groups,
-            types=self._registry,
-            findings=await self._findings(),
-            interests=interests_of(self._groups, self._storage),
-            sagas=[d for each in self._families.values() for d in each.definitions.values()],
+            service=wiring.given.service,
+            transport=wiring.scheme,
+            storage=None if storage is None else scheme_of(storage),
+            groups=wiring.groups,
+            types=wiring.registry,
+            findings=await wiring.findings(),
+            interests=interests_of(wiring.groups, wiring.storage),
+            sagas=[d for each in wiring.families.values() for d in each.definitions.values()],
         )
 
     @property
     def transport(self) -> Transport:
         """What it was built with."""
-        return self._transport
+        return self._wiring.transport
 
     @property
     def storage(self) -> Storage | None:
         """What it was built with."""
-        return self._storage
+        return self._wiring.storage
 
     @property
     def instrumentation(self) -> Instrumentation | None:
         """What it was built with."""
-        return self._instrumentation
+        return self._wiring.given.instrumentation
 
     @property
     def outbox(self) -> Place:
@@ -426,11 +372,11 @@ class EventBus:
             NoTransactionError: EB4105, the bus has no storage.
         """
         return Projector(
-            self._needs_storage("projections"),
-            self._definitions,
-            self._registry,
+            self._wiring.stored("projections"),
+            self._wiring.definitions,
+            self._wiring.registry,
             self._inspection(),
-            encode=self._publishing.within,
+            encode=self._wiring.publishing.within,
         )
 
     @property
@@ -440,8 +386,8 @@ class EventBus:
         Raises:
             NoTransactionError: EB4105, the bus has no storage.
         """
-        storage = cast("Inspected", self._needs_storage("sagas"))
-        return Sagas(self._engines, storage, self._publishing)
+        storage = cast("Inspected", self._wiring.stored("sagas"))
+        return Sagas(self._wiring.engines, storage, self._wiring.publishing)
 
     @property
     def parked(self) -> Place:
@@ -451,7 +397,7 @@ class EventBus:
     @property
     def dead_letters(self) -> DeadLetters:
         """What was given up."""
-        return DeadLetters(self._inspection(), self._registry)
+        return DeadLetters(self._inspection(), self._wiring.registry)
 
     @property
     def events(self) -> EventLog:
@@ -460,16 +406,7 @@ class EventBus:
         Raises:
             NoTransactionError: EB4105, the bus has no storage.
         """
-        if self._events is None:
-            self._events = EventLog(
-                self._needs_storage("events"),
-                self._registry,
-                encode=self._publishing.events,
-                inline=self._inline,
-                guard=refuse_if_held,
-                keyring=self._keyring,
-            )
-        return self._events
+        return self._wiring.events
 
     async def replay(
         self,
@@ -499,129 +436,10 @@ class EventBus:
                 ends before `after`.
         """
         refuse_if_held("replay")
-        self._entered("replay")
-        storage = self._needs_storage("replay")
-        if group not in self._groups or group in self._families:
-            raise no_group(group, [name for name in self._groups if name not in self._families])
+        self._life.entered("replay")
+        replay = self._wiring.replay(group)
         end_at = (await self.events.read_all(after=after, limit=1)).bound
-        routes = self._groups[group]
-        watchdog = Watchdog(group, routes.group.timeout)
-        attempts = Attempts(routes, self._registry, watchdog, middleware=self._middleware)
-        replay = Replay(routes, attempts, storage, self._publishing)
-        last = end_at if upto is None else min(upto, end_at)
-        return await replay.run(after, last, tell, between)
-
-    # -- inside ----------------------------------------------------------------------------------
-
-    async def _enter(self, *, consume: bool, only: Collection[str] | None) -> None:
-        if self._running is not None:
-            raise ConfigurationError(
-                "EB1007",
-                "the bus is entered already",
-                where="async with bus",
-                why="a bus has one life at a time",
-                next="leave it first, or take a copy: bus.replace()",
-            )
-        refuse_unsafe(await self._findings(), strict=self._strict)
-        stack = AsyncExitStack()
-        running = Running(self._parts())
-        if self._events is not None:
-            self._events.open()
-        try:
-            if self._storage is not None:
-                await stack.enter_async_context(self._storage)
-                if self._keyring is not None:
-                    await self._keyring.check()
-            await stack.enter_async_context(self._transport)
-            if consume:
-                refuse_unsafe(await self._findings(), strict=self._strict)
-                if self._storage is not None:
-                    await register(self._families, self._storage)
-                    await self._inline.begin(self._storage)
-                await running.start(only)
-        except BaseException:
-            await running.stop(timedelta())
-            await stack.aclose()
-            raise
-        self._stack, self._running = stack, running
-
-    async def _leave(self, *, work_off: bool, grace: timedelta) -> None:
-        stack, running = self._stack, self._running
-        if stack is None or running is None:
-            return
-        try:
-            if work_off:
-                await running.work_off(grace)
-            if self._events is not None:
-                await self._events.close()
-        finally:
-            try:
-                self._drained = await running.stop(grace)
-            finally:
-                await self._afterwards.end()
-                self._stack = self._running = None
-                await stack.aclose()
-
-    def _parts(self) -> Parts:
-        return Parts(
-            transport=self._transport,
-            storage=self._storage,
-            groups=self._groups,
-            registry=self._registry,
-            publishing=self._publishing,
-            afterwards=self._afterwards,
-            projections=self._definitions,
-            engines=self._engines,
-            tail=self.events.tail if self._storage is not None else None,
-            middleware=self._middleware,
-            instrumentation=self._instrumentation,
-            scheme=self._scheme,
-            tuning=self._tuning,
-            fence=self._fence(),
-        )
-
-    def _fence(self) -> Fence | None:
-        """Around the handlers of commands, if there are any."""
-        if self._storage is None or all(one.kind == "event" for one in self._handlers):
-            return None
-        from eventbus.saga.effect import EffectFence
-
-        limit = self._transport.capabilities.max_body
-        encoder = Encoder(f"/{self._service or 'local'}", max_body=limit)
-        return EffectFence(self._storage, encoder, self._registry)
-
-    async def _findings(self) -> list[Finding]:
-        return await findings_about(
-            self._transport,
-            self._storage,
-            self._groups,
-            service=self._service,
-            scheme=self._scheme,
-            projections=self._definitions,
-            sagas=self._families,
-        )
-
-    def _entered(self, verb: str) -> Running:
-        if self._running is None:
-            raise ConfigurationError(
-                "EB1007",
-                f"bus.{verb} on a bus that is not entered",
-                where=f"bus.{verb}",
-                why="there is no connection yet, or not any more",
-                next="async with bus: … or async with bus.client(): …",
-            )
-        return self._running
-
-    def _needs_storage(self, verb: str) -> Storage:
-        if self._storage is None:
-            raise NoTransactionError(
-                "EB4105",
-                f"bus.{verb} on a bus without a storage",
-                where=f"bus.{verb}",
-                why="there is no database to do it in",
-                next='EventBus(…, storage="sqlite:///app.db")',
-            )
-        return self._storage
+        return await replay.run(after, end_at if upto is None else min(upto, end_at), tell, between)
 
     def _inspection(self) -> Inspection:
-        return cast("Inspected", self._needs_storage("inspection")).inspection
+        return cast("Inspected", self._wiring.stored("inspection")).inspection

@@ -10,9 +10,9 @@ from random import Random
 from eventbus.bus.afterwards import Afterwards
 from eventbus.bus.report import Health
 from eventbus.bus.sagas import SagaServices, housekeeping, saga_services
+from eventbus.bus.selection import is_of_a_group, selected
 from eventbus.bus.tuning import Tuning
 from eventbus.codec import Registry
-from eventbus.errors import ConfigurationError
 from eventbus.handler import Fence, Middleware
 from eventbus.instrumentation import Instrumentation
 from eventbus.message import Message
@@ -286,61 +286,3 @@ class Running:
             yield from saga.troubles()
         for name, following in self._following.items():
             yield None if following.trouble is None else f"{name}: {following.trouble}"
-
-
-def is_of_a_group(name: str) -> bool:
-    """Whether a service handles messages; what is not ends after them."""
-    return name.partition(":")[0] in {
-        "consumer",
-        "redelivery",
-        "projection",
-        "timers",
-        "calls",
-    }
-
-
-def selected(services: Mapping[str, Service], only: Collection[str] | None) -> dict[str, Service]:
-    """The services of `bus.run(only=…)`: by role or by name; a consumer brings its redelivery.
-
-    Raises:
-        ConfigurationError: EB1006, one of them names nothing.
-    """
-    if only is None:
-        return dict(services)
-    chosen: dict[str, Service] = {}
-    for wish in _with_sagas(services, only):
-        also = wish.replace("consumer", "redelivery", 1) if wish.startswith("consumer") else wish
-        found = {
-            name: service
-            for name, service in services.items()
-            if name in {wish, also} or name.partition(":")[0] in {wish, also}
-        }
-        if not found:
-            raise ConfigurationError(
-                "EB1006",
-                f"{wish!r} names nothing that runs",
-                where="bus.run(only=…)",
-                why=f"there are: {', '.join(services)}",
-                next="name one of them, or a role like 'relay'",
-            )
-        chosen |= found
-    return chosen
-
-
-def _with_sagas(services: Mapping[str, Service], only: Collection[str]) -> Sequence[str]:
-    """A saga is its consumer, its timers and its calls: `saga` all of them, `saga:place-order`.
-
-    What forgets them comes along.
-    """
-    sagas = [name.partition(":")[2] for name in services if name.startswith("timers:")]
-    wishes: list[str] = []
-    for wish in only:
-        role, _, name = wish.partition(":")
-        found = [each for each in sagas if name in {"", each}]
-        if role != "saga" or not found:
-            wishes.append(wish)
-        elif "archive:0" in services:
-            wishes.append("archive")
-        for each in found if role == "saga" else ():
-            wishes += [f"consumer:{each}", f"timers:{each}", f"calls:{each}"]
-    return wishes

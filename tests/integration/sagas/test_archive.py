@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from eventbus import Context, EventBus, handles
-from eventbus.bus.running import selected
+from eventbus.bus.selection import selected
 from eventbus.saga.archive import LEASE, Archive
 from eventbus.sqlite import SqliteStorage
 from eventbus.storage.sagas import Correlation, EffectStart

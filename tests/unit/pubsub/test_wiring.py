@@ -264,8 +264,8 @@ def test_a_module_is_handed_over_whole_without_what_it_imports() -> None:
         bus = EventBus("memory://", handlers=[module])
     finally:
         del sys.modules["wiring_shop"]
-    assert bus._registry.classes == (Moved,)
-    assert set(bus._groups) == {"g", "all"}
+    assert bus._wiring.registry.classes == (Moved,)
+    assert set(bus._wiring.groups) == {"g", "all"}
 
 
 async def test_strict_refuses_what_is_only_a_warning() -> None:
