@@ -51,7 +51,7 @@ class Worker:
     ) -> None:
         bus = EventBus("memory://", storage=storage, handlers=[saga], instrumentation=counted)
         self.engine: Engine
-        (self.engine,) = bus._engines.values()  # without the loops of a bus that runs
+        (self.engine,) = bus._wiring.engines.values()  # without the loops of a bus that runs
         self.storage = storage
         self.seed = seed
         self.dice = Random(seed)
