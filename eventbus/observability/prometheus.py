@@ -132,6 +132,9 @@ NAMES: Mapping[str, Metric] = MappingProxyType(
         "parked_messages": _metric("gauge", "group", "Messages parked, dead letters not counted."),
         "parked_keys": _metric("gauge", "group", "Keys held by a parked message."),
         "dead_letters": _metric("gauge", "group", "Messages given up and not yet put right."),
+        "log_held_seconds": _metric(
+            "gauge", "", "How long an append that has not ended has held the log back."
+        ),
         "projection_lag_events": _metric(
             "gauge", "projection", "Events that the projection has not seen."
         ),

@@ -50,7 +50,7 @@ SELECT {columns("e")} FROM {{schema}}.streams s JOIN {{schema}}.events e USING (
    AND ($5::timestamptz IS NULL OR e.recorded_at <= $5)
  ORDER BY e.version {{direction}} LIMIT {{limit}}"""
 _BOUND = "SELECT * FROM {schema}.read_bound()"
-_HOLDERS = """
+HOLDERS = """
 SELECT l.pid, a.application_name AS application,
        extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS seconds
   FROM (SELECT pid, (classid::bigint << 32) | objid::bigint AS k FROM pg_locks
@@ -210,7 +210,7 @@ class PostgresEvents:
 
     async def holders(self) -> Sequence[Holder]:
         """Transactions that have announced positions, the lowest first; at most 3."""
-        rows = await self._look(_HOLDERS, where="events.holders")
+        rows = await self._look(HOLDERS, where="events.holders")
         return [
             Holder(pid=row["pid"], application=row["application"] or "", seconds=row["seconds"])
             for row in rows

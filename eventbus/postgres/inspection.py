@@ -9,6 +9,7 @@ from eventbus.errors import Finding
 from eventbus.inspection import Request, Selection, Verb
 from eventbus.postgres import audits, picking, projection_figures, verbs
 from eventbus.postgres.completion import commit, roll_back
+from eventbus.postgres.events import HOLDERS
 from eventbus.postgres.picking import COUNT_UP_TO
 from eventbus.postgres.pools import Pools
 from eventbus.postgres.session import Session
@@ -59,12 +60,14 @@ class PostgresInspection:
         self._hint = hint
 
     async def figures(self) -> Mapping[str, float]:
-        """Gauges of outbox, parking and projections; counts stop at 10,000."""
+        """Gauges of outbox, parking, log and projections; counts stop at 10,000."""
         async with self._pools.connecting() as connection:
             outbox = await connection.fetchrow(_OUTBOX_FIGURES.format(schema=self._schema))
             groups = await connection.fetch(_GROUP_FIGURES.format(schema=self._schema))
             projections = await projection_figures.figures(connection, self._schema)
+            holders = await connection.fetch(HOLDERS.format(schema=self._schema))
         figures = {name: float(value) for name, value in outbox.items()}
+        figures["log_held_seconds"] = max((row["seconds"] or 0.0 for row in holders), default=0.0)
         for row in groups:
             for name in ("parked_messages", "parked_keys", "dead_letters"):
                 figures[f"{name}{{{row['name']}}}"] = float(row[name])

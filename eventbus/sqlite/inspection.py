@@ -83,7 +83,7 @@ class SqliteInspection:
         self._access = access
 
     async def figures(self) -> Mapping[str, float]:
-        """Gauges of outbox, parking and projections; counts stop at 10,000."""
+        """Gauges of outbox, parking, log and projections; counts stop at 10,000."""
         return await self._access.look("inspection.figures", _figures)
 
     async def find(self, what: Selection, *, limit: int) -> Sequence[Mapping[str, Any]]:
@@ -156,6 +156,7 @@ def _figures(connection: sqlite3.Connection) -> dict[str, float]:
         name: float(connection.execute(query).fetchone()[0])
         for name, query in _PLAIN_FIGURES.items()
     }
+    figures["log_held_seconds"] = 0.0  # writers take turns: who reads sees what is committed
     for (group,) in connection.execute(_GROUPS).fetchall():
         for name, source in _GROUP_FIGURES.items():
             query = (

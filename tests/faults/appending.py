@@ -45,6 +45,12 @@ class World:
     early: int = 0
     undone: int = 0
     repeated: int = 0
+    told: list[tuple[Sequence[str], str]] = field(default_factory=list)  # ids, and their fate
+
+    async def resolve(self, ids: Sequence[str], error: CommitUnknownError) -> None:
+        """Ask what became of a commit whose reply was lost."""
+        with suppress(EventBusError):  # this reply is lost as well
+            self.told.append((ids, await error.resolve()))
 
     async def count(self) -> None:
         """One operation more."""
@@ -67,6 +73,7 @@ class Outcome:
     """What a run came to."""
 
     verdicts: Sequence[Verdict]
+    false: Sequence[str]  # what was told of unknown commits, and is not so
     figures: Mapping[str, int]
 
 
@@ -100,8 +107,19 @@ async def run(
         "events": len(world.seen["end"]),
         **{name: getattr(world, name) for name in ("held", "early", "undone", "repeated")},
         "unknown": sum(line.type == "info" for line in history),
+        "resolved": sum(fate != "unknown" for _, fate in world.told),
     }
-    return Outcome(verdicts, figures)
+    return Outcome(verdicts, _false(world), figures)
+
+
+def _false(world: World) -> list[str]:
+    """Row 19: whoever asks what became of an unknown commit is told the truth."""
+    seen = set(world.seen["end"])
+    return [
+        f"{fate}, and {sum(one in seen for one in ids)} of {len(ids)} are there: {ids}"
+        for ids, fate in world.told
+        if fate != "unknown" and [one in seen for one in ids] != [fate == "committed"] * len(ids)
+    ]
 
 
 async def _write(world: World, number: int) -> None:
@@ -128,8 +146,9 @@ async def _single(world: World, storage: Storage, history: History, dice: random
     except ConcurrencyError as error:
         world.heads[stream] = error.version or 0
         noted.refused(error.version or 0)
-    except CommitUnknownError:
+    except CommitUnknownError as error:
         noted.unknown()
+        await world.resolve(_ids(append.messages), error)
     except EventBusError:
         noted.failed()
     else:
@@ -171,9 +190,10 @@ async def _several(world: World, storage: Storage, history: History, dice: rando
     except ConcurrencyError as error:
         assert noted is not None
         noted.refused(error.version or 0)
-    except CommitUnknownError:
+    except CommitUnknownError as error:
         assert noted is not None
         noted.unknown()
+        await world.resolve(noted.ids, error)
     except EventBusError:
         if noted is not None:
             noted.failed()
@@ -233,10 +253,11 @@ async def _read(world: World, number: int, name: str, after: Position) -> None:
         try:
             async with storage.transaction() as tx:
                 page = await tx.events.read_all(after=after, limit=dice.choice([3, 50, 1000]))
+            head = (await storage.read_bound()).head
         except EventBusError:
             continue
         seen += [one.message.id for one in page.events]
-        if page.read_to == after and last and page.bound == (await storage.read_bound()).head:
+        if page.read_to == after and last and page.bound == head:
             return
         if page.read_to == after:
             await asyncio.sleep(0)
@@ -269,6 +290,11 @@ class _Noted:
             for append in appends
         }
         self._step = history.invoke("step")
+
+    @property
+    def ids(self) -> list[str]:
+        """Of all its streams."""
+        return [one for ids in self._ids.values() for one in ids]
 
     def done(self, versions: Mapping[str, int], reads: Mapping[str, Any]) -> None:
         self._end("ok", {name: {"version": version} for name, version in versions.items()}, reads)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -37,34 +38,60 @@ async def test_the_cause_names_the_event_that_fails(shop: EventBus, revenue: Sum
     assert f"{stream_of('UK')}@2 failed: ValueError: an order of 13" in cause
 
 
-async def test_the_cause_names_who_holds_the_bound(shop: EventBus, revenue: Sum) -> None:
-    assert shop.storage is not None
-    if not shop.storage.capabilities.concurrent:
+@asynccontextmanager
+async def kept_open(bus: EventBus, *, append: bool) -> AsyncIterator[int]:
+    """A transaction of another task; the pid of its connection."""
+    assert bus.storage is not None
+    if not bus.storage.capabilities.concurrent:
         pytest.skip("capability: concurrent")
-    opened, go_on = asyncio.Event(), asyncio.Event()
-    pids: list[int] = []
+    opened, go_on = asyncio.get_running_loop().create_future(), asyncio.Event()
 
-    async def slow() -> None:
-        async with shop.transaction() as tx:
-            (row,) = await tx.sql.fetch("SELECT pg_backend_pid() AS pid")
-            pids.append(row["pid"])
-            order = Placed(order_id="slow", country="FR", cents=1)
-            await tx.append(stream_of("FR"), [order], expected="any", publish=False)
-            opened.set()
+    async def idle() -> None:
+        async with bus.transaction() as tx:
+            (row,) = await tx.sql.fetch(
+                "SELECT pg_backend_pid() AS pid, pg_current_xact_id()::text AS id"
+            )
+            if append:
+                order = Placed(order_id="slow", country="FR", cents=1)
+                await tx.append(stream_of("FR"), [order], expected="any", publish=False)
+            opened.set_result(row["pid"])
             await go_on.wait()
 
-    appending = asyncio.create_task(slow(), name="test:slow")
-    await opened.wait()
+    idling = asyncio.create_task(idle(), name="test:idle")
     try:
-        await sell(shop, ("UK", 2))
-        cause = str((await shop.projections.status(revenue.name)).cause)
-        assert f"pid {pids[0]} " in cause
-        assert "open for" in cause
+        yield await opened
     finally:
         go_on.set()
-        await appending
+        await idling
+
+
+async def test_an_append_that_stays_open_is_told_and_nothing_is_skipped(
+    shop: EventBus, revenue: Sum
+) -> None:
+    """Row 53: whoever follows the log waits for it, and goes on by itself."""
+    async with kept_open(shop, append=True) as pid:
+        await sell(shop, ("UK", 2))
+        held = (await _figures(shop))["log_held_seconds"]
+        assert held > 0
+        await until(lambda: _exceeds(shop, "log_held_seconds", held))
+        cause = str((await shop.projections.status(revenue.name)).cause)
+        assert f"pid {pid} " in cause
+        assert "open for" in cause
+        assert await revenue.rows(shop) == {"UK": (1, 1)}
     await shop.until_idle()
+    assert await revenue.rows(shop) == {"UK": (2, 3), "FR": (1, 1)}
     assert (await shop.projections.status(revenue.name)).cause is None
+    assert (await _figures(shop))["log_held_seconds"] == 0
+
+
+async def test_a_transaction_that_stays_open_and_appends_nothing_holds_nobody(
+    shop: EventBus, revenue: Sum
+) -> None:
+    """Row 53: other logs wait for every older transaction."""
+    async with kept_open(shop, append=False):
+        position = await sell(shop, ("UK", 2))
+        await shop.projections.wait(revenue.name, position, at_most=timedelta(seconds=30))
+        assert (await _figures(shop))["log_held_seconds"] == 0
 
 
 async def test_gauges_tell_the_lag_and_how_far_a_rebuild_is(shop: EventBus, revenue: Sum) -> None:
@@ -80,7 +107,7 @@ async def test_gauges_tell_the_lag_and_how_far_a_rebuild_is(shop: EventBus, reve
     figures = await _figures(shop)
     assert figures[events] >= 2
     assert figures[seconds] >= 0
-    await until(lambda: _lags(shop, seconds))
+    await until(lambda: _exceeds(shop, seconds, 0))
     await shop.projections.rebuild(revenue.name, options=Options(switch=False))
     assert (await _figures(shop))[ratio] == 1
     await shop.projections.resume(revenue.name, actor="test")
@@ -92,8 +119,8 @@ async def _is_paused(bus: EventBus, revenue: Sum) -> bool:
     return (await bus.health()).services[f"projection:{revenue.name}"] == "paused"
 
 
-async def _lags(bus: EventBus, gauge: str) -> bool:
-    return (await _figures(bus))[gauge] > 0
+async def _exceeds(bus: EventBus, gauge: str, figure: float) -> bool:
+    return (await _figures(bus))[gauge] > figure
 
 
 async def _figures(bus: EventBus) -> Mapping[str, float]:
