@@ -59,6 +59,7 @@ BARS: dict[str, Callable[[], Bar]] = {
 SHOWN = (
     *("rate", "cpu_us", "ms", "above_ms", "of_raw", "times", "p50_ms", "p99_ms"),
     *("rss_0_mib", "rss_10_mib", "rss_50_mib", "rss_100_mib", "growth", "blocks_growth"),
+    "peak_mib",
 )
 
 

@@ -7,13 +7,14 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Iterator
 from typing import Any
 
+from benchmarks.measure import memory_mib
 from benchmarks.postgres import World, case, timed
 from benchmarks.projections import LONG, PER_KEY, Sold, copied_by_hand, rebuilt
 from benchmarks.rounds import Bar, Figures, Goal
 from eventbus import EventBus
 from eventbus.postgres import PostgresConfig, PostgresStorage
 from eventbus.sourcing import FoldingProjection, ReadModel, projects
-from eventbus.sourcing.rebuild import Beat, Options
+from eventbus.sourcing.rebuild import Beat, Options, collect_rarely
 
 PROCESSES = 2
 EXTRA = Options(parts=PROCESSES, require_equal=True)
@@ -41,7 +42,10 @@ class ByStream(FoldingProjection[Product], name="by-stream", by_stream=True):
 
 
 def bar() -> Bar:
-    """From the first read to caught up; verifying is told apart, as above_ms."""
+    """From the first read to caught up; verifying is told apart, as above_ms.
+
+    The peak of memory is that of the process that helps: it did not write the log before.
+    """
     goal = Goal(figure="rate", at_least=120_000)
     return Bar(
         name="N11",
@@ -74,15 +78,18 @@ async def rebuilt_by_two(world: World, n: int) -> Figures:
         began.setdefault(beat.phase, time.perf_counter())
 
     helper = await _helper(url)
+    collect_rarely()  # as the command does
     async with bus.client(), timed(world):
         rebuilt = await bus.projections.rebuild("by-stream", options=EXTRA, beat=note)
-    assert await helper.wait() == 0
+    peak_mib, _ = await helper.communicate()
+    assert helper.returncode == 0
     assert rebuilt.difference.equal == n // PER_KEY
     caught_up = began["verify"] - began["plan"]
     return {
         "rate": n / caught_up,
         "ms": caught_up * 1000,
         "above_ms": (began["done"] - began["verify"]) * 1000,
+        "peak_mib": float(peak_mib),
     }
 
 
@@ -111,7 +118,9 @@ async def help_with_it(url: str) -> None:
     bus = bus_on(url)
     async with bus.client():
         print("waits", flush=True)
+        collect_rarely()
         await bus.projections.assist("by-stream", options=EXTRA)
+        print(memory_mib("VmHWM"))
 
 
 if __name__ == "__main__":

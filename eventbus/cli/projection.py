@@ -165,6 +165,8 @@ def rebuild(settings: Settings, /, name: str, app: str | None, **flags: Any) -> 
 
     Killed, it goes on where it was when it is started again.
     """
+    from eventbus.sourcing.rebuild import collect_rarely
+
     processes = flags.pop("processes")
     flags["shards"] = flags["shards"] or processes
     switch = not flags.pop("no_switch") and not settings.dry_run
@@ -175,6 +177,7 @@ def rebuild(settings: Settings, /, name: str, app: str | None, **flags: Any) -> 
     async def run(projector: "Projector") -> Any:
         if settings.dry_run:
             return asdict(await projector.status(name))
+        collect_rarely()
         options = _options(flags, switch=switch)
         async with helpers(settings, name, app, options, processes - 1):
             return asdict(
@@ -207,7 +210,10 @@ def assist_(settings: Settings, /, name: str, app: str | None, **flags: Any) -> 
 
     With the same code and the same flags; it ends when all parts are copied.
     """
+    from eventbus.sourcing.rebuild import collect_rarely
+
     options = _options(flags | {"shards": 1}, switch=False)
+    collect_rarely()
     rows = _with_projector(settings, app, lambda projector: projector.assist(name, options=options))
     lines = [f"{name}  {rows:,} rows are copied, by all who helped"]
     show_facts(settings, "projection assist", {"name": name, "rows": rows}, lines)

@@ -19,6 +19,7 @@ _COLUMNS = (  # a number costs the driver a tenth of a timestamp
     *("schema_version", "stream", "data", "meta"),
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAMES_TENANT = b'"tenant"'  # within a JSON text it would stand as \\"tenant\\"
 # As UUIDs are written: the driver takes the text, and parses it in C.
 _CANONICAL = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 
@@ -106,6 +107,11 @@ class StoredEvent:
     def payload(self) -> bytes:
         """Of the message."""
         return cast("bytes", self._row[7])
+
+    @property
+    def tenant(self) -> str:
+        """Of the message, or empty: headers that do not name it are not read."""
+        return self.message.tenant if _NAMES_TENANT in self._row[8] else ""
 
     @property
     def message(self) -> Message:

@@ -131,7 +131,7 @@ class Feed:
     async def _refuse_rewound(self, last: Recorded) -> None:
         """What a crashed server lost is told by its stream: its positions are given again."""
         one = last.recorded
-        stream, tenant, version = one.stream, one.message.tenant, one.version
+        stream, tenant, version = one.stream, one.tenant, one.version
         async with self._storage.transaction() as tx:
             head = await tx.events.head(stream, tenant=tenant)
             found = await tx.events.read_stream(

@@ -73,5 +73,5 @@ def row_key(text: str) -> str:
 
 def stream_key(recorded: RecordedMessage) -> str:
     """What is parked as long as nobody knows which rows an event concerns."""
-    tenant = recorded.message.tenant
+    tenant = recorded.tenant
     return f"stream:{tenant}/{recorded.stream}" if tenant else f"stream:{recorded.stream}"

@@ -34,6 +34,11 @@ class StoredEvent:
         """Of the message."""
         return self.message.payload
 
+    @property
+    def tenant(self) -> str:
+        """Of the message, or empty."""
+        return self.message.tenant
+
 
 def event_row(message: Message, stream_id: int, version: int, tenant: str, stream: str) -> Row:
     """A row in the order of `EVENT`."""

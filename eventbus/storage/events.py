@@ -33,8 +33,8 @@ class Appended:
 class RecordedMessage(Protocol):
     """A message with its place in a stream and in the log; two are equal if all of it is.
 
-    Whoever reads many asks for `type`, `schema_version` and `payload`: the message, with its
-    headers, may be made when it is asked for.
+    Whoever reads many asks for `type`, `schema_version`, `payload` and `tenant`: the message, with
+    its headers, may be made when it is asked for.
     """
 
     @property
@@ -43,6 +43,8 @@ class RecordedMessage(Protocol):
     def type(self) -> str: ...  # of the message
     @property
     def payload(self) -> bytes: ...  # of the message
+    @property
+    def tenant(self) -> str: ...  # of the message, or empty
     @property
     def stream(self) -> str: ...
     @property

@@ -28,6 +28,7 @@ log: logging.Logger = logging.getLogger("eventbus.sourcing")
 
 TTL = timedelta(seconds=10)
 BEAT_SECONDS = 1.0
+LOOK_SECONDS = 0.1  # whether the parts that others have are copied
 
 
 @dataclass(slots=True)
@@ -102,7 +103,7 @@ class Parts:
             if lease is not None:
                 await self._copy(lease)
             elif to_the_end:
-                await asyncio.sleep(BEAT_SECONDS / 2)
+                await asyncio.sleep(LOOK_SECONDS)
             else:
                 break
         return self._far.rows

@@ -208,8 +208,17 @@ class EventSuite:
         await storage.append(to(name, [theirs], "absent"))
         async with storage.transaction() as tx:
             found = await tx.events.read_stream(name, tenant="theirs")
-        assert numbers(of(found)) == [7]
-        assert numbers(of(await stream(storage, name))) == [1]
+        assert (numbers(of(found)), found[0].tenant) == ([7], "theirs")
+        ours = await stream(storage, name)
+        assert (numbers(of(ours)), ours[0].tenant) == ([1], "")
+
+    async def test_a_header_that_quotes_the_tenant_names_none(self, storage: Storage) -> None:
+        name = unique("order")
+        quoting = Message(
+            id="1", type="t", source="s", topic="t", payload=b"7", headers={"note": '"tenant": "x"'}
+        )
+        await storage.append(to(name, [quoting], "absent"))
+        assert [one.tenant for one in await stream(storage, name)] == [""]
 
     async def test_arguments_that_no_stream_can_take_are_refused(self, storage: Storage) -> None:
         theirs = Message(

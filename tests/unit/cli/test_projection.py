@@ -1,9 +1,11 @@
 """eventbus projection: on a real file, with its exit codes and schemas."""
 
 import asyncio
+import gc
 import json
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -70,6 +72,14 @@ def app(project: Path) -> Any:
     return module
 
 
+@pytest.fixture(autouse=True)
+def often() -> Iterator[tuple[int, int, int]]:
+    """How often the collector looks at objects; a command runs in this process here."""
+    before = gc.get_threshold()
+    yield before
+    gc.set_threshold(*before)
+
+
 def test_list_and_status_say_where_it_stands(app: Any, run: Run) -> None:
     (one,) = run("projection", "list", APP, *JSON).fits("projections").result
     assert (one["name"], one["version"], one["lag_events"], one["cause"]) == ("revenue", 1, 0, None)
@@ -116,6 +126,17 @@ def test_a_rebuild_compares_switches_and_is_undone(app: Any, run: Run) -> None:
     back = run("projection", "rollback", "revenue", APP, *YES, *JSON).fits("projection-change")
     assert back.result["verb"] == "rollback"
     assert run("projection", "status", "revenue", APP, *JSON).result["version"] == 1
+
+
+@pytest.mark.parametrize("command", ["rebuild", "assist"])
+def test_the_collector_seldom_looks_at_the_rows_of_a_scan(
+    app: Any, run: Run, often: tuple[int, int, int], command: str
+) -> None:
+    run("projection", "rebuild", "revenue", APP, "--dry-run")
+    assert gc.get_threshold() == often
+    asyncio.run(_cut_off_at_the_scan(app))
+    run("projection", command, "revenue", APP, *YES)
+    assert gc.get_threshold()[0] > 100 * often[0]
 
 
 def test_who_assists_copies_what_is_left_of_a_scan(app: Any, run: Run) -> None:
