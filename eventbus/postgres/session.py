@@ -11,8 +11,9 @@ from eventbus.errors import StorageError, UnsafeConfigurationError
 from eventbus.message import Message
 from eventbus.postgres.failures import FAILURES, is_cut, translated
 from eventbus.postgres.fate import Fate
-from eventbus.postgres.pools import Connection, Pools, Role, is_gone
+from eventbus.postgres.pools import Connection, Pools, Role, cut, is_gone
 from eventbus.storage import Work
+from eventbus.storage.abandoned import abandoned
 
 log: logging.Logger = logging.getLogger("eventbus.postgres")
 T = TypeVar("T")
@@ -174,6 +175,15 @@ class Session:
         finally:
             await self.pools.release(self._role, connection, whole=self.whole)
 
+    def abandon(self) -> None:
+        """Cut the connection, so that the server rolls back; the pool has its place again."""
+        if not self.open:
+            return  # it is over, or COMMIT is on its way
+        self._fail(abandoned())
+        if self.connection is not None and not self.borrowed:
+            self.whole = False
+            cut(self.connection)
+
     def doomed(self) -> StorageError:
         """The error of what comes after a failure."""
         first = self.failed
@@ -200,6 +210,7 @@ class Session:
         if self.connection is None:
             self._role = role
             self.connection = await self.pools.acquire(role)
+            self.check()  # it may have been given up meanwhile
         return self.connection
 
     async def _ready(self, role: Role) -> Connection:

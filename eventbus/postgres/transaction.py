@@ -64,6 +64,10 @@ class PostgresTransaction:
         """Undo the block alone if it raises."""
         return self.session.savepoint()
 
+    def abandon(self) -> None:
+        """Cut the connection, from another task; nothing of it is kept."""
+        self.session.abandon()
+
 
 class Entry(AbstractAsyncContextManager[PostgresTransaction]):
     """Around a transaction: refuses a second one of the same storage (X6)."""

@@ -15,6 +15,7 @@ from eventbus.sqlite.desk import Buffer, Desk
 from eventbus.sqlite.failures import BUSY, SQLITE_FAILURES, primary_code, translated
 from eventbus.sqlite.unknown import Witness, unknown_commit
 from eventbus.storage import Work
+from eventbus.storage.abandoned import abandoned
 
 log: logging.Logger = logging.getLogger("eventbus.sqlite")
 T = TypeVar("T")
@@ -61,6 +62,7 @@ class Session:
         await self.step()
         if not self._began:
             await self._begin()
+            self.check()  # it may have been given up meanwhile
         name = None if slow else where
         try:
             return await self.desk.worker.do(self._act, self._due(), call, name=name)
@@ -73,9 +75,13 @@ class Session:
     async def _begin(self) -> None:
         worker = self.desk.worker
         await self.desk.turn.acquire()
+        if self._doom is not None:  # given up while it waited
+            self.desk.turn.release()
+            raise _doomed(self._doom[1])
         self._began = True
         try:
             if not await worker.do(self._try_to_begin, name="begin"):
+                self._refuse_if_doomed()  # another one may have the turn by now
                 await worker.do(self._wait_to_begin)
         except asyncio.CancelledError as error:
             self._doom = (0, error)
@@ -122,6 +128,7 @@ class Session:
 
     def check(self) -> None:
         """Refuse what cannot be kept any more."""
+        self._refuse_if_doomed()
         if not self.open:
             raise StorageError(
                 "EB5010",
@@ -130,6 +137,8 @@ class Session:
                 why="it was committed or rolled back when the block was left",
                 next="do it inside `async with storage.transaction()`",
             )
+
+    def _refuse_if_doomed(self) -> None:
         if self._doom is not None:
             raise _doomed(self._doom[1])
 
@@ -266,6 +275,12 @@ class Session:
         self.desk.worker.post(self._undo)
         self.desk.turn.release()
         self._began = False
+
+    def abandon(self) -> None:
+        """Roll back and pass the turn on; its own task finds out with its next call."""
+        if self.open:
+            self._doom = (0, abandoned())
+            self.rollback()
 
     def _undo(self) -> None:
         worker = self.desk.worker

@@ -51,6 +51,10 @@ class SqliteTransaction:
         """Undo the block alone if it raises."""
         return self.session.savepoint()
 
+    def abandon(self) -> None:
+        """Roll back and pass the turn on, from another task."""
+        self.session.abandon()
+
 
 class Entry(AbstractAsyncContextManager[SqliteTransaction]):
     """Around a transaction: refuses a second one of the same storage, which would wait for ever."""

@@ -74,6 +74,15 @@ class Transaction(Protocol):
         """
         ...
 
+    def abandon(self) -> None:
+        """Give it up, from another task: nothing of it is kept, and it holds nothing any more.
+
+        For a handler that does not end. Returns at once and never raises. Its own task gets
+        StorageError (EB5004) from whatever it still does in it, leaving too. A commit that has
+        begun is not stopped; a caller's transaction (`enlist`) is only refused from then on.
+        """
+        ...
+
 
 class Storage(AbstractAsyncContextManager["Storage"], Protocol):
     """One database: truth and intent become visible together."""

@@ -9,6 +9,9 @@ from tests.conformance.postgres import OnPostgres, WaitingClock
 class TestTransactions(OnPostgres, conformance.TransactionSuite): ...
 
 
+class TestAbandoned(OnPostgres, conformance.AbandonedSuite): ...
+
+
 class TestSql(OnPostgres, conformance.SqlSuite): ...
 
 

@@ -27,6 +27,9 @@ class OnAFile:
 class TestTransactions(OnAFile, conformance.TransactionSuite): ...
 
 
+class TestAbandoned(OnAFile, conformance.AbandonedSuite): ...
+
+
 class TestSql(OnAFile, conformance.SqlSuite): ...
 
 

@@ -26,6 +26,9 @@ class InMemory:
 class TestTransactions(InMemory, conformance.TransactionSuite): ...
 
 
+class TestAbandoned(InMemory, conformance.AbandonedSuite): ...
+
+
 class TestSql(InMemory, conformance.SqlSuite): ...
 
 

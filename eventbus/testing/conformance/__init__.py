@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from eventbus.testing.conformance.abandoned import AbandonedSuite
     from eventbus.testing.conformance.checkpoints import CheckpointSuite
     from eventbus.testing.conformance.effects import EffectSuite
     from eventbus.testing.conformance.events import EventSuite
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from eventbus.testing.conformance.transport import BreakEnvelope, Connect, TransportSuite
 
 __all__ = [
+    "AbandonedSuite",
     "BreakEnvelope",
     "CheckpointSuite",
     "Clock",
@@ -53,6 +55,7 @@ __all__ = [
 
 if not TYPE_CHECKING:  # lazy, so that pytest can rewrite the asserts of a suite before it is loaded
     _HOMES = {
+        "AbandonedSuite": "abandoned",
         "BreakEnvelope": "transport",
         "CheckpointSuite": "checkpoints",
         "Clock": "samples",

@@ -40,6 +40,10 @@ class FaultyTransaction:
         """With the faults of the plan when it is left."""
         return _FaultySavepoint(self, self._inner.savepoint(), self._plan)
 
+    def abandon(self) -> None:
+        """Forwarded: it returns at once, and never fails."""
+        self._inner.abandon()
+
     async def call(
         self, name: str, method: Callable[..., Awaitable[T]], args: Any, keywords: Any
     ) -> T:
