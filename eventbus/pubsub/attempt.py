@@ -87,6 +87,7 @@ class Attempts:
         Raises:
             HandlerTimeoutError: EB4103, one ran longer than its group allows.
         """
+        run.message = message
         for handler in route.handlers:
             seen: Any = what
             if isinstance(handler.what[0], str) and not isinstance(what, Untyped):
@@ -116,7 +117,7 @@ class Attempts:
                 raise
             raise timed_out from None
         finally:
-            run.began = run.cancelled_at = None
+            run.ended()
         if self._instrumentation is not None:
             self._observe(handler, began)
 
@@ -138,6 +139,7 @@ class Attempts:
         ]
         run.began = run.time()
         run.what = self._routes.group.name
+        run.message = None
         try:
             return await handler.handle_batch(calls, contexts[0].storage)
         except asyncio.CancelledError:
@@ -146,7 +148,7 @@ class Attempts:
                 raise
             raise timed_out from None
         finally:
-            run.began = run.cancelled_at = None
+            run.ended()
 
     def close(self) -> None:
         """Let go of the threads; what runs in one ends by itself."""

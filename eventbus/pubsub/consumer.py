@@ -90,7 +90,7 @@ class Consumer:
                     watch = tasks.create_task(self.watchdog.run(stopping), name=f"watchdog:{name}")
                     intake = tasks.create_task(self._intake(subscription), name=name)
                     running = [
-                        tasks.create_task(lane.run(self.watchdog), name=name)
+                        tasks.create_task(lane.keep(self.watchdog, name), name=name)
                         for lane in self._lanes
                     ]
                     await stopping.wait()
@@ -172,7 +172,7 @@ class Consumer:
         return self._held >= self.group.max_in_flight or self._held_bytes >= MAX_HELD_BYTES
 
     async def _on_lost(self, lost: Sequence[Delivery], deadline: float) -> None:
-        """Drop what waits; wait for what runs, until the deadline."""
+        """Drop what waits; wait for what runs, until the deadline: then it is given up."""
         self._revoking = True
         for lane in self._lanes:
             lane.drop_lost()
@@ -182,7 +182,8 @@ class Consumer:
                     self._progress.clear()
                     await self._progress.wait()
         except TimeoutError:
-            return
+            for lane in self._lanes:
+                lane.give_up_lost()
         finally:
             self._revoking = False
 

@@ -72,7 +72,7 @@ class Unstored:
                 if REDRIVEN_TO in message.headers and self._is_for_others(message):
                     self._count(delivery, "duplicate")
                 elif route.handlers or delivery.malformed or self._filters_types:
-                    error = await self._attempt(delivery, route, 1, run)
+                    error = run.blamed or await self._attempt(delivery, route, 1, run)
                     if error is not None and not await self._failed(
                         delivery, route, error, run, stop
                     ):
@@ -102,6 +102,8 @@ class Unstored:
         """Try again until it is done or a dead letter; False: the bus stops first."""
         error: Exception | None = first
         attempt, first_at = 1, datetime.now(UTC)
+        if run.blamed is not None:  # it left a task behind, and is not started again
+            attempt = len(self.group.retry.parked) + 1
         while error is not None:
             verdict = verdict_of(error, self.group.retry, attempt, self._random)
             blocks = self.group.on_give_up == "block" and not isinstance(error, CodecError)

@@ -106,7 +106,7 @@ class Dispatcher:
         self, calls: Sequence[Call], run: Run, stop: asyncio.Event, *, bare: bool = False
     ) -> int:
         ours = [call for call in calls if call.ours]
-        async with self._storage.transaction() as tx:
+        async with run.within(self._storage) as tx:
             batch = await self._receive(ours, tx)
             batch.bare = bare
             await self._verdicts.attempts.read_keys([call.message for call in ours], tx)
@@ -199,6 +199,7 @@ class Dispatcher:
         handler = calls[0].route.handlers[0]
         try:
             whats = [await self._verdicts.decoded(call, tx) for call in calls]
+            run.message = None
             async with tx.savepoint():
                 await self._verdicts.attempts.call(handler, whats, context, run)
         except Exception as error:  # the border where the user's code may fail in any way
@@ -254,7 +255,7 @@ class Dispatcher:
                 return started
             if call.identity not in found.new or not call.ours:
                 continue
-            suspect = self._suspects if call.identity in counted else nullcontext()
+            suspect = run.taking(self._suspects) if call.identity in counted else nullcontext()
             async with suspect:
                 if call.key not in found.held and not await self._count(call):
                     await self._bury(call)

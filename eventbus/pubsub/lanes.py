@@ -12,7 +12,7 @@ from eventbus.errors import CommitUnknownError, StorageError, TransportError
 from eventbus.handler import Group
 from eventbus.message import own_key
 from eventbus.pubsub.gate import Gate
-from eventbus.pubsub.watchdog import Run, Watchdog
+from eventbus.pubsub.watchdog import AbandonedError, Run, Watchdog
 from eventbus.service import pause
 from eventbus.transport import Delivery
 
@@ -49,8 +49,10 @@ class Lane:
         self._gate = gate
         self._done = done
         self._dropped = dropped
+        self._alone: dict[int, Exception | None] = {}  # deliveries, and what they are blamed for
         self._stopping = asyncio.Event()
         self._wake: asyncio.Future[None] | None = None
+        self._run: Run | None = None
 
     def put(self, delivery: Delivery) -> None:
         """At the end."""
@@ -62,6 +64,7 @@ class Lane:
         for place, one in enumerate(self.waiting):
             if one is delivery:
                 del self.waiting[place]
+                self._alone.pop(id(one), None)
                 return True
         return False
 
@@ -75,29 +78,47 @@ class Lane:
         waiting, self.waiting = self.waiting, deque[Delivery]()
         self._put_back(waiting)
 
-    async def run(self, watchdog: Watchdog) -> None:
+    def give_up_lost(self) -> None:
+        """Keep nothing of a batch that somebody else may be at already, and hold nothing of it."""
+        if self._run is not None and any(one.lost for one in self.running):
+            self._run.give_up()
+
+    async def keep(self, watchdog: Watchdog, name: str) -> None:
+        """Work until stopped; what a handler does not give back goes on without it."""
+        while True:
+            try:
+                return await watchdog.mind(self.run, name)
+            except AbandonedError as left:
+                self._go_on_after(left)
+
+    async def run(self, run: Run) -> None:
         """Work until stopped."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a coroutine runs in a task
-        run = watchdog.watch(task)
-        try:
-            while not self._stopping.is_set():
-                if not self.waiting:
-                    await self._sleep()
-                    continue
-                permit = self._gate.permit()
-                if permit == 0:
-                    await self._gate.wait()
-                    continue
-                await self._batch(permit, run)
-                if permit == 1:
-                    self._gate.probed()
-        finally:
-            watchdog.forget(run)
+        self._run = run
+        while not self._stopping.is_set():
+            if not self.waiting:
+                await self._sleep()
+                continue
+            permit = self._gate.permit()
+            if permit == 0:
+                await self._gate.wait()
+                continue
+            await self._batch(permit, run)
+            if permit == 1:
+                self._gate.probed()
+
+    def _go_on_after(self, left: AbandonedError) -> None:
+        """Its batch again: the guilty message is parked in its turn, unknown, each runs alone."""
+        batch, self.running = self.running, ()
+        guilty = [one for one in batch if one.message is left.message] or batch
+        for one in guilty:
+            self._alone[id(one)] = left.error if len(guilty) == 1 else None
+        self._put_back(batch)
+        self._gate.probed()
 
     async def _batch(self, permit: int, run: Run) -> None:
         batch: Sequence[Delivery] = self._take(permit)
         self.running = batch
+        run.blamed = self._alone.pop(id(batch[0]), None)
         failures = 0
         while batch and not (failures and self._stopping.is_set()):
             try:
@@ -126,7 +147,8 @@ class Lane:
         if getattr(error, "code", "") not in _BY_A_MESSAGE or failures < CONFLICTS:
             return batch
         if len(batch) == 1:
-            run.blamed = error if failures >= 2 * CONFLICTS else None
+            if failures >= 2 * CONFLICTS:
+                run.blamed = error
             return batch
         self.waiting.extendleft(reversed(batch[1:]))
         self.running = batch[:1]
@@ -136,6 +158,7 @@ class Lane:
         kept: list[Delivery] = []
         for one in batch:
             if one.lost:
+                self._alone.pop(id(one), None)
                 self._dropped(one)
             else:
                 kept.append(one)
@@ -143,11 +166,15 @@ class Lane:
 
     def _take(self, permit: int) -> list[Delivery]:
         """What is ready, within the limits; redelivered ones apart, for they run alone."""
+        if id(self.waiting[0]) in self._alone:
+            return [self.waiting.popleft()]
         batch: list[Delivery] = []
         waiting, most = self.waiting, min(permit, self._group.batch_messages)
         left = self._group.batch_bytes
         redelivered = waiting[0].redelivered
         while waiting and len(batch) < most and waiting[0].redelivered == redelivered:
+            if id(waiting[0]) in self._alone:
+                break
             left -= len(waiting[0].message.payload)
             if left < 0 and batch:
                 break

@@ -7,7 +7,7 @@ from eventbus.handler import Group
 from eventbus.pubsub.call import Call, Calls
 from eventbus.pubsub.unit_of_work import Holding, held
 from eventbus.pubsub.verdict import Verdicts
-from eventbus.pubsub.watchdog import Run, Watchdog
+from eventbus.pubsub.watchdog import AbandonedError, Run, Watchdog
 from eventbus.storage import Storage, Transaction
 from eventbus.storage.leases import Lease
 from eventbus.storage.parking import Parked
@@ -50,7 +50,7 @@ class ParkedKeys:
             attempts = await self._count(parked)
             if not self.group.transactional:
                 return await self._outside(lease, parked, attempts, run)
-            async with self._storage.transaction() as tx:
+            async with run.within(self._storage) as tx:
                 waiting: Sequence[Parked] | None = parked
                 if not alone:
                     waiting = await tx.parking.behind(
@@ -61,6 +61,28 @@ class ParkedKeys:
             holding.open = False
             held.reset(token)
             self._verdicts.report()
+
+    async def give_up(
+        self, lease: Lease, key: str, counted: Sequence[Parked], left: AbandonedError
+    ) -> None:
+        """Park again, by the policy of the group, what a handler did not end with.
+
+        Args:
+            lease: of the group's parking.
+            key: whose turn it was.
+            counted: whose attempts were counted before they started.
+            left: which message it was, if that is known; else the first of the key.
+        """
+        attempts = {one.message.identity: one.attempts + 1 for one in counted}
+        who = None if left.message is None else left.message.identity
+        async with self._storage.transaction() as tx:
+            waiting = await tx.parking.behind(lease, key, group=self.group.name, limit=MOST)
+            guilty = [one for one in waiting or () if who in {None, one.message.identity}]
+            if guilty:
+                call = self._call(guilty[0], attempts)
+                failed = self._verdicts.parked(call, left.error)
+                await self._verdicts.buried(call, failed, tx)
+                await self._park_again(call, failed, lease, tx)
 
     async def _count(self, parked: Sequence[Parked]) -> Mapping[UUID, int]:
         if not parked:

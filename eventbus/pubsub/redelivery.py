@@ -6,12 +6,14 @@ import os
 import socket
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from uuid import uuid4
 
 from eventbus.errors import CommitUnknownError, LeaseLostError, StorageError
 from eventbus.handler import Group
 from eventbus.pubsub.gate import Gate
 from eventbus.pubsub.parked_key import ParkedKeys
+from eventbus.pubsub.watchdog import AbandonedError, Run
 from eventbus.service import Alarm
 from eventbus.storage import Storage
 from eventbus.storage.leases import Lease
@@ -118,41 +120,39 @@ class Redelivery:
         for parked in due:
             keys.setdefault(parked.key, []).append(parked)
         at_once = asyncio.Semaphore(self.group.lanes)
+        name = f"redelivery:{self.group.name}"
         failures: list[StorageError] = []
 
         async def one(key: str, waiting: list[Parked]) -> None:
             async with at_once:
                 try:
-                    await self._key(lease, key, waiting)
+                    await self._minded(lease, key, waiting, name)
                 except StorageError as error:  # the others go on; the round ends with it
                     failures.append(error)
 
         async with asyncio.TaskGroup() as tasks:
             for key, waiting in keys.items():
-                tasks.create_task(one(key, waiting), name=f"redelivery:{self.group.name}")
+                tasks.create_task(one(key, waiting), name=name)
         if failures:
             raise failures[0]
 
-    async def _key(self, lease: Lease, key: str, waiting: Sequence[Parked]) -> None:
-        """What was tried runs alone; what only queued runs as a batch, then the key closes."""
-        watchdog = self._parked_keys.watchdog
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a coroutine runs in a task
-        run = watchdog.watch(task)
+    async def _minded(self, lease: Lease, key: str, waiting: Sequence[Parked], name: str) -> None:
         try:
-            head = waiting[0]
-            if head.failure is not None or head.attempts:
-                done = await self._parked_keys.run(lease, key, [head], run, alone=True)
-                self.redelivered += done
-                if not done or len(waiting) > 1 or not self.group.transactional:
-                    return  # parked again; or due still, and the next round goes on
-                waiting = ()
-            closing = len(waiting) < CLOSING_BELOW
-            self.redelivered += await self._parked_keys.run(
-                lease, key, waiting, run, closing=closing
-            )
-        finally:
-            watchdog.forget(run)
+            await self._parked_keys.watchdog.mind(partial(self._key, lease, key, waiting), name)
+        except AbandonedError as left:
+            await self._parked_keys.give_up(lease, key, waiting, left)
+
+    async def _key(self, lease: Lease, key: str, waiting: Sequence[Parked], run: Run) -> None:
+        """What was tried runs alone; what only queued runs as a batch, then the key closes."""
+        head = waiting[0]
+        if head.failure is not None or head.attempts:
+            done = await self._parked_keys.run(lease, key, [head], run, alone=True)
+            self.redelivered += done
+            if not done or len(waiting) > 1 or not self.group.transactional:
+                return  # parked again; or due still, and the next round goes on
+            waiting = ()
+        closing = len(waiting) < CLOSING_BELOW
+        self.redelivered += await self._parked_keys.run(lease, key, waiting, run, closing=closing)
 
     async def _hold_lease(self) -> None:
         now = asyncio.get_running_loop().time()

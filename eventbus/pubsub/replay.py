@@ -136,7 +136,7 @@ class Replay:
         async with AsyncExitStack() as stack:
             tx = None
             if self._routes.group.transactional:
-                tx = await stack.enter_async_context(self._storage.transaction())
+                tx = await stack.enter_async_context(run.within(self._storage))
             for recorded in events:
                 message, opening = recorded.message, None
                 route = self._routes.of(message.type)

@@ -114,7 +114,26 @@ def _held_first(patching: pytest.MonkeyPatch) -> None:
     patching.setattr(upgrade, "migrations", lambda: mutated)
 
 
+def _left_open(_: Any) -> Any:
+    def mutated(connection: Any) -> None:
+        return None
+
+    return mutated
+
+
 _TABLE: dict[str, list[tuple[str, Patch, str]]] = {
+    "AbandonedSuite": [
+        (
+            "given up, its connection stays",
+            instead(session, "cut", _left_open),
+            "test_others_get_what_it_held_while_its_task_is_still_in_it",
+        ),
+        (
+            "given up, it goes on",
+            instead(session.Session, "_fail", _never_doomed),
+            "test_before_its_first_statement_it_never_begins",
+        ),
+    ],
     "TransactionSuite": [
         (
             "a rollback commits",

@@ -29,7 +29,7 @@ from eventbus.storage.inbox import Received
 from eventbus.storage.leases import Lease
 from eventbus.storage.outbox import Outgoing
 from eventbus.storage.parking import Parked
-from eventbus.testing.conformance import transactions
+from eventbus.testing.conformance import abandoned, transactions
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -81,6 +81,20 @@ def both(*patches: Patch) -> Patch:
             one(patching)
 
     return patch
+
+
+def _only_doomed(_: Any) -> Any:
+    def mutated(self: session.Session) -> None:
+        self._doom = self._doom or (0, BaseException("given up"))
+
+    return mutated
+
+
+def _nothing_given_up(_: Any) -> Any:
+    def mutated(self: session.Session) -> None:
+        return None
+
+    return mutated
 
 
 def _kept_in_savepoint(leave: Any) -> Any:
@@ -259,6 +273,21 @@ UNFENCED_PARKING = instead(parking, "fence", _no_fence)
 UNFENCED_CHECKPOINTS = instead(checkpoints, "fence", _no_fence)
 
 _TABLE: dict[str, list[tuple[str, Patch, str]]] = {
+    "AbandonedSuite": [
+        (
+            "given up, it keeps its turn",
+            both(
+                instead(session.Session, "abandon", _only_doomed),
+                instead(abandoned, "DEADLINE", lambda _: 0.5),
+            ),
+            "test_others_get_what_it_held_while_its_task_is_still_in_it",
+        ),
+        (
+            "given up, it goes on",
+            instead(session.Session, "abandon", _nothing_given_up),
+            "test_before_its_first_statement_it_never_begins",
+        ),
+    ],
     "TransactionSuite": [
         (
             "a rollback commits",

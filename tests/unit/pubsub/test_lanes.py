@@ -75,7 +75,7 @@ class Worked:
     async def off(self, count: int) -> None:
         self.wanted = count
         watchdog = Watchdog("g", Group("g").timeout)
-        task = asyncio.create_task(self.lane.run(watchdog), name="test:lane")
+        task = asyncio.create_task(self.lane.keep(watchdog, "test:lane"), name="test:lane")
         async with asyncio.timeout(10):
             await self.enough.wait()
         self.lane.stop()
