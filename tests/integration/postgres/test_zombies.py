@@ -22,6 +22,7 @@ SOME_TIME = timedelta(seconds=30)
 GROUP = Group(
     "billing",
     lanes=1,
+    timeout=timedelta(milliseconds=40),
     batch_time=timedelta(minutes=1),
     retry=RetryPolicy(in_place=0, parked=(SOON, SOON)),
 )
@@ -36,16 +37,14 @@ HANGING: set["asyncio.Task[object]"] = set()
 
 @pytest.fixture(autouse=True)
 def overdue_is_what_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However slow the machine is: nobody else's time is over, and theirs is at once."""
+    """However slow the machine is: nobody else is ended for being late."""
+    end = watchdog.Watchdog._end
 
-    async def run(self: watchdog.Watchdog, stopping: asyncio.Event) -> None:
-        while True:
-            await asyncio.sleep(0.01)
-            for one in self._runs:
-                if one.began is not None and one.task in HANGING:
-                    self._end(one, one.time())
+    def ended(self: watchdog.Watchdog, run: watchdog.Run, now: float) -> None:
+        if run.task in HANGING:
+            end(self, run, now)
 
-    monkeypatch.setattr(watchdog.Watchdog, "run", run)
+    monkeypatch.setattr(watchdog.Watchdog, "_end", ended)
     monkeypatch.setattr(watchdog, "ZOMBIE_SECONDS", 0.0)
     HANGING.clear()
 
@@ -171,7 +170,7 @@ async def test_one_that_hangs_at_every_attempt_becomes_a_dead_letter(store: Stor
 
 async def test_outside_a_transaction_too(store: Storage) -> None:
     bills = Bills(store, **{"b-2": 1})
-    group = Group("billing", lanes=1, retry=GROUP.retry, transactional=False)
+    group = Group("billing", lanes=1, timeout=GROUP.timeout, retry=GROUP.retry, transactional=False)
     await bills.through(bills.bus(group, store), ["a", "b-1", "b-2", "b-3"], rows=0)
     assert [name for name in bills.calls if name[0] == "b"] == ["b-1", "b-2", "b-2", "b-3"]
 
@@ -198,7 +197,7 @@ async def test_of_a_batch_handler_each_message_runs_alone_then(store: Storage) -
 
 async def test_without_a_storage_it_is_a_dead_letter_and_the_others_go_on() -> None:
     broker, seen, release = MemoryBroker(), list[str](), asyncio.Event()
-    group = Group("billing", lanes=1, retry=GROUP.retry)
+    group = Group("billing", lanes=1, timeout=GROUP.timeout, retry=GROUP.retry)
 
     @subscribe("billing.asked", group=group)
     async def bill(event: Untyped) -> None:
