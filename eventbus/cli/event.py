@@ -13,6 +13,7 @@ from eventbus.cli.main import Commands
 from eventbus.cli.meant import close_to, no_stream, none_of, type_of
 from eventbus.cli.output import cell, note, show_facts, to_json
 from eventbus.cli.recorded import line_of, row_of, show_events, with_log
+from eventbus.cli.stream_life import archive, tombstone, truncate
 from eventbus.cli.streams import head, note_
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ def event() -> None:
     """What the streams hold: look, follow, export; publish and replay."""
 
 
-event.add_command(head)
-event.add_command(note_)
+for _command in (head, note_, truncate, archive, tombstone):
+    event.add_command(_command)
 
 _selecting = all_of(
     [

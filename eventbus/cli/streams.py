@@ -25,7 +25,7 @@ _tenant = click.option("--tenant", default="", help="Whose stream it is.")
 @click.pass_obj
 def head(settings: Settings, stream: str, tenant: str) -> None:
     """How a stream stands: its version, its state, from where it is kept, its metadata."""
-    stands = with_log(settings, lambda log: _head(log, stream, tenant))
+    stands = with_log(settings, lambda log: head_of(log, stream, tenant))
     facts = {"stream": stream, "tenant": tenant, **asdict(stands)}
     facts["metadata"] = dict(stands.metadata)
     show_facts(settings, "event head", facts, _lines(stands))
@@ -46,7 +46,7 @@ def note_(
     told = dict(_named(each) for each in metadata)
 
     async def noted(log: "EventLog") -> dict[str, str]:
-        stands = await _head(log, stream, tenant)
+        stands = await head_of(log, stream, tenant)
         return told if clear else {**stands.metadata, **told}
 
     after = with_log(settings, noted)
@@ -58,7 +58,12 @@ def note_(
     show_facts(settings, "event note", facts, [line])
 
 
-async def _head(log: "EventLog", stream: str, tenant: str) -> "StreamHead":
+async def head_of(log: "EventLog", stream: str, tenant: str) -> "StreamHead":
+    """How it stands.
+
+    Raises:
+        EventBusError: EB8007, there is none.
+    """
     found = await log.head(stream, tenant=tenant)
     if found is None:
         raise await no_stream(log, stream)

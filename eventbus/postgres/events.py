@@ -4,16 +4,19 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from eventbus.errors import ConcurrencyError
+from eventbus.postgres.audit import AUDIT
 from eventbus.postgres.fate import WITNESS
+from eventbus.postgres.feed import events_between, holders, read_bound
 from eventbus.postgres.recorded import StoredEvent, columns, event_columns
 from eventbus.postgres.session import Session, only_read_committed
 from eventbus.storage.events import (
     EVERYTHING,
     Append,
     Appended,
+    Closed,
     FeedPage,
     Filter,
     Holder,
@@ -26,6 +29,7 @@ from eventbus.storage.events import (
 )
 from eventbus.storage.verdicts import (
     NO_STREAM,
+    audited_stream,
     checked,
     closed,
     conflict,
@@ -49,22 +53,6 @@ SELECT {columns("e")} FROM {{schema}}.streams s JOIN {{schema}}.events e USING (
    AND ($4::bigint IS NULL OR e.version < $4)
    AND ($5::timestamptz IS NULL OR e.recorded_at <= $5)
  ORDER BY e.version {{direction}} LIMIT {{limit}}"""
-_BOUND = "SELECT * FROM {schema}.read_bound()"
-HOLDERS = """
-SELECT l.pid, a.application_name AS application,
-       extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS seconds
-  FROM (SELECT pid, (classid::bigint << 32) | objid::bigint AS k FROM pg_locks
-         WHERE locktype = 'advisory' AND granted AND objsubid = 1
-           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) l
-  LEFT JOIN pg_stat_activity a USING (pid)
- WHERE k >= {schema}.lock_key(0, 0) AND k < {schema}.lock_key(0, 0) + (1::bigint << 44)
- ORDER BY k LIMIT 3"""
-# A statement for each kind of filter: one text for all of them has a generic plan that reads the
-# window to its end (measured: 19 ms a page instead of 2).
-_FEED = f"""
-SELECT {columns()} FROM {{schema}}.events
- WHERE position > $1 AND position <= $2{{only}}
- ORDER BY position LIMIT {{limit}}"""
 _SNAPSHOT = """
 INSERT INTO {schema}.snapshots AS n (stream_id, kind, schema_hash, version, position, data)
 SELECT stream_id, $3, $4, $5, $6, $7 FROM {schema}.streams
@@ -77,8 +65,7 @@ _TRUNCATE = """
 UPDATE {schema}.streams SET kept_from = $3
  WHERE tenant = $1 AND name = $2 AND state < 2 AND kept_from < $3 AND $3 <= version + 1"""
 _CLOSE = """
-UPDATE {schema}.streams SET state = greatest(state, $3) WHERE tenant = $1 AND name = $2"""
-
+UPDATE {schema}.streams SET state = $3 WHERE tenant = $1 AND name = $2 AND state < $3"""
 _HEAD = """
 SELECT s.version, s.state, s.kept_from, m.data
   FROM {schema}.streams s LEFT JOIN {schema}.stream_metadata m USING (stream_id)
@@ -190,17 +177,7 @@ class PostgresEvents:
         end = window_end(after, bound, upto)
         if end <= after:
             return FeedPage(events=(), read_to=after, bound=bound)
-        conditions, arguments = _conditions(only)
-        rows = await self._look(
-            _FEED,
-            after,
-            end,
-            *arguments,
-            where="events.read_all",
-            only=conditions,
-            limit=int(limit),
-        )
-        events = [StoredEvent(row) for row in rows]
+        events = await events_between(self._session, after, end, only, limit)
         read_to = end if len(events) < limit else events[-1].position
         return FeedPage(events=events, read_to=read_to, bound=bound)
 
@@ -210,15 +187,17 @@ class PostgresEvents:
 
     async def holders(self) -> Sequence[Holder]:
         """Transactions that have announced positions, the lowest first; at most 3."""
-        rows = await self._look(HOLDERS, where="events.holders")
-        return [
-            Holder(pid=row["pid"], application=row["application"] or "", seconds=row["seconds"])
-            for row in rows
-        ]
+        return await holders(self._session)
 
-    async def truncate(self, stream: str, *, before: int, tenant: str = "") -> None:
+    async def truncate(
+        self, stream: str, *, before: int, tenant: str = "", actor: str = "", reason: str = ""
+    ) -> bool:
         """Reads of the stream begin at version `before`; what is kept already stays."""
-        await self._change(_TRUNCATE, tenant, stream, before, where="events.truncate")
+        cut = await self._change(_TRUNCATE, tenant, stream, before, where="events.truncate")
+        if cut:
+            told = audited_stream(stream, tenant, before=before)
+            await self._change(AUDIT, "truncate", told, 1, actor, reason, where="events.truncate")
+        return cut
 
     async def head(self, stream: str, *, tenant: str = "") -> StreamHead | None:
         """How a stream stands."""
@@ -229,19 +208,27 @@ class PostgresEvents:
     async def note(self, stream: str, metadata: Mapping[str, str], *, tenant: str = "") -> None:
         """Replace the metadata of a stream."""
         data = metadata_bytes(stream, metadata)
-        self._session.wrote = True
-        sql = _NOTE.format(schema=self._session.schema)
-        tag = await self._session.execute(sql, tenant, stream, data, where="events.note")
-        if tag != "INSERT 0 1":
+        if not await self._change(_NOTE, tenant, stream, data, where="events.note"):
             raise no_metadata(stream, NO_STREAM)
 
     async def close(
-        self, stream: str, *, state: Literal["archived", "tombstoned"], tenant: str = ""
-    ) -> None:
+        self,
+        stream: str,
+        *,
+        state: Closed,
+        tenant: str = "",
+        actor: str = "",
+        reason: str = "",
+    ) -> bool:
         """Take no more events; tombstoned, it cannot be read either."""
-        await self._change(_CLOSE, tenant, stream, number_of_state(state), where="events.close")
+        where, number = "events.close", number_of_state(state)
+        if not await self._change(_CLOSE, tenant, stream, number, where=where):
+            return False
         if state == "tombstoned":
-            await self._change(_UNNOTED, tenant, stream, where="events.close")
+            await self._change(_UNNOTED, tenant, stream, where=where)
+        told = audited_stream(stream, tenant)
+        await self._change(AUDIT, state, told, 1, actor, reason, where=where)
+        return True
 
     async def _written(self, append: Append, tenant: str) -> Any:
         rows = await self._session.fetch(
@@ -275,35 +262,12 @@ class PostgresEvents:
         sql = statement.format(schema=self._session.schema, **parts)
         return await self._session.look(sql, *args, where=where)
 
-    async def _change(self, statement: str, *args: Any, where: str) -> None:
+    async def _change(self, statement: str, *args: Any, where: str) -> bool:
+        """Whether it changed a row."""
         sql = statement.format(schema=self._session.schema)
-        await self._session.execute(sql, *args, where=where)
+        tag = await self._session.execute(sql, *args, where=where)
         self._session.wrote = True
-
-
-async def read_bound(session: Session) -> ReadBound:
-    """How far the feed can be read: what is read in a later statement is whole up to there."""
-    rows = await session.look(_BOUND.format(schema=session.schema), where="events.read_bound")
-    return ReadBound(
-        bound=Position(rows[0]["bound"]),
-        head=Position(rows[0]["head"]),
-        server_started=rows[0]["server_started"],
-    )
-
-
-def _conditions(only: Filter) -> tuple[str, list[Any]]:
-    asked = {
-        "type = ANY(${}::text[])": list(only.types) or None,
-        "tenant = ${}": only.tenant,
-        "split_part(stream, '-', 1) = ${}": only.category,
-        "stream = ANY(${}::text[])": list(only.streams) or None,
-    }
-    given = [(text, value) for text, value in asked.items() if value is not None]
-    texts = [f" AND {text.format(number)}" for number, (text, _) in enumerate(given, 3)]
-    if only.share is not None:  # in the text: a statement for each, which is planned once
-        number, of = only.share
-        texts.append(f" AND stream_id % {int(of)} = {int(number)}")
-    return "".join(texts), [value for _, value in given]
+        return not tag.endswith(" 0")
 
 
 def appended_of(append: Append, row: Any) -> Appended:

@@ -7,17 +7,16 @@ from typing import Any
 
 from eventbus.errors import Finding
 from eventbus.inspection import Request, Selection, Verb
-from eventbus.postgres import audits, picking, projection_figures, verbs
+from eventbus.postgres import picking, projection_figures, rules, verbs
+from eventbus.postgres.audit import AUDIT
 from eventbus.postgres.completion import commit, roll_back
-from eventbus.postgres.events import HOLDERS
+from eventbus.postgres.feed import HOLDERS
 from eventbus.postgres.picking import COUNT_UP_TO
 from eventbus.postgres.pools import Pools
 from eventbus.postgres.session import Session
 from eventbus.storage import Work
 
-_AUDIT = """
-INSERT INTO {schema}.audit (verb, selection, changed, actor, reason)
-VALUES ($1, $2, 0, $3, $4) RETURNING id"""
+_AUDIT = f"{AUDIT} RETURNING id"
 _CHANGED = "UPDATE {schema}.audit SET changed = $2 WHERE id = $1"
 _SENDABLE = "due_at IS DISTINCT FROM 'infinity'"
 
@@ -88,7 +87,7 @@ class PostgresInspection:
     async def verify(self, *, sample: int = 0) -> Sequence[Finding]:
         """Audit of outbox, inbox and parking; at most `sample` rows of the outbox, 0 is all."""
         async with self._pools.connecting() as connection:
-            return await audits.verify(connection, self._schema, sample=sample)
+            return await rules.verify(connection, self._schema, sample=sample)
 
     async def change(
         self,
@@ -136,11 +135,11 @@ class PostgresInspection:
     async def _audit(
         self, session: Session, verb: Verb, what: Selection, actor: str, reason: str
     ) -> int:
-        selection = what.as_json()
         rows = await session.fetch(
             _AUDIT.format(schema=self._schema),
             verb,
-            selection,
+            what.as_json(),
+            0,
             actor,
             reason,
             where=f"inspection.{verb}",

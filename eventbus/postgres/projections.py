@@ -12,6 +12,7 @@ import orjson
 
 from eventbus.postgres import inline as inlined
 from eventbus.postgres import read_models
+from eventbus.postgres.audit import AUDIT
 from eventbus.postgres.own_tables import TABLES
 from eventbus.postgres.read_models import qualified, quoted
 from eventbus.postgres.session import Session
@@ -52,8 +53,6 @@ _OF_A_VERSION = (  # its checkpoints, the marks of its scan, what is parked in i
     ("DELETE FROM {schema}.parked WHERE starts_with(group_name, $1)", "projection:"),
     ("DELETE FROM {schema}.parked_keys WHERE starts_with(group_name, $1)", "projection:"),
 )
-_AUDIT = """
-INSERT INTO {schema}.audit (verb, selection, changed, actor, reason) VALUES ($1, $2, 1, $3, $4)"""
 _FORGET_PROGRESS = "DELETE FROM {schema}.progress WHERE name = $1 OR starts_with(name, $2)"
 _BUILT = "UPDATE {schema}.projections SET built_to = $3 WHERE name = $1 AND version = $2"
 _INDEXES = """
@@ -323,7 +322,7 @@ class PostgresProjections:
         """A row of the operators' audit."""
         self._session.wrote = True
         selection = orjson.dumps({"place": "projection", "projection": name, **told}).decode()
-        await self._fetch(_AUDIT, verb, selection, actor, reason, where="projections.audit")
+        await self._fetch(AUDIT, verb, selection, 1, actor, reason, where="projections.audit")
 
     async def progress(self, name: str, phase: str, *, done: int, total: int, rows: int) -> None:
         """Keep how far a rebuild is."""

@@ -11,8 +11,8 @@ from eventbus.errors import Finding
 from eventbus.postgres import retention, sqlalchemy
 from eventbus.postgres.appends import Appends
 from eventbus.postgres.config import PostgresConfig, config_of
-from eventbus.postgres.events import read_bound
 from eventbus.postgres.examination import findings, require_primary
+from eventbus.postgres.feed import read_bound
 from eventbus.postgres.inspection import PostgresInspection
 from eventbus.postgres.loading import load
 from eventbus.postgres.pools import Pools

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import orjson
 
+from eventbus.postgres.audit import AUDIT
 from eventbus.postgres.session import Session
 from eventbus.sealing import BOX, Subject
 from eventbus.storage.subject_keys import Shredded, SubjectKey, rewrapped_through
@@ -53,9 +54,6 @@ _SNAPSHOTS = """
 DELETE FROM {schema}.snapshots
  WHERE substring(data FOR length($1::bytea)) = $1
    AND position(uuid_send($2) IN data) > 0"""
-_AUDIT = """
-INSERT INTO {schema}.audit (verb, selection, changed, actor, reason)
-VALUES ($1, $2, $3, $4, $5)"""
 _SHREDDED = """
 SELECT tenant, subject, shredded_at FROM {schema}.subject_keys
  WHERE shredded_at IS NOT NULL AND (tenant, subject) > ($1, $2) ORDER BY tenant, subject LIMIT $3"""
@@ -120,7 +118,7 @@ class PostgresSubjectKeys:
         if changed:
             selection = rewrapped_through(keys)
             audit = ("rewrap", selection, changed, actor, reason)
-            await self._run(_AUDIT, *audit, where="rewrap")
+            await self._run(AUDIT, *audit, where="rewrap")
         return changed
 
     async def shred(self, subject: Subject, *, actor: str, reason: str = "") -> Shredded:
@@ -136,7 +134,7 @@ class PostgresSubjectKeys:
         )
         snapshots = int(tag.rpartition(" ")[2])
         selection = orjson.dumps({"tenant": subject.tenant, "subject": subject.name}).decode()
-        await self._run(_AUDIT, "forget", selection, 1 + snapshots, actor, reason)
+        await self._run(AUDIT, "forget", selection, 1 + snapshots, actor, reason)
         return Shredded(subject=subject, at=at, new=True, snapshots=snapshots)
 
     async def shredded(

@@ -1,7 +1,6 @@
 """bus.events: the log in code, and behind `eventbus event`."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal
 
 from eventbus.codec import Encoder, Registry
 from eventbus.event import Event
@@ -11,6 +10,7 @@ from eventbus.sealing import Subject
 from eventbus.sourcing.feed import PAGE
 from eventbus.sourcing.forgetting import Encode, forget
 from eventbus.sourcing.inline import Inline
+from eventbus.sourcing.life import close, truncate
 from eventbus.sourcing.loading import load
 from eventbus.sourcing.reader import EventReader
 from eventbus.storage import Storage
@@ -136,18 +136,61 @@ class EventLog(EventReader):
         async with self._storage.transaction() as tx:
             await tx.events.note(stream, metadata, tenant=tenant)
 
-    async def truncate(self, stream: str, *, before: int, tenant: str = "") -> None:
-        """Reads of the stream begin at version `before`; retention deletes what lies below."""
-        async with self._storage.transaction() as tx:
-            await tx.events.truncate(stream, before=before, tenant=tenant)
+    async def truncate(
+        self, stream: str, *, before: int, tenant: str = "", actor: str = "", reason: str = ""
+    ) -> bool:
+        """Reads of the stream begin at version `before`; retention deletes what lies below.
 
-    async def archive(self, stream: str, *, tenant: str = "") -> None:
-        """Take no more events; reads go on."""
-        await self._close(stream, "archived", tenant)
+        The feed shows it until then. With an audit row.
 
-    async def tombstone(self, stream: str, *, tenant: str = "") -> None:
-        """Take no more events, ever, and show none; retention deletes them."""
-        await self._close(stream, "tombstoned", tenant)
+        Args:
+            stream: its name.
+            before: the first version that is kept; one more than the last one keeps nothing.
+            tenant: whose stream it is.
+            actor: who asks, for the audit.
+            reason: why, for the audit.
+
+        Returns:
+            False: it began there or later already; nothing was changed.
+
+        Raises:
+            StorageError: EB5017, there is no such stream or version, or it is tombstoned.
+        """
+        return await truncate(
+            self._storage, stream, before=before, tenant=tenant, actor=actor, reason=reason
+        )
+
+    async def archive(
+        self, stream: str, *, tenant: str = "", actor: str = "", reason: str = ""
+    ) -> bool:
+        """Take no more events, ever; reads go on. With an audit row.
+
+        Returns:
+            False: it was archived or tombstoned already; nothing was changed.
+
+        Raises:
+            StorageError: EB5017, there is no such stream.
+        """
+        return await close(
+            self._storage, stream, state="archived", tenant=tenant, actor=actor, reason=reason
+        )
+
+    async def tombstone(
+        self, stream: str, *, tenant: str = "", actor: str = "", reason: str = ""
+    ) -> bool:
+        """Take no more events, ever, and show none; retention deletes them. With an audit row.
+
+        The name is never used again.
+
+        Returns:
+            False: it was tombstoned already; nothing was changed.
+
+        Raises:
+            StorageError: EB5017, there is no such stream.
+        """
+        return await close(
+            self._storage, stream, state="tombstoned", tenant=tenant, actor=actor, reason=reason
+        )
 
     async def forget(
         self, subject: str, *, tenant: str = "", actor: str = "", reason: str = ""
@@ -211,12 +254,6 @@ class EventLog(EventReader):
         """Who is forgotten, by tenant and name, after this one."""
         async with self._storage.transaction() as tx:
             return await tx.subject_keys.shredded(after=after, limit=limit)
-
-    async def _close(
-        self, stream: str, state: Literal["archived", "tombstoned"], tenant: str
-    ) -> None:
-        async with self._storage.transaction() as tx:
-            await tx.events.close(stream, state=state, tenant=tenant)
 
 
 def operators_log(storage: Storage, registry: Registry) -> EventLog:

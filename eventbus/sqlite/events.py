@@ -6,16 +6,19 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Literal, NamedTuple
 
 from eventbus.errors import ConcurrencyError
-from eventbus.sqlite.recorded import EVENT, RECORDED, event_row, recorded_of, stamp_of
-from eventbus.sqlite.rows import Row, json_list, outgoing_row, prefixed
+from eventbus.sqlite.appends import decided, head_of_stream
+from eventbus.sqlite.audit import AUDIT
+from eventbus.sqlite.feed import events_between, read_bound
+from eventbus.sqlite.recorded import RECORDED, recorded_of, stamp_of
+from eventbus.sqlite.rows import Row, outgoing_row, prefixed
 from eventbus.sqlite.session import Session
 from eventbus.storage.events import (
     EVERYTHING,
     Append,
     Appended,
+    Closed,
     FeedPage,
     Filter,
     Holder,
@@ -29,9 +32,8 @@ from eventbus.storage.events import (
 from eventbus.storage.merging import Verdict
 from eventbus.storage.verdicts import (
     NO_STREAM,
+    audited_stream,
     checked,
-    closed,
-    conflict,
     going_out,
     head_of,
     metadata_bytes,
@@ -41,22 +43,6 @@ from eventbus.storage.verdicts import (
     window_end,
 )
 
-RETRIES = 1000  # the versions in which an append without a version looks for its own ids
-
-_HEAD = """
-SELECT stream_id, version, state, kept_from FROM eventbus_streams WHERE tenant = ? AND name = ?"""
-_CREATE = "INSERT INTO eventbus_streams (tenant, name, version) VALUES (?, ?, ?)"
-_ADVANCE = "UPDATE eventbus_streams SET version = ? WHERE stream_id = ?"
-_RECORD = (
-    f"INSERT INTO eventbus_events ({EVENT}, recorded_at)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, eventbus_now())"
-)
-_SAME = """
-SELECT identity, position FROM eventbus_events
- WHERE stream_id = ? AND version > ? AND version <= ? ORDER BY version"""
-_FIRST = """
-SELECT version - 1 FROM eventbus_events
- WHERE stream_id = ? AND version > ? AND identity = ? ORDER BY version DESC LIMIT 1"""
 _STREAM = f"""
 SELECT {prefixed(RECORDED, "e")} FROM eventbus_streams s JOIN eventbus_events e USING (stream_id)
  WHERE s.tenant = :tenant AND s.name = :name AND s.state < 2
@@ -76,22 +62,13 @@ ON CONFLICT (stream_id, kind) DO UPDATE SET
   schema_hash = excluded.schema_hash, version = excluded.version, position = excluded.position,
   state = excluded.state, at = excluded.at
 WHERE n.version < excluded.version OR n.schema_hash <> excluded.schema_hash"""
-_BOUND = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'eventbus_events'"
-_FEED = f"""
-SELECT {RECORDED} FROM eventbus_events
- WHERE position > :after AND position <= :end
-   AND (:types IS NULL OR type IN (SELECT value FROM json_each(:types)))
-   AND (:tenant IS NULL OR tenant = :tenant)
-   AND (:category IS NULL OR substr(stream, 1, instr(stream || '-', '-') - 1) = :category)
-   AND (:streams IS NULL OR stream IN (SELECT value FROM json_each(:streams)))
-   AND (:of IS NULL OR stream_id % :of = :number)
- ORDER BY position LIMIT :limit"""
 _TRUNCATE = """
 UPDATE eventbus_streams SET kept_from = :before
  WHERE tenant = :tenant AND name = :name AND state < 2
    AND kept_from < :before AND :before <= version + 1"""
-_CLOSE = "UPDATE eventbus_streams SET state = max(state, ?) WHERE tenant = ? AND name = ?"
-
+_CLOSE = """
+UPDATE eventbus_streams SET state = :state
+ WHERE tenant = :tenant AND name = :name AND state < :state"""
 _STANDS = """
 SELECT s.version, s.state, s.kept_from, m.data
   FROM eventbus_streams s LEFT JOIN eventbus_stream_metadata m USING (stream_id)
@@ -104,13 +81,6 @@ INSERT INTO eventbus_stream_metadata (stream_id, data, noted_at)
 SELECT stream_id, ?, eventbus_now() FROM eventbus_streams
  WHERE tenant = ? AND name = ? AND state < 2
 ON CONFLICT (stream_id) DO UPDATE SET data = excluded.data, noted_at = excluded.noted_at"""
-
-
-class _Head(NamedTuple):
-    stream_id: int
-    version: int
-    state: int
-    kept_from: int
 
 
 class SqliteEvents:
@@ -143,7 +113,7 @@ class SqliteEvents:
 
         def write(connection: sqlite3.Connection) -> list[Verdict]:
             return [
-                _decided(connection, append, tenant)
+                decided(connection, append, tenant)
                 for append, tenant in zip(appends, tenants, strict=True)
             ]
 
@@ -157,7 +127,7 @@ class SqliteEvents:
         """Snapshot and tail; version 0 if there is no stream."""
 
         def load(connection: sqlite3.Connection) -> Loaded:
-            head = _head(connection, tenant, stream)
+            head = head_of_stream(connection, tenant, stream)
             if head is None or head.state == number_of_state("tombstoned"):
                 return Loaded(snapshot=None, tail=(), version=0)
             first = head.kept_from - 1
@@ -216,24 +186,11 @@ class SqliteEvents:
         """The feed up to the bound; what this transaction appended lies above it."""
 
         def read(connection: sqlite3.Connection) -> FeedPage:
-            bound = head_of_feed(connection)
-            if self._session.appended_after is not None:
-                bound = min(bound, Position(self._session.appended_after))
+            bound = self._below_own(read_bound(connection)).bound
             end = window_end(after, bound, upto)
             if end <= after:
                 return FeedPage(events=(), read_to=after, bound=bound)
-            values = {
-                "after": after,
-                "end": end,
-                "types": json_list(only.types) if only.types else None,
-                "tenant": only.tenant,
-                "category": only.category,
-                "streams": json_list(only.streams) if only.streams else None,
-                "number": only.share[0] if only.share else None,
-                "of": only.share[1] if only.share else None,
-                "limit": limit,
-            }
-            events = [recorded_of(row) for row in connection.execute(_FEED, values)]
+            events = events_between(connection, after, end, only, limit)
             read_to = end if len(events) < limit else events[-1].position
             return FeedPage(events=events, read_to=read_to, bound=bound)
 
@@ -241,19 +198,22 @@ class SqliteEvents:
 
     async def read_bound(self) -> ReadBound:
         """The end of the log; below what this transaction appended."""
-        found = await self._session.run("events.read_bound", read_bound)
-        first = self._session.appended_after
-        return found if first is None else replace(found, bound=min(found.bound, Position(first)))
+        return self._below_own(await self._session.run("events.read_bound", read_bound))
 
     async def holders(self) -> Sequence[Holder]:
         """Nobody: there is one writer."""
         return ()
 
-    async def truncate(self, stream: str, *, before: int, tenant: str = "") -> None:
+    async def truncate(
+        self, stream: str, *, before: int, tenant: str = "", actor: str = "", reason: str = ""
+    ) -> bool:
         """Reads of the stream begin at version `before`; what is kept already stays."""
-        await self._change(
-            "events.truncate", _TRUNCATE, {"tenant": tenant, "name": stream, "before": before}
-        )
+        values = {"tenant": tenant, "name": stream, "before": before}
+        cut = await self._change("events.truncate", _TRUNCATE, values)
+        if cut:
+            told = audited_stream(stream, tenant, before=before)
+            await self._change("events.truncate", AUDIT, ("truncate", told, 1, actor, reason))
+        return cut
 
     async def head(self, stream: str, *, tenant: str = "") -> StreamHead | None:
         """How a stream stands."""
@@ -267,20 +227,33 @@ class SqliteEvents:
     async def note(self, stream: str, metadata: Mapping[str, str], *, tenant: str = "") -> None:
         """Replace the metadata of a stream."""
         data = metadata_bytes(stream, metadata)
-
-        def note(connection: sqlite3.Connection) -> int:
-            return connection.execute(_NOTE, (data, tenant, stream)).rowcount
-
-        if await self._session.run("events.note", note) != 1:
+        if not await self._change("events.note", _NOTE, (data, tenant, stream)):
             raise no_metadata(stream, NO_STREAM)
 
     async def close(
-        self, stream: str, *, state: Literal["archived", "tombstoned"], tenant: str = ""
-    ) -> None:
+        self,
+        stream: str,
+        *,
+        state: Closed,
+        tenant: str = "",
+        actor: str = "",
+        reason: str = "",
+    ) -> bool:
         """Take no more events; tombstoned, it cannot be read either."""
-        await self._change("events.close", _CLOSE, (number_of_state(state), tenant, stream))
+        where = "events.close"
+        values = {"tenant": tenant, "name": stream, "state": number_of_state(state)}
+        if not await self._change(where, _CLOSE, values):
+            return False
         if state == "tombstoned":
-            await self._change("events.close", _UNNOTED, (tenant, stream))
+            await self._change(where, _UNNOTED, (tenant, stream))
+        told = audited_stream(stream, tenant)
+        await self._change(where, AUDIT, (state, told, 1, actor, reason))
+        return True
+
+    def _below_own(self, found: ReadBound) -> ReadBound:
+        """What this transaction appended is not in the feed yet."""
+        first = self._session.appended_after
+        return found if first is None else replace(found, bound=min(found.bound, Position(first)))
 
     def _keep(self, append: Append, appended: Appended) -> None:
         session = self._session
@@ -296,94 +269,13 @@ class SqliteEvents:
         leaving = going_out(append, appended.version)
         session.buffer.now += [outgoing_row(message) for message in leaving]
 
-    async def _change(self, where: str, statement: str, values: Row | Mapping[str, object]) -> None:
-        def change(connection: sqlite3.Connection) -> None:
-            connection.execute(statement, values)
+    async def _change(self, where: str, statement: str, values: Row | Mapping[str, object]) -> bool:
+        """Whether it changed a row."""
 
-        await self._session.run(where, change)
+        def change(connection: sqlite3.Connection) -> bool:
+            return connection.execute(statement, values).rowcount > 0
 
-
-def read_bound(connection: sqlite3.Connection) -> ReadBound:
-    """The head: one writer, so what is committed is whole."""
-    head = head_of_feed(connection)
-    return ReadBound(bound=head, head=head, server_started=None)
-
-
-def head_of_feed(connection: sqlite3.Connection) -> Position:
-    """The highest position that was ever given, whether its event still stands or not."""
-    return Position(connection.execute(_BOUND).fetchone()[0])
-
-
-def _head(connection: sqlite3.Connection, tenant: str, stream: str) -> _Head | None:
-    row = connection.execute(_HEAD, (tenant, stream)).fetchone()
-    return None if row is None else _Head(*row)
-
-
-def _decided(connection: sqlite3.Connection, append: Append, tenant: str) -> Verdict:
-    head = _head(connection, tenant, append.stream)
-    if head is not None and head.state:
-        return closed(append.stream)
-    if (again := _repeated(connection, append, head)) is not None:
-        return again
-    version = 0 if head is None else head.version
-    if not _as_expected(append, version):
-        return conflict(append, version)
-    return _record(connection, append, tenant, head)
-
-
-def _as_expected(append: Append, version: int) -> bool:
-    match append.expected:
-        case "any":
-            return True
-        case "absent":
-            return version == 0
-        case "present":
-            return version > 0
-        case exact:
-            return version == exact
-
-
-def _repeated(
-    connection: sqlite3.Connection, append: Append, head: _Head | None
-) -> Appended | None:
-    """The same ids stand there, all of them and in this order: a retry."""
-    if head is None:
-        return None
-    ids = [str(message.identity) for message in append.messages]
-    if append.expected in {"any", "present"}:
-        values = (head.stream_id, head.version - RETRIES, ids[0])
-        row = connection.execute(_FIRST, values).fetchone()
-        if row is None:
-            return None
-        after = int(row[0])
-    else:
-        after = seen_by(append)
-    version = after + len(ids)
-    rows = connection.execute(_SAME, (head.stream_id, after, version)).fetchall()
-    if [row[0] for row in rows] != ids:
-        return None
-    return Appended(version=version, position=Position(rows[-1][1]), repeated=True)
-
-
-def _record(
-    connection: sqlite3.Connection, append: Append, tenant: str, head: _Head | None
-) -> Appended:
-    count = len(append.messages)
-    if head is None:
-        version = 0
-        cursor = connection.execute(_CREATE, (tenant, append.stream, count))
-        stream_id = cursor.lastrowid or 0
-    else:
-        stream_id, version = head.stream_id, head.version
-        connection.execute(_ADVANCE, (version + count, stream_id))
-    connection.executemany(
-        _RECORD,
-        [
-            event_row(message, stream_id, number, tenant, append.stream)
-            for number, message in enumerate(append.messages, version + 1)
-        ],
-    )
-    return Appended(version=version + count, position=head_of_feed(connection), repeated=False)
+        return await self._session.run(where, change)
 
 
 def _snapshot_of(row: Row) -> Snapshot:

@@ -8,16 +8,14 @@ from typing import Any, Protocol, TypeVar
 
 from eventbus.errors import Finding
 from eventbus.inspection import Request, Selection, Verb
-from eventbus.sqlite import audits, picking, verbs
+from eventbus.sqlite import picking, rules, verbs
+from eventbus.sqlite.audit import AUDIT
 from eventbus.sqlite.picking import COUNT_UP_TO, DEAD_LETTERS
 from eventbus.sqlite.rows import NEVER
 from eventbus.storage import Work
 
 T = TypeVar("T")
 
-_AUDIT = """
-INSERT INTO eventbus_audit (at, verb, selection, changed, actor, reason)
-VALUES (eventbus_now(), ?, ?, 0, ?, ?)"""
 _CHANGED = "UPDATE eventbus_audit SET changed = ? WHERE id = ?"
 _SENDABLE = f"due_at IS NULL OR due_at < {NEVER}"
 _PLAIN_FIGURES = {
@@ -102,7 +100,7 @@ class SqliteInspection:
         """Audit of outbox, inbox and parking; at most `sample` rows of the outbox, 0 is all."""
 
         def verify(connection: sqlite3.Connection) -> list[Finding]:
-            return audits.verify(connection, sample=sample)
+            return rules.verify(connection, sample=sample)
 
         return await self._access.look("inspection.verify", verify)
 
@@ -128,7 +126,7 @@ class SqliteInspection:
 
         def change(connection: sqlite3.Connection) -> int:
             selection = what.as_json()
-            audit = connection.execute(_AUDIT, (verb, selection, actor, reason)).lastrowid
+            audit = connection.execute(AUDIT, (verb, selection, 0, actor, reason)).lastrowid
             request = Request(
                 what=what, actor=actor, audit=audit or 0, rate=rate, limit=limit, payload=payload
             )

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from eventbus.sqlite.audit import AUDIT
 from eventbus.sqlite.own_tables import IS_THERE, TABLES, give_indexes, quoted
 from eventbus.sqlite.room import refuse_without_room
 from eventbus.sqlite.rows import Row
@@ -52,9 +53,6 @@ _OF_A_VERSION = (  # its checkpoints, the marks of its scan, what is parked in i
         "projection:",
     ),
 )
-_AUDIT = """
-INSERT INTO eventbus_audit (at, verb, selection, changed, actor, reason)
-VALUES (eventbus_now(), ?, ?, 1, ?, ?)"""
 _FORGET_PROGRESS = """
 DELETE FROM eventbus_progress WHERE name = ?1 OR substr(name, 1, length(?2)) = ?2"""
 _BUILT = "UPDATE eventbus_projections SET built_to = ? WHERE name = ? AND version = ?"
@@ -343,7 +341,7 @@ class SqliteProjections:
     ) -> None:
         """A row of the operators' audit."""
         selection = orjson.dumps({"place": "projection", "projection": name, **told}).decode()
-        await self._rows("projections.audit", _AUDIT, (verb, selection, actor, reason))
+        await self._rows("projections.audit", AUDIT, (verb, selection, 1, actor, reason))
 
     async def progress(self, name: str, phase: str, *, done: int, total: int, rows: int) -> None:
         """Keep how far a rebuild is."""

@@ -16,9 +16,9 @@ from eventbus.errors import ConfigurationError, Finding, StorageError, UnsafeCon
 from eventbus.sqlite import retention
 from eventbus.sqlite.connection import FileLock, Opening, Role, Synchronous
 from eventbus.sqlite.desk import Desk
-from eventbus.sqlite.events import read_bound
 from eventbus.sqlite.examination import findings
 from eventbus.sqlite.failures import SQLITE_FAILURES, translated
+from eventbus.sqlite.feed import read_bound
 from eventbus.sqlite.inline import InlineWorker
 from eventbus.sqlite.inspection import SqliteInspection
 from eventbus.sqlite.leases import free_all

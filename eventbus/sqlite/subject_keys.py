@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import orjson
 
 from eventbus.sealing import BOX, Subject
+from eventbus.sqlite.audit import AUDIT
 from eventbus.sqlite.rows import Row
 from eventbus.sqlite.session import Session
 from eventbus.storage.subject_keys import Shredded, SubjectKey, rewrapped_through
@@ -39,9 +40,6 @@ SELECT key_id, shredded_at FROM eventbus_subject_keys WHERE tenant = ? AND subje
 # What was sealed as a whole says in its head with which keys. A scan: forgetting is rare.
 _SNAPSHOTS = """
 DELETE FROM eventbus_snapshots WHERE substr(state, 1, length(?1)) = ?1 AND instr(state, ?2) > 0"""
-_AUDIT = """
-INSERT INTO eventbus_audit (at, verb, selection, changed, actor, reason)
-VALUES (eventbus_now(), ?, ?, ?, ?, ?)"""
 _SHREDDED = """
 SELECT tenant, subject, shredded_at FROM eventbus_subject_keys
  WHERE shredded_at IS NOT NULL AND (tenant, subject) > (?, ?) ORDER BY tenant, subject LIMIT ?"""
@@ -95,7 +93,7 @@ class SqliteSubjectKeys:
                 changed = connection.executemany(_REWRAP, rows).rowcount
             if changed > 0:
                 selection = rewrapped_through(keys)
-                connection.execute(_AUDIT, ("rewrap", selection, changed, actor, reason))
+                connection.execute(AUDIT, ("rewrap", selection, changed, actor, reason))
             return max(changed, 0)
 
         return await self._session.run("subject_keys.rewrap", rewrap)
@@ -113,7 +111,7 @@ class SqliteSubjectKeys:
                     snapshots = connection.execute(_SNAPSHOTS, (BOX, key_id)).rowcount
                     what = {"tenant": subject.tenant, "subject": subject.name}
                     selection = orjson.dumps(what).decode()
-                    connection.execute(_AUDIT, ("forget", selection, 1 + snapshots, actor, reason))
+                    connection.execute(AUDIT, ("forget", selection, 1 + snapshots, actor, reason))
             return Shredded(subject=subject, at=_moment(at), new=new, snapshots=snapshots)
 
         return await self._session.run("subject_keys.shred", shred)

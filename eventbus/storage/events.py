@@ -116,7 +116,8 @@ class Filter:
 
 
 EVERYTHING = Filter()
-StreamState = Literal["open", "archived", "tombstoned"]
+Closed = Literal["archived", "tombstoned"]
+StreamState = Literal["open"] | Closed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +176,30 @@ class EventStore(Protocol):
         """
         ...
 
-    async def truncate(self, stream: str, *, before: int, tenant: str = "") -> None: ...
+    async def truncate(
+        self, stream: str, *, before: int, tenant: str = "", actor: str = "", reason: str = ""
+    ) -> bool:
+        """Reads of the stream begin at version `before`; retention deletes what lies below.
+
+        Returns:
+            True: it was cut, and an audit row says by whom. False: nothing was changed; it begins
+            there or later, ends below `before - 1`, is tombstoned, or there is no such stream.
+        """
+        ...
+
     async def close(
-        self, stream: str, *, state: Literal["archived", "tombstoned"], tenant: str = ""
-    ) -> None: ...
+        self,
+        stream: str,
+        *,
+        state: Closed,
+        tenant: str = "",
+        actor: str = "",
+        reason: str = "",
+    ) -> bool:
+        """Take no more events, ever; tombstoned, show none either, and retention deletes them.
+
+        Returns:
+            True: it was closed, and an audit row says by whom. False: nothing was changed; it was
+            closed like that or further, or there is no such stream.
+        """
+        ...

@@ -176,6 +176,11 @@ def number_of_state(state: StreamState) -> int:
     return _STATES.index(state)
 
 
+def audited_stream(stream: str, tenant: str, **more: object) -> str:
+    """What the audit row of a change to a stream selects."""
+    return orjson.dumps({"place": "stream", "stream": stream, "tenant": tenant, **more}).decode()
+
+
 def seen_by(append: Append) -> int:
     """The version that the author of an append knew: what conflicts with it comes later."""
     return append.expected if isinstance(append.expected, int) else 0

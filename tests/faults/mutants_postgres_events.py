@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from eventbus.postgres import events as postgres
-from eventbus.postgres import loading, upgrade
+from eventbus.postgres import feed, loading, upgrade
 from eventbus.storage.events import FeedPage
 from tests.faults.mutants_storage import Mutant, Patch, both, instead, text
 from tests.integration.postgres.event_races import RACES as EVENT_RACES
@@ -131,7 +131,7 @@ _TABLE: dict[str, list[tuple[str, Patch, str]]] = {
         ("a cursor on positions", NAIVE, EARLY),
         (
             "a cursor on positions that waits for older transactions",
-            both(NAIVE, text(postgres, "{only}", _ENDED + "{only}", "_FEED")),
+            both(NAIVE, text(feed, "{only}", _ENDED + "{only}", "_FEED")),
             EARLY,
         ),
         (

@@ -96,10 +96,11 @@ class EventSuite:
     ) -> None:
         name = await placed(storage, 1)
         async with storage.transaction() as tx:
-            await tx.events.close(name, state="archived")
+            assert await tx.events.close(name, state="archived")
             if state == "tombstoned":
-                await tx.events.close(name, state="tombstoned")
-                await tx.events.close(name, state="archived")  # no way back
+                assert await tx.events.close(name, state="tombstoned")
+                assert not await tx.events.close(name, state="archived")  # no way back
+            assert not await tx.events.close(unique("order"), state="archived")
         with pytest.raises(StreamClosedError, match="EB5014"):
             await storage.append(to(name, [some_message(9)], expected))
         loaded = await load(storage, name)
@@ -290,12 +291,13 @@ class EventSuite:
         name = await placed(storage, 4)
         events = await stream(storage, name)
         await keep(storage, name, snapshot(events, 1))
-        await truncate(storage, name, before=3)
+        assert await truncate(storage, name, before=3)
         loaded = await load(storage, name)
         assert (loaded.snapshot, list(loaded.tail), loaded.version) == (None, list(events[2:]), 4)
         assert list(await stream(storage, name)) == list(events[2:])
-        await truncate(storage, name, before=2)
-        await truncate(storage, name, before=6)  # beyond the end: no
+        assert not await truncate(storage, name, before=2)
+        assert not await truncate(storage, name, before=6)  # beyond the end
+        assert not await truncate(storage, unique("order"), before=1)
         assert list(await stream(storage, name)) == list(events[2:])
         await keep(storage, name, snapshot(events, 2))
         assert (await load(storage, name)).snapshot == snapshot(events, 2)
@@ -438,10 +440,10 @@ async def note(storage: Storage, name: str, metadata: Mapping[str, str]) -> None
         await tx.events.note(name, metadata)
 
 
-async def truncate(storage: Storage, name: str, *, before: int) -> None:
-    """Cut it."""
+async def truncate(storage: Storage, name: str, *, before: int) -> bool:
+    """Cut it; whether it was."""
     async with storage.transaction() as tx:
-        await tx.events.truncate(name, before=before)
+        return await tx.events.truncate(name, before=before)
 
 
 def snapshot(

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -272,6 +273,48 @@ async def test_the_life_of_a_stream(bus: EventBus) -> None:
     assert products_of(await bus.events.read("order-A-1")) == ["c", "d"]
     await bus.events.tombstone("order-A-1")
     assert await bus.events.read("order-A-1") == []
+
+
+async def test_each_change_to_a_stream_leaves_its_audit_row(bus: EventBus, url: str) -> None:
+    """And what changes nothing leaves none."""
+    log, name, who = bus.events, "order-A-1", {"actor": "ada", "reason": "cleaning"}
+    await log.append(name, lines(*"abcd"), expected="absent")
+    assert [await log.truncate(name, before=before, **who) for before in (3, 3, 2, 5)] == [
+        *(True, False, False),
+        True,
+    ]
+    assert [await log.archive(name, **who) for _ in range(2)] == [True, False]
+    assert [await log.tombstone(name, **who) for _ in range(2)] == [True, False]
+    assert not await log.archive(name, **who)
+    table = f"{url.partition('schema=')[2]}.audit" if "schema=" in url else "eventbus_audit"
+    async with bus.transaction() as tx:
+        rows = await tx.sql.fetch(f"SELECT verb, selection, actor, reason FROM {table} ORDER BY id")
+    told = {"place": "stream", "stream": name, "tenant": ""}
+    assert [(row["verb"], json.loads(row["selection"])) for row in rows] == [
+        ("truncate", {**told, "before": 3}),
+        ("truncate", {**told, "before": 5}),
+        ("archived", told),
+        ("tombstoned", told),
+    ]
+    assert {(row["actor"], row["reason"]) for row in rows} == {("ada", "cleaning")}
+
+
+async def test_a_stream_that_cannot_be_cut_or_closed_like_that_says_why(bus: EventBus) -> None:
+    log = bus.events
+    await log.append("order-A-1", lines("a"), expected="absent")
+    for refused, why in [
+        (log.truncate("order-B-2", before=2), "no such stream"),
+        (log.archive("order-B-2"), "no such stream"),
+        (log.tombstone("order-A-1", tenant="t1"), "no such stream"),
+        (log.truncate("order-A-1", before=3), "ends at version 1"),
+        (log.truncate("order-A-1", before=0), "versions begin at 1"),
+    ]:
+        with pytest.raises(StorageError, match="EB5017") as caught:
+            await refused
+        assert why in caught.value.why
+    await log.tombstone("order-A-1")
+    with pytest.raises(StorageError, match="tombstoned"):
+        await log.truncate("order-A-1", before=2)
 
 
 async def test_however_long_the_log_is_no_more_than_two_pages_of_it_are_kept(

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -180,6 +181,48 @@ def test_what_is_noted_has_names_and_values(
 def test_too_much_is_not_noted(run: Run, filled: Path) -> None:
     ran = run("event", "note", "order-A-1", f"long={'x' * 9000}", "--yes", *FILE)
     assert (ran.code, "\nEB5016" in ran.err) == (5, True)
+
+
+def test_a_stream_is_truncated_archived_and_tombstoned(run: Run, filled: Path) -> None:
+    def stands() -> Any:
+        result = run("event", "head", "order-A-1", *FILE, *JSON).fits("event-head").result
+        return result["version"], result["state"], result["kept_from"]
+
+    cut = ("event", "truncate", "order-A-1", "--before", "2")
+    asked = run(*cut, *FILE)
+    assert (asked.code, "EB8002" in asked.err, stands()) == (5, True, (1, "open", 1))
+    dry = run(*cut, "--dry-run", *FILE, *JSON).fits("event-life").result
+    assert (dry["events"], dry["changed"], dry["dry_run"], stands()[2]) == (1, True, True, 1)
+    assert run(*cut, "--yes", *FILE).out == "order-A-1: truncated, 1 event out of sight\n"
+    again = run(*cut, *FILE)  # asks nobody
+    assert again.out == "order-A-1: truncated before, nothing is changed\n"
+    run("event", "archive", "order-A-1", "--yes", *FILE)
+    assert stands() == (1, "archived", 2)
+    last = run("event", "tombstone", "order-A-1", "--yes", "--reason", "GDPR", *FILE, *JSON)
+    assert last.fits("event-life").result["changed"]
+    assert stands() == (1, "tombstoned", 2)
+    refused = run(*cut, *FILE)
+    assert (refused.code, refused.err.startswith("EB5017")) == (5, True)
+    with sqlite3.connect(filled / "log.db") as connection:
+        rows = connection.execute("SELECT verb, reason, actor FROM eventbus_audit").fetchall()
+    assert [row[:2] for row in rows] == [("truncate", ""), ("archived", ""), ("tombstoned", "GDPR")]
+    assert all("@" in row[2] for row in rows)
+
+
+@pytest.mark.parametrize(
+    "command", [("truncate", "--before", "2"), ("archive",), ("tombstone",)], ids=lambda one: one[0]
+)
+def test_the_life_of_no_stream_names_those_that_are_close(
+    run: Run, filled: Path, command: tuple[str, ...]
+) -> None:
+    ran = run("event", *command, "oder-A-2", "--yes", *FILE)
+    assert (ran.code, ran.err.startswith("EB8007 no stream 'oder-A-2'")) == (5, True)
+    assert "order-A-2" in ran.err
+
+
+def test_a_stream_is_not_cut_behind_its_end(run: Run, filled: Path) -> None:
+    ran = run("event", "truncate", "order-A-1", "--before", "3", "--yes", *FILE)
+    assert (ran.code, "it ends at version 1" in ran.err) == (5, True)
 
 
 def test_a_stream_that_is_not_there_names_those_that_are_close(run: Run, filled: Path) -> None:
