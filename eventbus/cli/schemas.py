@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     from eventbus.sqlite import SqliteStorage
 
 _WAIT_SECONDS = 5.0  # for a writer of the bus
-_RECORD = (  # values of ours: no quotes in them
-    "INSERT INTO {schema}.migrations (number, name, kind, digest)"
-    " VALUES ({one.number}, '{one.name}', '{one.kind}', '{one.digest}');"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,17 +156,13 @@ class PostgresSchema:
 
     def script(self, pending: Sequence[Step]) -> str:
         """For `psql -1`, by a role that may: each file with its record in `migrations`."""
-        from eventbus.postgres.upgrade import migrations, script
+        from eventbus.postgres.upgrade import migrations, part, script
 
         schema = self._storage.config.schema
         wanted = {step.number for step in pending}
         if wanted == {one.number for one in migrations()}:
             return script(schema)  # with the schema itself
-        return "".join(
-            f"{one.sql(schema).rstrip()}\n{_RECORD.format(schema=schema, one=one)}\n"
-            for one in migrations()
-            if one.number in wanted
-        )
+        return "".join(f"{part(schema, one)}\n" for one in migrations() if one.number in wanted)
 
     async def upgrade(self) -> None:
         """One transaction per file, under a lock: two at once wait for each other."""

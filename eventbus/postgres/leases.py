@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from eventbus.postgres.session import Session
+from eventbus.postgres.upgrade import migrations
 from eventbus.storage.leases import Lease
 
 _KNOW = """
@@ -45,16 +46,18 @@ class PostgresLeases:
     ) -> Sequence[Lease]:
         """Take at most `limit` free ones, each with a higher epoch.
 
+        The row says behind an @ by which schema its owner works, for `upgrade`.
+
         Nothing is taken while a name is unknown: an insert waits for a row that another
         transaction has just taken, and two that hold rows and insert are a deadlock.
         """
         if not names or limit < 1:
             return ()
-        wanted = sorted(set(names))
-        rows = await self._fetch(_ACQUIRE, wanted, owner, ttl, limit)
+        wanted, holder = sorted(set(names)), f"{owner}@{migrations()[-1].number}"
+        rows = await self._fetch(_ACQUIRE, wanted, holder, ttl, limit)
         if not rows:  # perhaps some of them are not known yet
             await self._fetch(_KNOW, wanted)
-            rows = await self._fetch(_ACQUIRE, wanted, owner, ttl, limit)
+            rows = await self._fetch(_ACQUIRE, wanted, holder, ttl, limit)
         leases = [Lease(row["name"], owner, row["epoch"]) for row in rows]
         return sorted(leases, key=lambda lease: lease.name)
 

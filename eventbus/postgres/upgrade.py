@@ -28,6 +28,17 @@ WITH renewed AS (
 INSERT INTO {schema}.audit (verb, selection, changed, actor, reason)
 SELECT 'new-incarnation', incarnation::text, (SELECT count(*) FROM {schema}.checkpoints), $1, ''
   FROM renewed RETURNING changed"""
+# Leases of workers who use what a contract file takes away; an owner says its schema behind an @.
+# What an operator paused is held for ever, by nobody.
+_OLDER = """
+SELECT name, owner FROM {schema}.leases
+ WHERE until >= statement_timestamp() AND until < 'infinity'
+   AND coalesce(substring(owner FROM '@([0-9]+)$')::numeric, 0) < {workers}
+ ORDER BY name COLLATE "C" LIMIT 3"""
+_REFUSE = """
+DO $$ BEGIN IF EXISTS ({older}) THEN
+  RAISE EXCEPTION '{name} waits: workers of an older version hold leases in {schema}.leases';
+END IF; END $$;"""
 _APPLIED = "SELECT number, digest FROM {schema}.migrations ORDER BY number"
 
 
@@ -37,22 +48,36 @@ def migrations() -> tuple[Migration, ...]:
 
 
 def script(schema: str) -> str:
-    """What `eventbus db upgrade --sql` prints: all files, each with its record."""
+    """What `eventbus db upgrade --sql` prints for a new schema: all files, each with its record."""
     parts = [f"CREATE SCHEMA IF NOT EXISTS {schema};", _TABLE.format(schema=schema) + ";"]
-    for one in migrations():
-        parts += [
-            f"\n-- {one.number:04}_{one.name}",
+    return "\n".join([*parts, *(part(schema, one) for one in migrations())]) + "\n"
+
+
+def part(schema: str, one: Migration) -> str:
+    """One file of the script, with its record; a contract file fails beside older workers."""
+    name = f"{one.number:04}_{one.name}"
+    lines = [f"\n-- {name}"]
+    if one.kind == "contract":
+        older = _OLDER.format(schema=schema, workers=one.workers)
+        lines.append(_REFUSE.format(older=older, name=name, schema=schema).strip())
+    return "\n".join(
+        [
+            *lines,
             one.sql(schema).rstrip(),
             f"INSERT INTO {schema}.migrations (number, name, kind, digest)"
             f" VALUES ({one.number}, '{one.name}', '{one.kind}', '{one.digest}');",
         ]
-    return "\n".join(parts) + "\n"
+    )
 
 
 async def upgrade(connection: Connection, schema: str, where: str) -> list[str]:
     """Apply what is pending, one transaction per file; the names of those applied.
 
-    Two upgrades at once wait for each other. Raises what `pending` raises; nothing is half done.
+    Two upgrades at once wait for each other. Nothing is half done.
+
+    Raises:
+        MigrationError: EB5301, EB5302, as `pending`; EB5304, workers of an older version need what
+            the next file takes away.
     """
     applied: list[str] = []
     while True:
@@ -67,6 +92,8 @@ async def upgrade(connection: Connection, schema: str, where: str) -> list[str]:
                 left = await pending(connection, schema, where)
                 if not left:
                     return applied
+                if left[0].kind == "contract":
+                    await _require_no_older_worker(connection, schema, left[0], where)
                 await _apply(connection, schema, left[0])
         except FAILURES as error:
             # a rollback that fails on a dead connection would hide why it is dead (X11)
@@ -125,6 +152,22 @@ async def require_current(connection: Connection, schema: str, where: str) -> No
             where=where,
             why="it was made by an older version, or not made yet",
             next=f"eventbus db upgrade --storage {where}?schema={schema}",
+        )
+
+
+async def _require_no_older_worker(
+    connection: Connection, schema: str, migration: Migration, where: str
+) -> None:
+    older = _OLDER.format(schema=schema, workers=migration.workers)
+    held = [f"{row['name']} by {row['owner']}" for row in await connection.fetch(older)]
+    if held:
+        raise MigrationError(
+            "EB5304",
+            f"{migration.number:04}_{migration.name} waits for workers of an older version",
+            where=f"schema {schema!r}, {where}",
+            why=f"it takes away what they use, and they hold leases: {', '.join(held)}",
+            next="deploy this version everywhere, and repeat it when the last old worker is gone:"
+            " its leases run out after 10 s",
         )
 
 

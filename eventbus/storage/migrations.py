@@ -14,6 +14,7 @@ class Migration:
     name: str
     kind: str  # expand | contract
     text: str
+    workers: int = 0  # contract: the oldest schema whose workers do without what it takes away
 
     @property
     def digest(self) -> str:
@@ -37,7 +38,12 @@ def migrations_of(package: str) -> tuple[Migration, ...]:
 
 def _read(name: str, text: str) -> Migration:
     number, _, title = name.removesuffix(".sql").partition("_")
-    first = text.partition("\n")[0]
+    first = text.partition("\n")[0].removeprefix("-- kind:")
+    kind, _, workers = first.partition(", workers:")  # "contract, workers: 12"
     return Migration(
-        number=int(number), name=title, kind=first.removeprefix("-- kind:").strip(), text=text
+        number=int(number),
+        name=title,
+        kind=kind.strip(),
+        text=text,
+        workers=int(workers or 0),
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import asyncpg
@@ -144,3 +145,85 @@ async def test_an_expanding_upgrade_beside_workers_of_the_old_version_disturbs_n
         async with PostgresStorage(config):
             pass
     assert caught.value.code == "EB5301"
+
+
+CONTRACT = Migration(
+    number=FILES + 1,
+    name="drops_what_was",
+    kind="contract",
+    workers=FILES + 1,
+    text="-- kind: contract\nALTER TABLE {schema}.attempts DROP COLUMN at;\n",
+)
+
+
+async def test_a_contracting_upgrade_waits_until_no_worker_of_an_older_version_is_left(
+    server: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = PostgresConfig(dsn=server, schema=schema)
+    await PostgresStorage(config).upgrade()
+    newer = (*migrations(), CONTRACT)
+
+    async def upgrades() -> None:
+        with monkeypatch.context() as of_the_next_version:
+            of_the_next_version.setattr(upgrade, "migrations", lambda: newer)
+            await PostgresStorage(config).upgrade()
+
+    storage = PostgresStorage(config)
+    async with EventBus("memory://", storage=storage, handlers=[count], service="old") as bus:
+        await bus.until_idle()
+        with pytest.raises(MigrationError) as caught:
+            await upgrades()
+        assert caught.value.code == "EB5304"
+        assert "relay/" in caught.value.why or "outbox/" in caught.value.why
+        async with storage.transaction() as tx:  # nothing of it was applied
+            await tx.sql.fetch(f"SELECT at FROM {schema}.attempts")
+    await upgrades()
+    with pytest.raises(MigrationError, match="EB5301"):
+        await PostgresStorage(config).__aenter__()
+
+
+@pytest.mark.parametrize("workers", [FILES, FILES + 1])
+async def test_workers_that_do_without_it_already_are_not_waited_for(
+    server: str, schema: str, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    config = PostgresConfig(dsn=server, schema=schema)
+    await PostgresStorage(config).upgrade()
+    async with PostgresStorage(config) as storage, storage.transaction() as tx:
+        [lease] = await tx.leases.acquire(
+            ["relay/one"], owner="host:1:a", ttl=timedelta(hours=1), limit=1
+        )
+    assert lease.owner == "host:1:a"
+    newer = (*migrations(), replace(CONTRACT, workers=workers))
+    monkeypatch.setattr(upgrade, "migrations", lambda: newer)
+    if workers == FILES:
+        await PostgresStorage(config).upgrade()
+        return
+    with pytest.raises(MigrationError) as caught:
+        await PostgresStorage(config).upgrade()
+    assert f"relay/one by host:1:a@{FILES}" in caught.value.why
+
+
+async def test_a_lease_that_says_nothing_is_of_an_older_version_and_a_pause_is_nobodys(
+    server: str,
+    schema: str,
+    monkeypatch: pytest.MonkeyPatch,
+    admin: "asyncpg.Connection[asyncpg.Record]",
+) -> None:
+    config = PostgresConfig(dsn=server, schema=schema)
+    await PostgresStorage(config).upgrade()
+    lease = (
+        f"INSERT INTO {schema}.leases (name, owner, epoch, until)"
+        " VALUES ($1, $2, 1, $3::text::timestamptz)"
+    )
+    await admin.execute(lease, "paused/outbox/", "an operator", "infinity")
+    await admin.execute(lease, "relay/gone", "host:1:a", "yesterday")
+    monkeypatch.setattr(upgrade, "migrations", lambda: (*migrations(), CONTRACT))
+    script = upgrade.part(schema, CONTRACT)
+    await admin.execute(lease, "relay/here", "host:2:b", "tomorrow")
+    with pytest.raises(MigrationError) as caught:
+        await PostgresStorage(config).upgrade()
+    assert caught.value.why.endswith("leases: relay/here by host:2:b")
+    with pytest.raises(asyncpg.RaiseError, match="workers of an older version"):
+        await admin.execute(script)
+    await admin.execute(f"DELETE FROM {schema}.leases WHERE name = 'relay/here'")
+    await admin.execute(script)
