@@ -9,6 +9,7 @@ import click
 import orjson
 
 from eventbus.cli.flags import Command, Duration, Settings, all_of
+from eventbus.cli.locate import called
 from eventbus.cli.output import cell, show_facts, show_rows
 from eventbus.cli.storages import with_storage
 
@@ -27,6 +28,7 @@ _IN_FLIGHT = ("saga", "version", "state", "step", "status", "count")
 filters: Callable[[Callable[..., Any]], Callable[..., Any]] = all_of(
     [
         click.option("--type", "saga", metavar="NAME", help="Only this saga."),
+        click.option("--key", help="Only that of this business key."),
         click.option("--status", type=click.Choice(STATUSES), help="Only in this status."),
         click.option("--step", help="Only those at this step."),
         click.option("--older-than", type=Duration(), help="In their status for longer."),
@@ -45,14 +47,22 @@ def list_(settings: Settings, /, limit: int, **asked: Any) -> None:
 
 
 @click.command(cls=Command)
-@click.argument("id", type=click.UUID)
+@click.argument("id", type=click.UUID, required=False)
+@click.option("--type", "saga", metavar="NAME", help="With --key: of this saga.")
+@click.option("--key", help="Instead of an id: the business key.")
 @click.pass_obj
-def show(settings: Settings, id: UUID) -> None:
+def show(settings: Settings, id: UUID | None, saga: str | None, key: str | None) -> None:
     """One saga: its step log, plan, timers, and every transition with who made it."""
     from eventbus.bus.saga_desk import shown
 
-    found = _read(settings, lambda tx: shown(id, tx))
-    show_facts(settings, "saga show", whole(found), _lines(found))
+    if (id is None) == (key is None):
+        raise click.UsageError("say which one: its ID, or --key, perhaps with --type")
+
+    async def found(tx: "Transaction") -> "Shown":
+        return await shown(await _of_key(saga, str(key), tx) if id is None else id, tx)
+
+    told = _read(settings, found)
+    show_facts(settings, "saga show", whole(told), _lines(told))
 
 
 @click.command(cls=Command)
@@ -93,6 +103,7 @@ def query_of(asked: Mapping[str, Any]) -> "SagaQuery":
     seconds = asked["older_than"]
     return SagaQuery(
         saga=asked["saga"],
+        key=asked["key"],
         status=asked["status"],
         step=asked["step"],
         older_than=None if seconds is None else timedelta(seconds=seconds),
@@ -165,6 +176,31 @@ def whole(found: "Shown") -> dict[str, Any]:
             for each in found.journal
         ],
     }
+
+
+async def _of_key(saga: str | None, key: str, tx: "Transaction") -> UUID:
+    """The only one.
+
+    Raises:
+        SagaError: EB7067, there is none.
+        UsageError: sagas of several types have the key.
+    """
+    from eventbus.errors import SagaError
+    from eventbus.storage.sagas import SagaQuery
+
+    found = await tx.sagas.look(SagaQuery(saga=saga, key=key), limit=2)
+    if not found:
+        raise SagaError(
+            "EB7067",
+            f"there is no saga of the key {key!r}",
+            where=called(),
+            why="none began with it" + ("" if saga is None else f" as {saga!r}"),
+            next="eventbus saga list",
+        )
+    if len(found) > 1:
+        types = " and ".join(sorted(one.saga for one in found))
+        raise click.UsageError(f"{types} have a saga of the key {key!r}: say --type as well")
+    return found[0].saga_id
 
 
 def _why(one: "SagaSummary") -> str | None:

@@ -142,9 +142,11 @@ def resume(settings: Settings, /, **flags: Any) -> int:
 def _change(settings: Settings, verb: "VerbName", flags: Args, args: Args = NONE) -> int:
     """Select, try, ask, change one after another, say what became of each; the exit code."""
     ids: Sequence[UUID] = flags["ids"]
-    narrowing = ("saga", "status", "older_than", *(() if verb == "resolve" else ("step",)))
+    narrowing = ("saga", "key", "status", "older_than", *(() if verb == "resolve" else ("step",)))
     filtered = any(flags[name] is not None for name in narrowing)
-    one_of([str(one) for one in ids], everything=filtered, or_else="--type, --status stuck, …")
+    one_of(
+        [str(one) for one in ids], everything=filtered, or_else="--key, --type, --status stuck, …"
+    )
 
     async def tried(sagas: "Sagas") -> tuple[list[Changed], list[Refused]]:
         chosen = ids or [one.saga_id for one in await _selected(sagas, flags)]
@@ -180,6 +182,7 @@ def _change(settings: Settings, verb: "VerbName", flags: Args, args: Args = NONE
         [
             *(line for one in may for line in one.lines(would)),
             *(f"{one}  refused: {error.why}" for one, error in refused),
+            *([] if may or refused else [f"{_number(0)} found"]),
         ],
     )
     return PARTLY if refused else DONE

@@ -11,6 +11,7 @@ from eventbus.cli.flags import Command, Settings, app_argument, worker_flags
 from eventbus.cli.locate import app_of
 from eventbus.cli.output import show_facts
 from eventbus.cli.run import Worker, work
+from eventbus.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from eventbus.saga.stranding import Standing
@@ -26,6 +27,10 @@ def worker(settings: Settings, /, app: str | None, types: tuple[str, ...], **fla
 
     Any number of processes: they divide the work, and one takes over from another.
     """
+    known = app_of(settings, app).sagas.families
+    for name in types:
+        if name not in known:
+            raise _no_saga(name, sorted(known))
     roles = tuple(f"saga:{name}" for name in types) or ("saga",)
     return work(settings, app, Worker(**flags, roles=("relay", *roles)))
 
@@ -93,6 +98,16 @@ def standing(file: Path) -> "list[tuple[dict[str, Any], Standing]]":
             f"{file} is not what `eventbus saga in-flight -o json` prints: {error!r}"
         ) from error
     return found
+
+
+def _no_saga(name: str, known: list[str]) -> ConfigurationError:
+    return ConfigurationError(
+        "EB1006",
+        f"the app has no saga {name!r}",
+        where="eventbus saga worker --type",
+        why=f"its sagas are: {', '.join(known) or 'none'}",
+        next="name one of them, or leave --type out for all",
+    )
 
 
 def _packed(graph: object) -> bytes:

@@ -115,6 +115,25 @@ def test_one_saga_is_shown_with_steps_timers_and_journal(run: Run) -> None:
     assert (missing.code, missing.err[:6]) == (5, "EB7067")
 
 
+def test_one_saga_is_found_by_its_business_key(run: Run) -> None:
+    (first,) = ids(run, "--key", "A-2")
+    told = run("saga", "show", "--key", "A-2", *FILE, *JSON).fits("saga-show").result
+    assert told["id"] == first
+    again = run("saga", "show", "--key", "A-2", "--type", "order", *FILE, *JSON).result
+    assert again["id"] == first
+    for which in (("--key", "A-9"), ("--key", "A-2", "--type", "orders")):
+        assert run("saga", "show", *which, *FILE).err[:6] == "EB7067"
+    for which in ((), (first, "--key", "A-2")):
+        assert run("saga", "show", *which, *FILE).err[:6] == "EB8001"
+    changed = run("saga", "pause", "--key", "A-2", *APP, *JSON).result["changed"]
+    assert [row["id"] for row in changed] == [first]
+
+
+def test_a_verb_that_finds_no_saga_says_so(run: Run) -> None:
+    told = run("saga", "retry", "--status", "stuck", *APP)
+    assert (told.code, told.out) == (0, "0 sagas found\n")
+
+
 def test_timers_are_listed_those_that_are_due_apart(run: Run) -> None:
     rows = run("saga", "timers", *FILE, *JSON).fits("saga-timers").result
     assert [row["key"] for row in rows] == ["A-1", "A-2"]
@@ -191,7 +210,8 @@ def test_a_build_that_would_strand_open_sagas_is_found(run: Run, sagas: Path) ->
 
 def test_a_worker_of_a_saga_that_is_not_there_is_refused(run: Run) -> None:
     told = run("saga", "worker", "saga_app:bus", "--type", "orders")
-    assert (told.code, told.err.splitlines()[-4][:6]) == (2, "EB1006")
+    assert (told.code, told.err.splitlines()[0]) == (2, "EB1006 the app has no saga 'orders'")
+    assert "its sagas are: order" in told.err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="capability POSIX signals")
