@@ -1,4 +1,4 @@
-"""FLAT: memory stays where it is, however many messages go through; a process per run."""
+"""FLAT: memory stays where it is, however many messages or sagas go through; a process per run."""
 
 import asyncio
 import gc
@@ -14,6 +14,7 @@ from benchmarks.measure import Clock, memory_mib
 from benchmarks.message import OrderPlaced, orders
 from benchmarks.rounds import Bar, Case, Figures, Goal
 from eventbus import Context, EventBus, subscribe
+from eventbus.storage.sagas import SagaQuery
 
 MARKS = (10, 50, 100)  # per cent of the messages
 CHUNK = 1000
@@ -26,7 +27,7 @@ def bar() -> Bar:
     """
     return Bar(
         name="FLAT",
-        what="resident memory in MiB; growth from 10 to 100 % of the messages",
+        what="resident memory in MiB; growth from 10 to 100 % of the messages or sagas",
         ratio_of="peak_mib",
         cases=[
             Case(
@@ -40,6 +41,7 @@ def bar() -> Bar:
             for name, n, figure in (
                 ("memory", 1_000_000, "growth"),
                 ("sqlite", 200_000, "blocks_growth"),
+                ("sagas", 100_000, "blocks_growth"),
             )
         ],
     )
@@ -85,37 +87,75 @@ class Handled:
             await self._reached.wait()
 
 
+class Marks:
+    """What memory was on the way."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+        self._rss: dict[int, float] = {}
+        self._blocks: dict[int, int] = {}
+
+    async def pass_by(self, done: int, bus: EventBus) -> None:
+        """At a mark wait until nothing is on its way, then look."""
+        percent = done * 100 // self._n
+        if percent in MARKS and percent not in self._rss:
+            await bus.until_idle(at_most=timedelta(minutes=1))
+            gc.collect()
+            self._rss[percent] = memory_mib("VmRSS")
+            self._blocks[percent] = sys.getallocatedblocks()
+
+    def figures(self) -> dict[str, float]:
+        """At each mark, and how much it grew from the first to the last."""
+        return {
+            **{f"rss_{percent}_mib": mib for percent, mib in self._rss.items()},
+            "peak_mib": memory_mib("VmHWM"),
+            "growth": self._rss[100] / self._rss[10],
+            "blocks_growth": self._blocks[100] / self._blocks[10],
+        }
+
+
 async def main(name: str, n: int) -> dict[str, float]:
-    """Publish and handle n messages, a thousand at a time; what memory was on the way."""
-    figures: dict[str, float] = {}
-    blocks: dict[int, int] = {}
-    storage = None
+    """So many messages or sagas; what memory was on the way."""
+    marks = Marks(n)
     with tempfile.TemporaryDirectory() as folder:
-        if name == "sqlite":
-            storage = f"sqlite:///{Path(folder) / 'flat.db'}"
-        handled = Handled()
+        file = f"sqlite:///{Path(folder) / 'flat.db'}"
+        if name == "sagas":
+            await _sagas(n, file, marks)
+        else:
+            await _messages(n, file if name == "sqlite" else None, marks)
+    return marks.figures()
 
-        @subscribe(OrderPlaced, group="bench")
-        async def handle(event: OrderPlaced, ctx: Context) -> None:
-            handled.one()
 
-        # what the broker keeps for those who come late is full long before the first mark
-        async with EventBus("memory://?retain=2000", storage=storage, handlers=[handle]) as bus:
-            for done in range(CHUNK, n + 1, CHUNK):
-                await _publish(bus, storage is not None)
-                await handled.reach(done - 2 * CHUNK)
-                percent = done * 100 // n
-                if percent in MARKS and f"rss_{percent}_mib" not in figures:
-                    await bus.until_idle(at_most=timedelta(minutes=1))
-                    gc.collect()
-                    figures[f"rss_{percent}_mib"] = memory_mib("VmRSS")
-                    blocks[percent] = sys.getallocatedblocks()
-    return {
-        **figures,
-        "peak_mib": memory_mib("VmHWM"),
-        "growth": figures["rss_100_mib"] / figures["rss_10_mib"],
-        "blocks_growth": blocks[100] / blocks[10],
-    }
+async def _messages(n: int, storage: str | None, marks: Marks) -> None:
+    """Publish and handle n messages, a thousand at a time."""
+    handled = Handled()
+
+    @subscribe(OrderPlaced, group="bench")
+    async def handle(event: OrderPlaced, ctx: Context) -> None:
+        handled.one()
+
+    # what the broker keeps for those who come late is full long before the first mark
+    async with EventBus("memory://?retain=2000", storage=storage, handlers=[handle]) as bus:
+        for done in range(CHUNK, n + 1, CHUNK):
+            await _publish(bus, storage is not None)
+            await handled.reach(done - 2 * CHUNK)
+            await marks.pass_by(done, bus)
+
+
+async def _sagas(n: int, storage: str, marks: Marks) -> None:
+    """Sagas of three steps with their participants, from start to end, a thousand at a time."""
+    from benchmarks.sagas import PARTICIPANTS, Began, Three
+
+    handlers = [Three, *PARTICIPANTS]
+    async with EventBus("memory://?retain=200", storage=storage, handlers=handlers) as bus:
+        for done in range(CHUNK, n + 1, CHUNK):
+            async with bus.transaction() as tx:
+                for number in range(done - CHUNK, done):
+                    await tx.publish(Began(order=str(number)))
+            await bus.until_idle(at_most=timedelta(minutes=5))
+            await marks.pass_by(done, bus)
+        if len(await bus.sagas.list(SagaQuery(status="completed"), limit=n + 1)) != n:
+            raise AssertionError("a saga did not come to its end")
 
 
 async def _publish(bus: EventBus, stored: bool) -> None:

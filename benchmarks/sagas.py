@@ -92,6 +92,9 @@ async def do_third(command: Third, ctx: Context) -> Done:
     return Done(number=3)
 
 
+PARTICIPANTS = (do_first, do_second, do_third)
+
+
 class Lasting(MemoryTransport):
     """As if it outlived its process."""
 
@@ -132,7 +135,7 @@ async def _volatile(world: World, n: int) -> None:
 
 
 async def _sagas(world: World, n: int, transport: Transport) -> None:
-    handlers = [Three, do_first, do_second, do_third]
+    handlers = [Three, *PARTICIPANTS]
     storage = PostgresStorage(world.storage.config)
     bus = EventBus(transport, storage=storage, handlers=handlers, service="bench")
     async with bus, timed(world), asyncio.timeout(LONG_SECONDS):
