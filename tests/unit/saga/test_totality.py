@@ -1,6 +1,7 @@
 """`advance` answers every input in every status, and equal arguments equally."""
 
 from dataclasses import replace
+from random import Random
 from typing import Any
 from uuid import UUID
 
@@ -8,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventbus.saga.advance import advance
+from eventbus.saga.decision import Decision
+from eventbus.saga.draft import FINAL
 from eventbus.saga.input import (
     CallDone,
     GaveUp,
@@ -34,7 +37,8 @@ from tests.unit.saga.shop import (
 )
 
 SAGAS = [PlaceOrder, Parallel, Mixed, Independent, OrderProcess]
-OUTCOMES = ["succeeded", "rejected", "cancelled", "undone", "unknown"]
+KINDS = {"reply": 8, "local": 3, "call": 3, "timer": 4, "verb": 3, "event": 2, "gave up": 1}
+OUTCOMES = ["succeeded", "succeeded", "succeeded", "rejected", "cancelled", "undone", "unknown"]
 VERBS = ["retry", "skip", "resolve", "cancel", "compensate", "pause", "resume", "explode"]
 EVENTS = [
     OrderPlaced(order_id="A-1"),
@@ -54,25 +58,27 @@ def effects(play: Play) -> list[UUID]:
     return [*(row.effect_id for row in play.steps), *questions, UUID(int=0)]
 
 
-def drawn(data: st.DataObject, play: Play) -> Input:
-    kind = data.draw(st.sampled_from(["reply", "local", "call", "timer", "verb", "event", "rest"]))
+def drawn(dice: Random, play: Play) -> Input:
+    """Likely inputs more often than others: or no saga would come far."""
+    (kind,) = dice.choices(list(KINDS), list(KINDS.values()))
     if kind == "timer":
-        return TimerFired(data.draw(st.sampled_from([*play.timers, *TIMERS])))
+        return TimerFired(dice.choice([*play.timers, *TIMERS]))
     if kind == "verb":
-        step = data.draw(st.sampled_from([*ANSWERS, "nothing"]))
-        args: dict[str, Any] = {"step": step, "as": data.draw(st.sampled_from(["done", "undone"]))}
-        if data.draw(st.booleans()):
+        step = dice.choice([*ANSWERS, "nothing"])
+        args: dict[str, Any] = {"step": step, "as": dice.choice(["done", "undone"])}
+        if dice.random() < 0.5:
             reply = ANSWERS.get(step)
             args["reply"] = {} if reply is None else reply.model_dump()
-        return Verb(data.draw(st.sampled_from(VERBS)), args, "ops", data.draw(st.text(max_size=2)))
+        return Verb(dice.choice(VERBS), args, "ops", dice.choice(["", "why", "\x00\ud7ff"]))
     if kind == "event":
         routed = {route.event for route in play.definition.routes}
-        event = data.draw(st.sampled_from([each for each in EVENTS if type(each) in routed]))
+        event = dice.choice([each for each in EVENTS if type(each) in routed])
         return Started(event) if isinstance(event, OrderPlaced) else Received(event)
-    if kind == "rest":
+    if kind == "gave up":
         return GaveUp("m", "why")
-    effect = data.draw(st.sampled_from(effects(play)))
-    outcome: Any = data.draw(st.sampled_from(OUTCOMES))
+    in_flight = [row.effect_id for row in play.steps if row.status == "dispatched"]
+    effect = dice.choice(in_flight if in_flight and dice.random() < 0.7 else effects(play))
+    outcome: Any = dice.choice(OUTCOMES)
     name = next((row.name for row in play.steps if row.effect_id == effect), "reserve")
     reply = {"succeeded": ANSWERS, "rejected": REFUSALS}.get(outcome, {}).get(name)
     if kind == "local":
@@ -83,15 +89,15 @@ def drawn(data: st.DataObject, play: Play) -> Input:
     return Replied(effect, outcome, reply, "m")
 
 
-@settings(max_examples=150, deadline=None)
-@given(data=st.data(), saga=st.sampled_from(SAGAS), length=st.integers(1, 25))
-def test_every_input_in_every_status_is_decided(
-    data: st.DataObject, saga: type[Any], length: int
-) -> None:
-    play = Play(saga)
+# A seed draws the inputs: Hypothesis looks for the shortest row of them, and spends no more on
+# drawing than the core on deciding.
+@settings(max_examples=200, deadline=None)
+@given(seed=st.integers(0, 2**32), saga=st.sampled_from(SAGAS), length=st.integers(1, 25))
+def test_every_input_in_every_status_is_decided(seed: int, saga: type[Any], length: int) -> None:
+    play, dice = Play(saga), Random(seed)
     for _ in range(length):
         before, steps = play.saga, play.steps
-        what = drawn(data, play)
+        what = drawn(dice, play)
         decision = play.feed(what)
         assert decision == advance(play.definition, before, steps, what, NOW)
         assert play.saga.version == before.version + 1
@@ -102,24 +108,19 @@ def test_every_input_in_every_status_is_decided(
         for send in decision.commands:
             rows = {row.effect_id for row in decision.steps}
             assert (send.target if send.phase == "resolve" else send.effect_id) in rows
-        if play.saga.plan is not None:
-            assert Plan.decoded(play.saga.plan.encoded()) == play.saga.plan
-        if play.saga.error is not None:
-            assert Stuck.decoded(play.saga.error.encoded()) == play.saga.error
         assert (play.saga.status == "stuck") == (play.saga.error is not None)
+        what_is_written_is_read_again(play, what, decision)
+        assert before.plan in {None, play.saga.plan}, "a plan never changes"
+        if before.status in FINAL and not isinstance(what, Verb):
+            contradicted = play.saga.error is not None and play.saga.error.reason == "contradiction"
+            assert contradicted or play.saga.status == before.status
 
 
-@settings(max_examples=60, deadline=None)
-@given(data=st.data(), saga=st.sampled_from(SAGAS), length=st.integers(1, 15))
-def test_a_plan_never_changes_and_the_journal_can_be_read(
-    data: st.DataObject, saga: type[Any], length: int
-) -> None:
-    play = Play(saga)
-    for _ in range(length):
-        plan = play.saga.plan
-        what = drawn(data, play)
-        decision = play.feed(what)
-        assert plan is None or play.saga.plan == plan
-        reply = getattr(what, "reply", None)
-        past = recorded(decision.journal, play.definition.by_type, lambda _, known=reply: known)  # type: ignore[misc]
-        assert past.input == what
+def what_is_written_is_read_again(play: Play, what: Input, decision: Decision) -> None:
+    if play.saga.plan is not None:
+        assert Plan.decoded(play.saga.plan.encoded()) == play.saga.plan
+    if play.saga.error is not None:
+        assert Stuck.decoded(play.saga.error.encoded()) == play.saga.error
+    reply = getattr(what, "reply", None)
+    past = recorded(decision.journal, play.definition.by_type, lambda _: reply)
+    assert past.input == what
