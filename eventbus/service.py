@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 log: logging.Logger = logging.getLogger("eventbus.service")
 
+STEADY_SECONDS = 30.0  # what ran so long has recovered: its next failure is a first one
+
 
 class Service(Protocol):
     """Until `stopping` is set, then finish what is in flight; cancelling is the hard stop."""
@@ -36,15 +38,16 @@ async def supervise(
 async def _keep_up(
     name: str, service: Service, stopping: asyncio.Event, wait_seconds: float
 ) -> None:
-    failures = 0
+    failures, time = 0, asyncio.get_running_loop().time
     while not stopping.is_set():
+        began = time()
         try:
             await service.run(stopping)
         except Exception:  # whatever it was: it is logged whole, and the service starts again
             log.exception("service %s failed and starts again", name)
         else:
             return
-        failures += 1
+        failures = 1 if time() - began > STEADY_SECONDS else failures + 1
         await pause(stopping, min(30.0, wait_seconds * 2 ** min(failures - 1, 5)))
 
 
