@@ -21,11 +21,11 @@ log: logging.Logger = logging.getLogger("eventbus.rabbit")
 
 RPC_SECONDS = 5.0
 CLOSE_SECONDS = 3.0
-FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 15.0
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 4.0
 
 
 class Backoff:
-    """0.5 s doubling to 15 s, with full jitter."""
+    """0.5 s doubling to 4 s, with full jitter."""
 
     def __init__(self) -> None:
         self._failures = 0
@@ -36,7 +36,7 @@ class Backoff:
 
     async def wait(self) -> None:
         """Before the next try."""
-        longest = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0 ** min(self._failures, 6))
+        longest = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0 ** min(self._failures, 3))
         self._failures += 1
         await asyncio.sleep(random.uniform(0.0, longest))  # noqa: S311 - jitter is no secret
 

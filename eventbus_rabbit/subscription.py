@@ -232,8 +232,10 @@ class RabbitSubscription:
                 log.warning("%s", self.trouble)
             except RefusedError as error:
                 self.trouble = f"group {self.interest.group} cannot consume: {error}"
-                self._fail(error)
-                return
+                if not self._working.is_set():
+                    self._fail(error)
+                    return
+                log.warning("%s", self.trouble)  # it worked before: rights come back, brokers too
             finally:
                 await self._lose(queue)
             await backoff.wait()
