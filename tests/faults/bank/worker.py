@@ -20,6 +20,7 @@ from tests.faults.bank.transfers import ACCOUNTS, HANDLERS, Requested, Wish, req
 from tests.faults.history import History
 
 TRY_AGAIN = 75  # EX_TEMPFAIL
+LOOK_SECONDS = 0.5  # 64 clients that ask twenty times a second leave others no time to work
 MOST_UNDONE = 6  # transfers of an account that its client leaves open before it asks for more
 
 
@@ -38,7 +39,7 @@ class Client:
             try:
                 requested, undone = await self._standing()
                 if undone >= MOST_UNDONE:
-                    await asyncio.sleep(0.05)
+                    await asyncio.sleep(LOOK_SECONDS)
                     continue
                 await self._publish(wish(self._account, requested + 1))
             except StorageError:
