@@ -95,6 +95,12 @@ class Inspection(Protocol):
         """
         ...
 
+    async def note(
+        self, verb: str, what: Mapping[str, Any], *, changed: int, actor: str, reason: str = ""
+    ) -> None:
+        """Keep who did what to something that stands elsewhere, at a broker: an audit row."""
+        ...
+
 
 class Inspected(Storage, Protocol):
     """Every storage of ours; a contract of its own because storage stands below."""

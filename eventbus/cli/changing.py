@@ -1,6 +1,5 @@
 """How every changing command goes: count, show, ask, change, say what became of it."""
 
-import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,7 +11,7 @@ from eventbus.cli.failures import DONE, PARTLY
 from eventbus.cli.flags import Settings
 from eventbus.cli.locate import called
 from eventbus.cli.output import note, show_facts
-from eventbus.cli.storages import with_storage
+from eventbus.cli.storages import actor, with_storage
 from eventbus.errors import CommitUnknownError, ConfigurationError, EventBusError, StorageError
 
 if TYPE_CHECKING:
@@ -105,16 +104,6 @@ def confirm(settings: Settings, affected: str) -> None:
         why="the answer was no" if asked else "there is no terminal to ask on",
         next="--yes does it | --dry-run only counts",
     )
-
-
-def actor() -> str:
-    """Who asks, for the audit: user@host."""
-    import getpass
-
-    user = "unknown"
-    with suppress(OSError, KeyError, ImportError):
-        user = getpass.getuser()
-    return f"{user}@{socket.gethostname()}"
 
 
 def one_of(ids: Sequence[str], *, everything: bool, or_else: str) -> None:

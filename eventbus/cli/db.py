@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
-from eventbus.cli.changing import actor, confirm
+from eventbus.cli.changing import confirm
 from eventbus.cli.failures import DONE
 from eventbus.cli.flags import Command, Settings
 from eventbus.cli.main import Commands
 from eventbus.cli.output import show_facts, show_rows
 from eventbus.cli.schemas import Schema, Step, schema_of
+from eventbus.cli.storages import actor
 from eventbus.cli.verify import audit
 
 

@@ -124,7 +124,7 @@ def redrive(
     if place is not None:
         from eventbus.cli.redriving import redrive_from
 
-        return redrive_from(settings, place, what, rate=rate, limit=limit)
+        return redrive_from(settings, place, what, reason=reason, rate=rate, limit=limit)
     return change(settings, "redrive", what, reason=reason, rate=rate, limit=limit)
 
 

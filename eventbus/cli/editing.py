@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eventbus.bus import DeadLetters
-from eventbus.cli.changing import actor, confirm
+from eventbus.cli.changing import confirm
 from eventbus.cli.failures import DONE
 from eventbus.cli.flags import Settings
 from eventbus.cli.locate import app_of
 from eventbus.cli.output import note, show_facts
 from eventbus.cli.rows import row_of
-from eventbus.cli.storages import with_storage
+from eventbus.cli.storages import actor, with_storage
 from eventbus.sealing import hidden
 
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from eventbus.cli.changing import actor, confirm
+from eventbus.cli.changing import confirm
 from eventbus.cli.flags import Command, Rate, Settings, all_of, app_argument
 from eventbus.cli.helping import helpers
 from eventbus.cli.locate import app_of
 from eventbus.cli.main import Commands
 from eventbus.cli.output import note, show_facts, show_rows
 from eventbus.cli.rebuilding import Bar, outcome_lines
-from eventbus.cli.storages import with_bus
+from eventbus.cli.storages import actor, with_bus
 
 if TYPE_CHECKING:
     from eventbus.sourcing.projector import Projector

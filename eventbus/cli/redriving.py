@@ -1,6 +1,7 @@
 """Dead letters at a broker, sent to their topic again for the group that gave them up."""
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from eventbus.cli.flags import Settings
 from eventbus.cli.letters import OURS, letters_at, row_of, transport_at
 from eventbus.cli.locate import called
 from eventbus.cli.output import note, show_facts
+from eventbus.cli.storages import kept
 from eventbus.errors import EventBusError
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ def redrive_from(
     place: str,
     what: "Selection",
     *,
+    reason: str = "",
     rate: float | None = None,
     limit: int | None = None,
 ) -> int:
@@ -57,6 +60,10 @@ def redrive_from(
         except EventBusError:
             note(settings, f"sent again before it failed: {sending.sent:,}")
             raise
+        finally:
+            if sending.sent:
+                told = {"from": place, **json.loads(what.as_json())}
+                kept(settings, "redrive", told, changed=sending.sent, reason=reason)
     facts: dict[str, Any] = {
         "verb": "redrive",
         "place": place,

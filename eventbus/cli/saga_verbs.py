@@ -9,13 +9,13 @@ from uuid import UUID
 import click
 import orjson
 
-from eventbus.cli.changing import actor, confirm, one_of
+from eventbus.cli.changing import confirm, one_of
 from eventbus.cli.failures import DONE, PARTLY
 from eventbus.cli.flags import Command, Rate, Settings, all_of
 from eventbus.cli.locate import app_of
 from eventbus.cli.output import note, show_facts
 from eventbus.cli.saga_looking import filters, query_of
-from eventbus.cli.storages import with_bus
+from eventbus.cli.storages import actor, with_bus
 from eventbus.errors import EventBusError, SagaError
 
 if TYPE_CHECKING:

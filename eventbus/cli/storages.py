@@ -1,11 +1,14 @@
 """The storage that operators look into, beside a bus that may be running."""
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar, cast
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from eventbus.cli.flags import Settings
 from eventbus.cli.locate import app_of, called, target_of
-from eventbus.errors import ConfigurationError, StorageError
+from eventbus.cli.output import note
+from eventbus.errors import ConfigurationError, EventBusError, StorageError
 
 if TYPE_CHECKING:
     from eventbus.bus import EventBus
@@ -21,8 +24,6 @@ def with_storage(settings: Settings, ask: "Callable[[Inspected], Awaitable[T]]")
     Raises:
         StorageError: EB5007, no answer in time; or what the storage says.
     """
-    import asyncio
-
     storage = operators_storage(settings)
 
     async def asked() -> T:
@@ -35,7 +36,7 @@ def with_storage(settings: Settings, ask: "Callable[[Inspected], Awaitable[T]]")
         raise _no_answer(settings) from error
 
 
-def operators_storage(settings: Settings) -> "Inspected":
+def operators_storage(settings: Settings, app: str | None = None) -> "Inspected":
     """The storage by --storage, else that of the app, opened beside a bus that runs; not entered.
 
     Raises:
@@ -45,7 +46,7 @@ def operators_storage(settings: Settings) -> "Inspected":
 
     if settings.storage is not None:
         return beside(open_storage(settings.storage, "operator"))
-    storage = app_of(settings).storage if target_of(settings) is not None else None
+    storage = app_of(settings, app).storage if target_of(settings, app) is not None else None
     if storage is None:
         raise ConfigurationError(
             "EB8001",
@@ -55,6 +56,44 @@ def operators_storage(settings: Settings) -> "Inspected":
             next="--storage sqlite:///app.db | --storage postgresql://host/db | --app app:bus",
         )
     return beside(storage)
+
+
+def kept(
+    settings: Settings,
+    verb: str,
+    what: "Mapping[str, Any]",
+    *,
+    changed: int,
+    reason: str,
+    app: str | None = None,
+) -> None:
+    """An audit row of what was done at a broker, if there is a storage to keep it.
+
+    The work is done by then: a row that cannot be written is told, and fails nothing.
+    """
+
+    async def keep(storage: "Inspected") -> None:
+        async with asyncio.timeout(settings.timeout), storage:
+            await storage.inspection.note(verb, what, changed=changed, actor=actor(), reason=reason)
+
+    try:
+        asyncio.run(keep(operators_storage(settings, app)))
+    except TimeoutError:
+        note(settings, f"not in the audit: {_no_answer(settings).what}")
+    except EventBusError as error:
+        if error.code != "EB8001":  # none was named
+            note(settings, f"not in the audit: {error.code} {error.what}")
+
+
+def actor() -> str:
+    """Who asks, for the audit: user@host."""
+    import getpass
+    import socket
+
+    user = "unknown"
+    with suppress(OSError, KeyError, ImportError):
+        user = getpass.getuser()
+    return f"{user}@{socket.gethostname()}"
 
 
 def with_bus(
@@ -84,7 +123,6 @@ def with_bus(
             why=why,
             next="--storage sqlite:///app.db | --storage postgresql://host/db",
         )
-    import asyncio
 
     storage = beside(bus.storage)
     there = bus.replace(storage=storage)

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from eventbus.cli.changing import actor, confirm
+from eventbus.cli.changing import confirm
 from eventbus.cli.flags import Command, Settings, all_of
 from eventbus.cli.output import cell, show_facts
 from eventbus.cli.recorded import with_log
+from eventbus.cli.storages import actor
 from eventbus.cli.streams import head_of
 
 if TYPE_CHECKING:

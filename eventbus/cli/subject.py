@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from eventbus.cli.changing import actor, confirm, one_of
+from eventbus.cli.changing import confirm, one_of
 from eventbus.cli.failures import DONE, FOUND
 from eventbus.cli.flags import Command, Settings
 from eventbus.cli.locate import app_of
 from eventbus.cli.main import Commands
 from eventbus.cli.output import show_facts, show_rows
-from eventbus.cli.storages import with_bus, with_storage
+from eventbus.cli.storages import actor, with_bus, with_storage
 
 if TYPE_CHECKING:
     from eventbus.inspection import Inspected

@@ -14,6 +14,7 @@ from eventbus.cli.flags import Command, Settings, app_argument
 from eventbus.cli.locate import app_of, called
 from eventbus.cli.main import Commands
 from eventbus.cli.output import note, show_facts, show_rows
+from eventbus.cli.storages import kept
 from eventbus.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -35,8 +36,9 @@ def plan(settings: Settings, app: str | None) -> None:
 
 @topology.command(cls=Command)
 @app_argument
+@click.option("--reason", default="", help="Why, for the audit.")
 @click.pass_obj
-def apply(settings: Settings, app: str | None) -> int:
+def apply(settings: Settings, app: str | None, reason: str) -> int:
     """Make what is missing; what would destroy something is left to people."""
     changes = _planned(settings, app)
     rows = _rows(changes)
@@ -51,6 +53,8 @@ def apply(settings: Settings, app: str | None) -> int:
             await cast("HasTopology", transport).apply(changes)
 
         with_transport(settings, _transport(settings, app), make)
+        made = {"changes": [row["what"] for row in rows]}
+        kept(settings, "topology apply", made, changed=len(rows), reason=reason, app=app)
     word = "would be done" if settings.dry_run else "done"
     facts: dict[str, Any] = {"changes": rows, "dry_run": settings.dry_run}
     lines = [f"{row['what']}: {word}" for row in rows]

@@ -2,6 +2,7 @@
 
 # ruff: noqa: S608 - statements are built from this room's constants only; values are bound
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -111,7 +112,7 @@ class PostgresInspection:
         act = verbs.find(verb, what)
         session = Session(self._pools, self._schema)
         try:
-            audit = await self._audit(session, verb, what, actor, reason)
+            audit = await self._audit(session, verb, what.as_json(), actor, reason)
             changed = await act(
                 session,
                 Request(
@@ -132,14 +133,39 @@ class PostgresInspection:
         await commit(session, self._hint)
         return changed
 
+    async def note(
+        self, verb: str, what: Mapping[str, Any], *, changed: int, actor: str, reason: str = ""
+    ) -> None:
+        """As `Inspection.note`.
+
+        Raises:
+            StorageError: EB5001, EB5007; CommitUnknownError, EB5101.
+        """
+        session = Session(self._pools, self._schema)
+        try:
+            selection = json.dumps(what, sort_keys=True)
+            await self._audit(session, verb, selection, actor, reason, changed=changed)
+        except BaseException:
+            await roll_back(session)
+            raise
+        session.wrote = True
+        await commit(session, self._hint)
+
     async def _audit(
-        self, session: Session, verb: Verb, what: Selection, actor: str, reason: str
+        self,
+        session: Session,
+        verb: str,
+        selection: str,
+        actor: str,
+        reason: str,
+        *,
+        changed: int = 0,
     ) -> int:
         rows = await session.fetch(
             _AUDIT.format(schema=self._schema),
             verb,
-            what.as_json(),
-            0,
+            selection,
+            changed,
             actor,
             reason,
             where=f"inspection.{verb}",

@@ -2,6 +2,7 @@
 
 # ruff: noqa: S608 - statements are built from this room's constants only; values are bound
 
+import json
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
@@ -142,6 +143,13 @@ class SqliteInspection:
             )
         except _DryRun as counted:
             return counted.changed
+
+    async def note(
+        self, verb: str, what: Mapping[str, Any], *, changed: int, actor: str, reason: str = ""
+    ) -> None:
+        """As `Inspection.note`."""
+        row = (verb, json.dumps(what, sort_keys=True), changed, actor, reason)
+        await self._access.change("inspection.note", lambda sql: sql.execute(AUDIT, row), hints=())
 
 
 class _DryRun(Exception):  # noqa: N818 - it rolls back, and is no error

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pamqp.common import FieldTable
 
 from eventbus import Event, EventBus, Group, RetryPolicy, subscribe
 from eventbus.cli.main import main
+from eventbus.sqlite import SqliteStorage
 from eventbus.testing.conformance.transport.member import an_interest, counted
 from eventbus_kafka import KafkaConfig, KafkaTransport
 from eventbus_rabbit import RabbitConfig, RabbitTransport
@@ -242,6 +244,25 @@ async def test_a_redriven_letter_reaches_the_group_that_gave_it_up_and_no_other(
     assert {group for group, _ in seen} == {"billing"}
     after = await listed(broker.place, *to, "-o", "json")
     assert len(after.rows("letters")) == {"kafka": 3, "rabbit": 0}[broker.scheme]
+
+
+async def test_letters_sent_again_stand_in_the_audit_of_the_storage(
+    broker: Broker, tmp_path: Path
+) -> None:
+    await fail_three_times(broker)
+    file = tmp_path / "shop.db"
+    await SqliteStorage(str(file)).upgrade()
+    to = ("--transport", broker.url, "--storage", f"sqlite:///{file}")
+    done = await redriven(broker.place, *to, "--filter", f"group={broker.group}", "--yes")
+    assert done.out == "3 messages sent again\n"
+    connection = sqlite3.connect(file)
+    [(told, changed)] = connection.execute(
+        "SELECT selection, changed FROM eventbus_audit WHERE verb = 'redrive'"
+    )
+    connection.close()
+    assert changed == 3
+    assert json.loads(told)["from"] == broker.place
+    assert json.loads(told)["group"] == broker.group
 
 
 async def test_a_letter_that_names_no_group_is_not_sent_anywhere(rabbit_url: str) -> None:

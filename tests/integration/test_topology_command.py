@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from eventbus.cli.main import main
+from eventbus.sqlite import SqliteStorage
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "reference" / "cli"
 APP = """
@@ -109,6 +111,28 @@ def becomes_right(app: App, names: set[str]) -> None:
     assert app.run("plan", "-o", "json").result == []
     again = app.run("apply")
     assert (again.code, again.out) == (0, "nothing is missing\n")
+
+
+def test_what_was_made_stands_in_the_audit_of_the_storage(tmp_path: Path, rabbit_url: str) -> None:
+    app = App(tmp_path, "", rabbit_url, "sqlite:///shop.db")
+    asyncio.run(SqliteStorage("shop.db").upgrade())
+    planned = [change["what"] for change in app.run("plan", "-o", "json").result]
+    assert app.run("apply", "--yes", "--reason", "release 7").code == 0
+    assert app.run("apply", "--yes").code == 0  # there is nothing to do, and nothing to tell
+    [(verb, told, changed, reason)] = sqlite3.connect("shop.db").execute(
+        "SELECT verb, selection, changed, reason FROM eventbus_audit WHERE verb LIKE 'topology%'"
+    )
+    assert (verb, changed, reason) == ("topology apply", len(planned), "release 7")
+    assert json.loads(told) == {"changes": planned}
+
+
+def test_a_storage_without_tables_keeps_nothing_and_fails_nothing(
+    tmp_path: Path, rabbit_url: str
+) -> None:
+    app = App(tmp_path, "", rabbit_url, "sqlite:///shop.db")
+    done = app.run("apply", "--yes")
+    assert done.code == 0
+    assert "not in the audit: EB5001" in done.err
 
 
 def test_topics_are_made_with_those_of_dead_letters(on_kafka: App, storage: str | None) -> None:

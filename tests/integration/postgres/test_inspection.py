@@ -1,5 +1,6 @@
 """What operators see and change, beyond the suite: audit rows, rules, counts that stop."""
 
+import json
 from typing import Any
 
 import pytest
@@ -98,6 +99,16 @@ async def test_rows_say_what_waits_behind_them(storage: PostgresStorage) -> None
     first, *_ = await storage.inspection.find(Selection(place="outbox"), limit=10)
     assert (dead["waiting"], dead["state"]) == (2, "dead")
     assert (first["waiting"], first["state"], first["error"]) == (2, "failed", "too large")
+
+
+async def test_what_was_done_at_a_broker_leaves_an_audit_row(
+    storage: PostgresStorage, admin: Admin
+) -> None:
+    told = {"changes": ["create queue billing"]}
+    await storage.inspection.note("topology apply", told, changed=1, actor="ann", reason="new")
+    (row,) = await admin.fetch(f"SELECT * FROM {storage.config.schema}.audit")
+    assert (row["verb"], row["changed"], row["actor"]) == ("topology apply", 1, "ann")
+    assert (json.loads(row["selection"]), row["reason"]) == (told, "new")
 
 
 async def test_an_audit_finds_what_no_commit_leaves(storage: PostgresStorage, admin: Admin) -> None:
