@@ -1,12 +1,19 @@
-"""What a long-running command sets up: logs on stderr, and the event loop."""
+"""What a long-running command sets up, logs and the event loop, and how it ends."""
 
 import asyncio
 import logging
+import os
+import sys
+import threading
 from collections.abc import Callable
 from importlib import import_module
 
 from eventbus.cli.flags import Settings
 from eventbus.errors import MissingExtraError
+
+log: logging.Logger = logging.getLogger("eventbus.cli")
+
+LAST_SECONDS = 1.0  # for tasks that end when they are told to
 
 
 def write_logs(settings: Settings) -> None:
@@ -43,3 +50,28 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
             next="pip install uvloop | --loop auto",
         ) from error
     return factory
+
+
+def leave_what_hangs(runner: asyncio.Runner, code: int) -> None:
+    """End the process at once if a handler ignores its end: a loop waits for it without a limit.
+
+    Only when the grace is used up; what the handler would still write is rolled back.
+    """
+    tasks = runner.run(_what_hangs())
+    threads = [each.name for each in threading.enumerate() if each.name.startswith("eventbus-")]
+    if tasks or threads:
+        log.error("ended without waiting for %s", ", ".join([*tasks, *threads]))
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+async def _what_hangs() -> list[str]:
+    """The names of the tasks that go on though they are cancelled."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=LAST_SECONDS)
+    return [task.get_name() for task in tasks if not task.done()]

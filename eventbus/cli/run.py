@@ -15,7 +15,7 @@ from eventbus.cli.failures import DONE, PARTLY
 from eventbus.cli.flags import Command, Settings, app_argument, worker_flags
 from eventbus.cli.locate import app_of, target_of
 from eventbus.cli.output import note
-from eventbus.cli.process import loop_factory, write_logs
+from eventbus.cli.process import leave_what_hangs, loop_factory, write_logs
 from eventbus.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -71,7 +71,10 @@ def work(settings: Settings, app: str | None, worker: Worker) -> int:
                 saying.cancel()
 
     with asyncio.Runner(loop_factory=loop_factory(worker.loop)) as runner:
-        return DONE if runner.run(working()) else PARTLY
+        if runner.run(working()):
+            return DONE
+        leave_what_hangs(runner, PARTLY)
+        return PARTLY
 
 
 async def announce(settings: Settings, bus: "EventBus") -> None:
