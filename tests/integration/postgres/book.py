@@ -14,6 +14,7 @@ class Book:
         self.committed: set[int] = set()
         self.rolled_back: set[int] = set()
         self.unknown = 0
+        self.told = 0  # errors, at once: what an unknown commit came to is asked later
         self.stop = asyncio.Event()
 
     async def write(self, storage: PostgresStorage, table: str, first: int) -> None:
@@ -27,9 +28,11 @@ class Book:
                     await tx.outbox.add([some_message(number, key=str(first))])
             except CommitUnknownError as error:
                 self.unknown += 1
+                self.told += 1
                 kept = await became_of(error) == "committed"
                 (self.committed if kept else self.rolled_back).add(number)
             except StorageError:
+                self.told += 1
                 self.rolled_back.add(number)
                 await asyncio.sleep(0.01)
             else:

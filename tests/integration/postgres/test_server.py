@@ -20,6 +20,10 @@ from eventbus.testing.conformance.samples import (
 from eventbus.testing.services import PostgresServer, ServiceMissingError, private_postgres
 from tests.integration.postgres.book import Book
 
+FULL = os.environ.get("EVENTBUS_FAULTS") == "full"
+FREEZES = 10 if FULL else 1
+FROZEN_TOLD = 400 if FULL else 16  # errors of eight writers: 25 s, or 1 s
+
 
 @pytest.fixture
 async def own() -> AsyncIterator[PostgresServer]:
@@ -57,13 +61,50 @@ async def test_a_server_that_restarts_under_load_loses_and_invents_nothing(
             rows = [row["n"] for row in await tx.sql.fetch(f"SELECT n FROM {table}")]
         leases = await take_partitions(storage, owner=unique("owner"))
         async with storage.transaction() as tx:
-            messages = numbers(await tx.outbox.read(leases, limit=11_000))
+            messages = numbers(await tx.outbox.read(leases, limit=100_000))
         assert storage.pools.idle() == storage.pools.size()
         assert storage.trouble is None
     assert len(rows) == len(set(rows))
     assert set(rows) == book.committed
     assert sorted(messages) == sorted(rows), "a row and its message, or neither"
     assert not book.rolled_back & set(rows)
+
+
+async def test_a_server_that_freezes_under_load_loses_and_invents_nothing(
+    own: PostgresServer,
+) -> None:
+    """Row 53: it stands still until writers were told so, and commits are unknown; then goes on."""
+    config = PostgresConfig(
+        dsn=own.url, command_seconds=0.5, acquire_seconds=0.5, connect_seconds=0.5
+    )
+    await PostgresStorage(config).upgrade()
+    book = Book()
+    async with PostgresStorage(config) as storage:
+        table = await make_table(storage, "n bigint")
+        async with asyncio.timeout(100 * FREEZES), asyncio.TaskGroup() as tasks:
+            for first in range(0, 8_000_000, 1_000_000):
+                tasks.create_task(book.write(storage, table, first), name=f"write:{first}")
+            for _ in range(FREEZES):
+                before = len(book.committed)
+                while len(book.committed) < before + 50:
+                    await storage.wait("timers", at_most=timedelta(milliseconds=10))
+                before = book.told
+                await own.freeze()
+                try:
+                    while book.told < before + FROZEN_TOLD:
+                        await storage.wait("timers", at_most=timedelta(milliseconds=10))
+                finally:
+                    await own.thaw()
+            book.stop.set()
+        async with storage.transaction() as tx:
+            rows = [row["n"] for row in await tx.sql.fetch(f"SELECT n FROM {table}")]
+        leases = await take_partitions(storage, owner=unique("owner"))
+        async with storage.transaction() as tx:
+            messages = numbers(await tx.outbox.read(leases, limit=100_000))
+        assert storage.pools.idle() == storage.pools.size()
+        assert storage.trouble is None
+    assert set(rows) == book.committed
+    assert sorted(messages) == sorted(rows), "a row and its message, or neither"
 
 
 async def test_while_the_server_is_away_it_says_so_and_then_goes_on(own: PostgresServer) -> None:
