@@ -363,16 +363,20 @@ class Invocation:
     def __init__(
         self,
         handler: Callable[..., Any],
-        what: TypedMessage | Untyped | Sequence[TypedMessage],
+        what: TypedMessage | Untyped | Sequence[TypedMessage | Untyped],
         context: Context,
     ) -> None:
         self.handler: Callable[..., Any] = handler
-        self.what: TypedMessage | Untyped | Sequence[TypedMessage] = what
+        self.what: TypedMessage | Untyped | Sequence[TypedMessage | Untyped] = what
         self.context: Context = context
 
 
 Middleware = Callable[[Invocation, Callable[[Invocation], Awaitable[None]]], Awaitable[None]]
-"""Wrapped around each call of a handler: `await call_next(invocation)`, or raise."""
+"""Wrapped around each call of a handler: `await call_next(invocation)`, or raise.
+
+A batch is one call: `what` is a sequence, the context that of its first message. Of the messages of
+a saga, which decodes for itself, it says the types alone.
+"""
 
 
 @dataclass(slots=True, kw_only=True)

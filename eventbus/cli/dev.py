@@ -124,6 +124,8 @@ def say(invocation: "Invocation", outcome: str) -> None:
     message = context.message
     name = getattr(invocation.handler, "__name__", type(invocation.handler).__name__)
     what = f"{message.type} {message.key}" if message.key else message.type
+    if isinstance(invocation.what, Sequence) and len(invocation.what) > 1:
+        what += f" and {len(invocation.what) - 1} more"
     more = f" (attempt {context.attempt})" if context.attempt > 1 else ""
     click.echo(
         f"  {datetime.now():%H:%M:%S}  {cell(what)}  -> {context.group}.{name}"

@@ -123,25 +123,32 @@ class Attempts:
 
     async def call_batch(
         self,
-        handler: BatchHandler,
+        handler: Handler,
         whats: Sequence[Decoded],
         contexts: Sequence[Context],
         run: Run,
     ) -> Sequence[Exception | None]:
-        """Call a batch handler once, under the eyes of the watchdog; no middleware is around it.
+        """Call a batch handler once, under the eyes of the watchdog; middleware is around the call.
+
+        A middleware that does not go on takes all of them for done.
 
         Raises:
             HandlerTimeoutError: EB4103, it ran longer than its group allows.
         """
-        calls = [
-            Invocation(handler.handle_batch, what, context)
-            for what, context in zip(whats, contexts, strict=True)
-        ]
+        assert handler.batches is not None  # noqa: S101 - the only caller asked
+        batches: BatchHandler = handler.batches
+        pairs = zip(whats, contexts, strict=True)
+        calls = [Invocation(handler.call, what, context) for what, context in pairs]
+        failures: list[Exception | None] = [None] * len(calls)
+
+        async def together(_: Invocation) -> None:
+            failures[:] = await batches.handle_batch(calls, contexts[0].storage)
+
         run.began = run.time()
         run.what = self._routes.group.name
         run.message = None
         try:
-            return await handler.handle_batch(calls, contexts[0].storage)
+            await self._wrapped(together)(Invocation(handler.call, whats, contexts[0]))
         except asyncio.CancelledError:
             timed_out = self.watchdog.timed_out(run)
             if timed_out is None:
@@ -149,6 +156,7 @@ class Attempts:
             raise timed_out from None
         finally:
             run.ended()
+        return failures
 
     def close(self) -> None:
         """Let go of the threads; what runs in one ends by itself."""
@@ -159,10 +167,13 @@ class Attempts:
     def _chain(self, handler: Handler) -> _Chain:
         chain = self._chains.get(handler)
         if chain is None:
-            chain = partial(self._innermost, handler)
-            for wrapper in reversed(self._middleware):
-                chain = partial(_wrapped, wrapper, chain)
-            self._chains[handler] = chain
+            chain = self._chains[handler] = self._wrapped(partial(self._innermost, handler))
+        return chain
+
+    def _wrapped(self, chain: _Chain) -> _Chain:
+        """In all middleware, the first outermost."""
+        for wrapper in reversed(self._middleware):
+            chain = partial(_through, wrapper, chain)
         return chain
 
     async def _innermost(self, handler: Handler, invocation: Invocation) -> None:
@@ -193,5 +204,5 @@ class Attempts:
         )
 
 
-async def _wrapped(wrapper: Middleware, inner: _Chain, invocation: Invocation) -> None:
+async def _through(wrapper: Middleware, inner: _Chain, invocation: Invocation) -> None:
     await wrapper(invocation, inner)

@@ -32,7 +32,7 @@ class BatchRoutes(Routes):
         registry: Registry,
     ) -> None:
         one = Handler(
-            call=Alone(handler),
+            call=Alone(group.name, handler),
             name=group.name,
             where=group.name,
             group=group,
@@ -65,8 +65,9 @@ class BatchRoutes(Routes):
 class Alone:
     """A batch handler for one message, in the savepoint of its caller: it raises its failure."""
 
-    def __init__(self, handler: BatchHandler) -> None:
+    def __init__(self, name: str, handler: BatchHandler) -> None:
         self._handler = handler
+        self.__name__ = self.__qualname__ = name  # what middleware says of it
 
     async def __call__(self, what: TypedMessage, context: Context) -> None:
         """Handle it; raise what it is to be parked with."""

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from functools import partial
 from time import perf_counter
 
-from eventbus.handler import BatchHandler, Group
+from eventbus.handler import Group
 from eventbus.instrumentation import Instrumentation
 from eventbus.pubsub.batch import Batch, at_once, neighbours, to_come
 from eventbus.pubsub.call import Call, Calls, behind
@@ -147,9 +147,8 @@ class Dispatcher:
                 await self._bare(call, batch, tx, run)
                 started += 1
                 continue
-            handler = call.route.batches
-            if handler is not None and call.wrong is None:
-                started += await self._batch(calls, started, handler, batch, tx, run)
+            if call.route.batches is not None and call.wrong is None:
+                started += await self._batch(calls, started, batch, tx, run)
                 continue
             together = neighbours(calls, started, batch)
             if len(together) > 1 and await self._sequence(together, tx, run):
@@ -215,7 +214,6 @@ class Dispatcher:
         self,
         calls: Sequence[Call],
         first: int,
-        handler: BatchHandler,
         batch: Batch,
         tx: Transaction,
         run: Run,
@@ -228,7 +226,7 @@ class Dispatcher:
         together = at_once(calls, first, batch)
         batch.new.difference_update(one.identity for one in together)
         with one_of_them():
-            verdicts = await self._verdicts.attempt_batch(together, handler, tx, run)
+            verdicts = await self._verdicts.attempt_batch(together, tx, run)
         for call, parked in zip(together, verdicts, strict=True):
             if parked is not None:
                 await self._verdicts.buried(call, parked, tx)

@@ -10,7 +10,7 @@ from random import Random
 
 from eventbus.errors import CodecError, LimitError, StorageError
 from eventbus.event import Untyped
-from eventbus.handler import BatchHandler, Effect, Group, Invocation, Reject, Retry
+from eventbus.handler import Effect, Group, Invocation, Reject, Retry
 from eventbus.instrumentation import Instrumentation
 from eventbus.pubsub.attempt import NO_DATA, Attempts, Decoded
 from eventbus.pubsub.call import Call, cut
@@ -116,14 +116,15 @@ class Verdicts:
             await self.attempts.handle(call.route, what, call.message, context, run)
 
     async def attempt_batch(
-        self, calls: Sequence[Call], handler: BatchHandler, tx: Transaction, run: Run
+        self, calls: Sequence[Call], tx: Transaction, run: Run
     ) -> Sequence[Parked | None]:
-        """All of them in one call of a batch handler, no savepoint around it; aligned.
+        """All of them in one call of their batch handler, no savepoint around it; aligned.
 
         Raises:
             Exception: what was written is to be rolled back; the messages are to be tried one by
                 one if one of them is to blame, `is_its_own`.
         """
+        (handler,) = calls[0].route.handlers
         contexts = [self.context(call, tx) for call in calls]
         try:
             whats = [await self.decoded(call, tx) for call in calls]
