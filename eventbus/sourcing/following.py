@@ -153,8 +153,10 @@ class Following:
             return 1
         except StorageError as error:
             await self._begin_anew()
-            self.trouble = None if isinstance(error, CommitUnknownError) else error.what
             self._refused = error.code in _REFUSED
+            self.trouble = f"{error.what}: {error.why}" if self._refused else error.what
+            if isinstance(error, CommitUnknownError):
+                self.trouble = None
             log.warning("projection %s waits: %s", self.definition.name, error)
             return 0
         else:

@@ -42,11 +42,12 @@ async def planned(storage: Storage, definition: Definition, options: Options) ->
         )
     if cut and not options.allow_truncated:
         raise refusals.truncated(definition.name, cut)
+    upto = await _upto(storage, definition, active, bound)
     code = code_of(definition, options)
     building = [one for one in versions if one.status == "building"]
     same = [one for one in building if one.code_hash == code]
     if same:
-        new = await _gone_on(storage, same[-1], bound)
+        new = await _gone_on(storage, same[-1], upto)
     elif options.resume:
         raise refusals.nothing(definition.name, "no shadow of this code is there to go on with")
     else:
@@ -57,8 +58,8 @@ async def planned(storage: Storage, definition: Definition, options: Options) ->
             status="building",
             code_hash=code,
             shards=definition.shards,
-            built_to=bound,
-            publishes_after=bound,
+            built_to=upto,
+            publishes_after=upto,
             runs=definition.runs,
             tables=definition.tables,
         )
@@ -80,14 +81,28 @@ def filter_of(definition: Definition, options: Options) -> Filter:
     return Filter(types=definition.types, streams=options.streams)
 
 
+async def _upto(
+    storage: Storage, definition: Definition, active: ProjectionVersion, bound: Position
+) -> Position:
+    """As far as the version that serves has come, for it may not move any more (EB5202).
+
+    Both have to stand at one position in the end; the new one reads on from there.
+    """
+    if "inline" in {active.runs, definition.runs}:
+        return bound
+    async with storage.transaction() as tx:
+        standing = await tx.checkpoints.positions(f"{active.name}@{active.version}/")
+    return min([bound, *standing.values()])
+
+
 async def _gone_on(
-    storage: Storage, version: ProjectionVersion, bound: Position
+    storage: Storage, version: ProjectionVersion, upto: Position
 ) -> ProjectionVersion:
     if version.built_to is not None:
         return version
     async with storage.transaction() as tx:
-        await tx.projections.built(version.name, version.version, to=bound)
-    return replace(version, built_to=bound)
+        await tx.projections.built(version.name, version.version, to=upto)
+    return replace(version, built_to=upto)
 
 
 async def _begun(
