@@ -32,8 +32,9 @@ LATE_HINT_SECONDS = 0.05  # an asyncpg caller commits after our block: hint agai
 class PostgresStorage:
     """A schema in a PostgreSQL database, shared by any number of processes.
 
-    Entering checks the schema and names the command that upgrades it. Transactions are READ
-    COMMITTED, always: held keys and every re-check of a row lock need a fresh snapshot.
+    Entering checks the schema and names the command that upgrades it. Several buses of a process
+    may share one: whoever leaves last closes its connections. Transactions are READ COMMITTED,
+    always: held keys and every re-check of a row lock need a fresh snapshot.
 
     Args:
         config: where it is, and how it is used.
@@ -48,16 +49,14 @@ class PostgresStorage:
         )
         self._merging = Merging(appends.write, lanes=APPENDING, direct=True)
         self._late: set[asyncio.TimerHandle] = set()
+        self._inside: int = 0  # entered so often, and not left yet
+        self._door = asyncio.Lock()
 
     async def __aenter__(self) -> "PostgresStorage":
-        try:
-            async with self.pools.connecting() as connection:
-                self.pools.server = await require_primary(connection, self.config.where)
-                await require_current(connection, self.config.schema, self.config.where)
-        except BaseException:
-            await self.pools.close()
-            raise
-        self.wakeups.start()
+        async with self._door:
+            if not self._inside:
+                await self._open()
+            self._inside += 1
         return self
 
     async def __aexit__(
@@ -66,6 +65,22 @@ class PostgresStorage:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        async with self._door:
+            self._inside -= 1
+            if not self._inside:
+                await self._close()
+
+    async def _open(self) -> None:
+        try:
+            async with self.pools.connecting() as connection:
+                self.pools.server = await require_primary(connection, self.config.where)
+                await require_current(connection, self.config.schema, self.config.where)
+        except BaseException:
+            await self.pools.close()
+            raise
+        self.wakeups.start()
+
+    async def _close(self) -> None:
         for timer in self._late:
             timer.cancel()
         self._late.clear()
