@@ -50,12 +50,15 @@ SELECT i, t, k, v, g, 'running', b, v, 0, statement_timestamp(), statement_times
  ORDER BY t COLLATE "C", k COLLATE "C", o
 ON CONFLICT (saga_type, business_key) DO NOTHING RETURNING saga_id"""
 # Two statements: a join inside the locking one reads the steps as they were before the wait.
+# Row by row: `= ANY` reads all of a table that statistics take for a small one.
 _LOCK = f"""
-SELECT {RECORD}, statement_timestamp() AS now FROM {{schema}}.saga
- WHERE saga_id = ANY($1::uuid[]) ORDER BY saga_id FOR NO KEY UPDATE"""
+SELECT s.*, statement_timestamp() AS now
+  FROM (SELECT i FROM unnest($1::uuid[]) i ORDER BY i) u CROSS JOIN LATERAL (
+    SELECT {RECORD} FROM {{schema}}.saga WHERE saga_id = u.i FOR NO KEY UPDATE) s"""
 _STEPS = f"""
-SELECT saga_id, {STEP} FROM {{schema}}.saga_step
- WHERE saga_id = ANY($1::uuid[]) ORDER BY saga_id, seq, phase"""
+SELECT s.* FROM unnest($1::uuid[]) u(i) CROSS JOIN LATERAL (
+  SELECT saga_id, {STEP} FROM {{schema}}.saga_step
+   WHERE saga_id = u.i ORDER BY seq, phase OFFSET 0) s"""
 
 
 async def register(session: Session, definitions: Sequence[DefinitionRow]) -> None:

@@ -32,12 +32,16 @@ _WIDTHS = [kind.count(",") + 1 for kind in _KINDS]
 
 # Versions are compared under the lock before one is written: all or none. What hangs on an instance
 # is written by what its update returns. A timer is armed, deleted or moved, never two of these.
+# What is there is found row by row, and written by its place: a join reads all timers where
+# statistics say that there are none.
 _STATEMENT = """
 WITH c AS (SELECT * FROM {change}), armed AS (SELECT * FROM {arm}),
 touched AS (SELECT * FROM {touched}), asked AS (SELECT * FROM {call}),
 held AS MATERIALIZED (
-  SELECT s.saga_id FROM {{schema}}.saga s JOIN c ON c.saga_id = s.saga_id
-   WHERE s.version = c.was ORDER BY s.saga_id FOR NO KEY UPDATE OF s),
+  SELECT s.place, c.saga_id FROM (SELECT saga_id, was FROM c ORDER BY saga_id) c
+   CROSS JOIN LATERAL (
+     SELECT s.ctid AS place FROM {{schema}}.saga s
+      WHERE s.saga_id = c.saga_id AND s.version = c.was FOR NO KEY UPDATE) s),
 i AS (
   UPDATE {{schema}}.saga s SET
     def_version = c.def_version, def_digest = c.def_digest, status = c.status, paused = c.paused,
@@ -46,7 +50,8 @@ i AS (
     status_since = CASE WHEN s.status = c.status THEN s.status_since
                         ELSE statement_timestamp() END,
     finished_at = CASE WHEN c.final THEN coalesce(s.finished_at, statement_timestamp()) END
-   FROM c WHERE s.saga_id = c.saga_id AND s.version = c.was
+   FROM c JOIN held ON held.saga_id = c.saga_id
+  WHERE s.ctid = held.place
     AND (SELECT count(*) FROM held) = (SELECT count(*) FROM c)
   RETURNING s.saga_id, s.saga_type, s.def_version, s.paused, c.final),
 steps AS (
@@ -69,13 +74,17 @@ arming AS (
   ON CONFLICT (saga_id, name) DO UPDATE SET
     epoch = excluded.epoch, due_at = excluded.due_at, def_version = excluded.def_version,
     remaining = excluded.remaining),
+timers AS (
+  SELECT t.* FROM i CROSS JOIN LATERAL (
+    SELECT t.ctid AS place, t.saga_id, t.name, i.final, EXISTS (
+             SELECT 1 FROM touched u WHERE u.saga_id = t.saga_id AND u.name = t.name) AS touched,
+           t.def_version <> i.def_version OR i.paused = (t.remaining IS NULL) AS moves
+      FROM {{schema}}.saga_timer t WHERE t.saga_id = i.saga_id OFFSET 0) t),
 disarming AS (
-  DELETE FROM {{schema}}.saga_timer t USING i
-   WHERE t.saga_id = i.saga_id
-     AND (i.final OR EXISTS (
-           SELECT 1 FROM touched u WHERE u.saga_id = t.saga_id AND u.name = t.name)
-         AND NOT EXISTS (
-           SELECT 1 FROM armed u WHERE u.saga_id = t.saga_id AND u.name = t.name))),
+  DELETE FROM {{schema}}.saga_timer WHERE ctid = ANY (ARRAY(
+    SELECT i.place FROM timers i
+     WHERE i.final OR i.touched AND NOT EXISTS (
+             SELECT 1 FROM armed u WHERE u.saga_id = i.saga_id AND u.name = i.name)))),
 moving AS (
   UPDATE {{schema}}.saga_timer t SET
     def_version = i.def_version,
@@ -85,9 +94,8 @@ moving AS (
     due_at = CASE WHEN i.paused THEN 'infinity'
                   WHEN t.remaining IS NULL THEN t.due_at
                   ELSE statement_timestamp() + t.remaining END
-   FROM i WHERE t.saga_id = i.saga_id AND NOT i.final
-    AND (t.def_version <> i.def_version OR i.paused = (t.remaining IS NULL))
-    AND NOT EXISTS (SELECT 1 FROM touched u WHERE u.saga_id = t.saga_id AND u.name = t.name)),
+   FROM i WHERE t.saga_id = i.saga_id AND t.ctid = ANY (ARRAY(
+     SELECT m.place FROM timers m WHERE m.moves AND NOT m.final AND NOT m.touched))),
 calls AS (
   INSERT INTO {{schema}}.saga_call
          (effect_id, saga_type, saga_id, seq, phase, step, input, def_version, due_at)
@@ -97,9 +105,12 @@ calls AS (
   ON CONFLICT (effect_id) DO UPDATE SET
     input = excluded.input, due_at = excluded.due_at, def_version = excluded.def_version),
 moved AS (
-  UPDATE {{schema}}.saga_call t SET def_version = i.def_version FROM i
-   WHERE t.saga_id = i.saga_id AND t.def_version <> i.def_version
-     AND NOT EXISTS (SELECT 1 FROM asked u WHERE u.effect_id = t.effect_id)),
+  UPDATE {{schema}}.saga_call t SET def_version = i.def_version
+    FROM i WHERE t.saga_id = i.saga_id AND t.ctid = ANY (ARRAY(
+     SELECT m.place FROM i CROSS JOIN LATERAL (
+       SELECT t.ctid AS place, t.effect_id FROM {{schema}}.saga_call t
+        WHERE t.saga_id = i.saga_id AND t.def_version <> i.def_version OFFSET 0) m
+      WHERE NOT EXISTS (SELECT 1 FROM asked u WHERE u.effect_id = m.effect_id)))),
 correlated AS (
   INSERT INTO {{schema}}.saga_correlation (saga_type, name, value, saga_id)
   SELECT u.saga_type, u.name, u.value, i.saga_id FROM {correlation} JOIN i ON i.saga_id = u.saga_id

@@ -24,12 +24,16 @@ WITH due AS MATERIALIZED (
                    WHERE x.saga_type = t.saga_type AND x.def_version = t.def_version
                      AND x.due_at <= statement_timestamp()
                    ORDER BY x.due_at LIMIT {WINDOW}) d)
-SELECT {_NAMED}, statement_timestamp() AS now FROM {{schema}}.saga i
- WHERE i.saga_id = ANY (ARRAY(SELECT saga_id FROM due)) AND NOT i.paused AND i.finished_at IS NULL
- ORDER BY i.saga_id LIMIT {{limit}} FOR NO KEY UPDATE OF i SKIP LOCKED"""
+SELECT {_NAMED}, statement_timestamp() AS now
+  FROM (SELECT saga_id FROM due ORDER BY saga_id) d CROSS JOIN LATERAL (
+    SELECT i.* FROM {{schema}}.saga i
+     WHERE i.saga_id = d.saga_id FOR NO KEY UPDATE OF i SKIP LOCKED) i
+ WHERE NOT i.paused AND i.status NOT IN ('completed', 'compensated') LIMIT {{limit}}"""
 _FIRE = """
-DELETE FROM {schema}.saga_timer
- WHERE saga_id = ANY($1::uuid[]) AND due_at <= statement_timestamp()
+DELETE FROM {schema}.saga_timer WHERE ctid = ANY (ARRAY(
+  SELECT t.place FROM unnest($1::uuid[]) u(i) CROSS JOIN LATERAL (
+    SELECT ctid AS place, due_at FROM {schema}.saga_timer WHERE saga_id = u.i OFFSET 0) t
+   WHERE t.due_at <= statement_timestamp()))
 RETURNING saga_id, due_at, name, epoch"""
 _NEXT = """
 SELECT min(d.due_at) - statement_timestamp() AS wait

@@ -1,4 +1,4 @@
-"""Every hot statement goes by its index, with 100,000 rows, whether statistics are there or not."""
+"""Every hot statement goes by its index, with 100,000 rows, whatever the statistics say."""
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 
@@ -6,7 +6,7 @@ import pytest
 
 from eventbus.postgres import PostgresStorage, inbox, leases, outbox, parking
 from tests.conformance.postgres import database, entered
-from tests.integration.postgres.plans import Plan, wrong_plans
+from tests.integration.postgres.plans import Plan, forget_the_rows, wrong_plans
 
 ROWS = 100_000
 PARTS = f"ARRAY{list(range(64))}::smallint[]"
@@ -94,21 +94,28 @@ PLANS: Mapping[str, Plan] = {
 }
 
 
+EMPTY = "plans_analysed_when_empty"
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     with database() as url:
         yield url
 
 
-@pytest.fixture(params=["analysed", "never analysed"])
+@pytest.fixture(params=["analysed", "never analysed", "analysed when empty"])
 async def filled(server: str, request: pytest.FixtureRequest) -> AsyncIterator[PostgresStorage]:
-    schema = f"plans_{len(request.param)}"
+    schema = "plans_" + request.param.replace(" ", "_")
     async with entered(server, schema=schema) as storage:
         async with storage.pools.connecting() as connection:
-            await connection.execute(f"SET search_path = {schema}; {FILL}", timeout=60)
+            await connection.execute(
+                f"SET search_path = {schema}; SET statement_timeout = '60s'; {FILL}", timeout=60
+            )
             if request.param == "analysed":
                 await connection.execute("ANALYZE", timeout=60)
-            await connection.execute("RESET search_path")
+            elif request.param == "analysed when empty":
+                await forget_the_rows(connection, schema)
+            await connection.execute("RESET search_path; RESET statement_timeout")
         yield storage
 
 
@@ -120,7 +127,10 @@ async def test_hot_statements_go_by_their_indexes(filled: PostgresStorage) -> No
         )
     large = {"outbox", "outbox_scheduled", "parked", "parked_keys", "attempts"}
     large |= {row["name"].removeprefix(f"{schema}.") for row in days}
-    assert await wrong_plans(filled, PLANS, large) == {}
+    asked = PLANS
+    if schema == EMPTY:  # what a group has parked is read whole until the server analyses (0035)
+        asked = {name: plan for name, plan in PLANS.items() if not name.startswith("parking.")}
+    assert await wrong_plans(filled, asked, large) == {}
 
 
 FILL = f"""
