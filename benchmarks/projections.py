@@ -8,13 +8,14 @@ import asyncio
 import time
 from collections.abc import Mapping
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import Any
 
 import asyncpg
 import orjson
 
 from benchmarks.postgres import World, case, timed
-from benchmarks.rounds import Bar, Figures, Goal
+from benchmarks.rounds import Bar, Case, Figures, Goal
 from eventbus import Event, EventBus
 from eventbus.codec import Encoder
 from eventbus.message import Message
@@ -66,6 +67,7 @@ def following_bar() -> Bar:
         cases=[
             case("FOLLOW", "asyncpg by hand, dict", 60_000, _by_hand),
             case("FOLLOW", "following", 60_000, _following, Goal(figure="rate", at_least=30_000)),
+            *_peer(),
         ],
     )
 
@@ -81,6 +83,26 @@ def lag_bar() -> Bar:
 
 
 BARS = {"FOLLOW": following_bar, "LAG": lag_bar}
+
+
+def _peer() -> list[Case]:
+    """Beside the `eventsourcing` library's runner, where it is installed."""
+    if find_spec("eventsourcing") is None:
+        return []
+    from benchmarks.eventsourcing_projection import rate_of_runner
+
+    async def work(world: World, n: int) -> Figures:
+        """In turns: what disturbs one disturbs the other."""
+        before = await rate_of_runner(world, n // 20, PER_KEY)
+        position = await _fill(world, n)
+        began = time.perf_counter()
+        async with _bus(world) as bus, timed(world):
+            await bus.projections.wait("products", position, at_most=LONG)
+            rate = n / (time.perf_counter() - began)
+        return {"rate": rate, "times": rate / before}
+
+    name = "following, times the rate of eventsourcing's runner over a twentieth as many"
+    return [case("FOLLOW", name, 60_000, work, Goal(figure="times", at_least=10))]
 
 
 async def _fill(world: World, n: int) -> Position:
