@@ -377,6 +377,7 @@ class EventBus:
             self._wiring.registry,
             self._inspection(),
             encode=self._wiring.publishing.within,
+            arrivals=self._wiring.arrivals,
         )
 
     @property

@@ -24,6 +24,7 @@ from eventbus.pubsub.routes import Routes
 from eventbus.pubsub.unit_of_work import Publishing
 from eventbus.saga.engine import Engine
 from eventbus.service import Service, end, supervise
+from eventbus.sourcing.arrivals import Arrivals
 from eventbus.sourcing.definition import Definition
 from eventbus.sourcing.following import Following
 from eventbus.sourcing.tail import Tail
@@ -54,6 +55,7 @@ class Parts:
     projections: Mapping[str, Definition]
     engines: Mapping[str, Engine]
     tail: Tail | None
+    arrivals: Arrivals
     middleware: Sequence[Middleware]
     instrumentation: Instrumentation | None
     scheme: str
@@ -205,6 +207,7 @@ class Running:
                     parts.registry,
                     encode=parts.publishing.within,
                     tail=parts.tail,
+                    arrivals=parts.arrivals,
                     random=Random(),  # noqa: S311 - jitter
                 )
         return self._following

@@ -24,6 +24,7 @@ from eventbus.pubsub.unit_of_work import Publishing, refuse_if_held
 from eventbus.pubsub.watchdog import Watchdog
 from eventbus.saga.engine import Engine
 from eventbus.saga.family import Family, families, is_saga, sagas_in
+from eventbus.sourcing.arrivals import Arrivals
 from eventbus.sourcing.definition import Definition, definitions, is_projection, projections_in
 from eventbus.sourcing.inline import Inline
 from eventbus.sourcing.log import EventLog
@@ -86,6 +87,7 @@ class Wiring:
             refuse_without_storage(self.handlers)
         self.keyring: Keyring | None = keyring_for(self.registry, self.storage, given.master_key)
         self.afterwards: Afterwards = Afterwards(begin)
+        self.arrivals: Arrivals = Arrivals()
         self.inline: Inline = Inline(self.definitions.values())
         self.publishing: Publishing = Publishing(
             self._encoder(strict=given.strict),
@@ -175,6 +177,7 @@ class Wiring:
             projections=self.definitions,
             engines=self.engines,
             tail=None if self.storage is None else self.events.tail,
+            arrivals=self.arrivals,
             middleware=given.middleware,
             instrumentation=given.instrumentation,
             scheme=self.scheme,

@@ -10,6 +10,7 @@ from typing import Any
 from eventbus.codec import Registry
 from eventbus.errors import CommitUnknownError, EventBusError, LeaseLostError, StorageError
 from eventbus.service import end
+from eventbus.sourcing.arrivals import Arrivals
 from eventbus.sourcing.batch import Batches
 from eventbus.sourcing.definition import Definition
 from eventbus.sourcing.holdings import Holdings, is_active
@@ -43,6 +44,7 @@ class Following:
         registry: decodes what is recorded.
         encode: an event as the message that is published.
         tail: says that the log grew; of the process.
+        arrivals: is told how far the rows are.
         random: jitter of the waits of parked sequences.
     """
 
@@ -54,6 +56,7 @@ class Following:
         *,
         encode: Encode,
         tail: Tail,
+        arrivals: Arrivals,
         random: Random,
     ) -> None:
         self.definition: Definition = definition
@@ -62,6 +65,7 @@ class Following:
         self._storage = storage
         self._registry = registry
         self._tail = tail
+        self._arrivals = arrivals
         self._batches = Batches(definition, encode, random)
         self._redelivery = Redelivery(self._batches, registry, storage)
         self._holdings = Holdings(storage, definition)
@@ -202,6 +206,8 @@ class Following:
         for shard in shards:
             if shard.position < page.read_to:
                 await self._batches.page(self._storage, shard, events, page.read_to)
+        if len(shards) == shards[0].version.shards:
+            self._arrivals.tell(self.definition.name, page.read_to)
         self.projected += len(events)
         return max(1, len(events))
 

@@ -7,22 +7,22 @@ from difflib import get_close_matches
 from typing import Any
 
 from eventbus.codec import Registry
-from eventbus.errors import CodecError, ProjectionError
+from eventbus.errors import ProjectionError
 from eventbus.inspection import Inspection, Selection
+from eventbus.sourcing.arrivals import Arrivals
 from eventbus.sourcing.definition import Definition
 from eventbus.sourcing.folding import Step, fold
-from eventbus.sourcing.parking import row_key, stream_key
-from eventbus.sourcing.read_model import Key, ReadModel, key_text
+from eventbus.sourcing.read_model import Key, ReadModel
 from eventbus.sourcing.rebuild import Beat, Options, Rebuild, Rebuilt, assist, roll_back
-from eventbus.sourcing.recorded import Recorded, read
-from eventbus.sourcing.standing import Standing, held_of, standing_of
+from eventbus.sourcing.recorded import read
+from eventbus.sourcing.standing import Standing, standing_of
 from eventbus.sourcing.view import Encode
-from eventbus.storage import Storage, Transaction
+from eventbus.sourcing.waiting import Waiting, too_late
+from eventbus.storage import Storage
 from eventbus.storage.events import Filter, Position
 from eventbus.storage.projections import Difference
 
 SOON = timedelta(seconds=2)
-SHORTEST_SECONDS, LONGEST_SECONDS = 0.005, 0.05
 PAGE = 1000
 AS_IT_IS = Options()
 
@@ -35,6 +35,7 @@ class Projector:
         definitions: the projections of the bus, by name.
         registry: decodes what is recorded.
         inspection: writes the audit rows of pauses.
+        arrivals: how far rows are that are written in this process.
     """
 
     def __init__(
@@ -45,9 +46,11 @@ class Projector:
         inspection: Inspection,
         *,
         encode: Encode,
+        arrivals: Arrivals,
     ) -> None:
         self._storage = storage
         self._definitions = definitions
+        self._arrivals = arrivals
         self._registry = registry
         self._inspection = inspection
         self._encode = encode
@@ -79,14 +82,12 @@ class Projector:
         definition = self.definition(name)
         if definition.runs != "following":
             return
-        seconds = SHORTEST_SECONDS
+        waiting = Waiting(self._storage, definition, self._registry, self._arrivals)
         try:
             async with asyncio.timeout(at_most.total_seconds()):
-                while not await self._reached(definition, position):
-                    await asyncio.sleep(seconds)
-                    seconds = min(seconds * 2, LONGEST_SECONDS)
+                await waiting.until(position)
         except TimeoutError:
-            raise await self._too_late(name, position, at_most) from None
+            raise too_late(await self.status(name), position, at_most) from None
 
     async def get(self, name: str, *key: Any) -> ReadModel | None:
         """The row of a key; of a live projection folded from the log at this moment.
@@ -213,47 +214,6 @@ class Projector:
         what = Selection(place="parked", group=f"projection:{name}")
         return await self._inspection.change(verb, what, actor=actor, reason=reason)
 
-    async def _reached(self, definition: Definition, position: Position) -> bool:
-        async with self._storage.transaction() as tx:
-            versions = await tx.projections.versions(definition.name)
-            active = next((one for one in versions if one.status == "active"), None)
-            if active is None:
-                return False
-            positions = await tx.checkpoints.positions(f"{active.name}@{active.version}/")
-            if len(positions) < active.shards or min(positions.values()) < position:
-                return False
-            held = await held_of(tx, active)
-            if held:
-                await self._refuse_parked(tx, definition, position, held)
-            return True
-
-    async def _refuse_parked(
-        self, tx: Transaction, definition: Definition, position: Position, held: set[str]
-    ) -> None:
-        page = await tx.events.read_all(after=Position(position - 1), limit=1, upto=position)
-        for event in await read(page.events, self._registry, tx):
-            recorded = event.recorded
-            keys = {stream_key(recorded)} | _row_keys(definition, event)
-            for key in sorted(keys & held):
-                raise ProjectionError(
-                    "EB6006",
-                    f"what was recorded at {position} waits in projection {definition.name!r}",
-                    where=f"{recorded.stream}@{recorded.version}, parked under {key}",
-                    why="an event of the same row or stream failed, and order is kept",
-                    next=f"eventbus parked list --key '{key}'; mend the projection, then redrive",
-                )
-
-    async def _too_late(self, name: str, position: Position, at_most: timedelta) -> ProjectionError:
-        standing = await self.status(name)
-        places = ", ".join(f"{one} at {place}" for one, place in standing.positions.items())
-        return ProjectionError(
-            "EB6005",
-            f"projection {name!r} has not reached {position} within {at_most}",
-            where=f"bus.projections.wait({name!r}, {position})",
-            why=f"{standing.cause or 'it is on its way'}; {places or 'it never ran'}",
-            next=f"nothing is lost: wait again; eventbus projection status {name} APP",
-        )
-
     async def _folded(self, definition: Definition, wanted: Key) -> ReadModel | None:
         rows = definition.rows
         assert rows is not None  # noqa: S101 - asked by the only caller
@@ -276,15 +236,6 @@ class Projector:
                 break
             position = page.read_to
         return state.get(wanted)
-
-
-def _row_keys(definition: Definition, recorded: Recorded) -> set[str]:
-    if definition.rows is None:
-        return set()
-    try:
-        return {row_key(key_text(one.key)) for one in definition.steps(recorded.event, 0)}
-    except (CodecError, ValueError, TypeError):
-        return set()  # it is parked by its stream then
 
 
 def _no_rows(name: str) -> ProjectionError:

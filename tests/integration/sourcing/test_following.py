@@ -324,6 +324,19 @@ async def test_effects_begin_with_the_first_version_and_not_in_the_past(lasting:
     assert len(broker.published("shop")) == 1
 
 
+async def test_who_waits_where_the_rows_are_written_is_told_without_asking_again(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never = timedelta(hours=1).total_seconds()
+    monkeypatch.setattr("eventbus.sourcing.waiting.SHORTEST_SECONDS", never)
+    revenue = Sum()
+    async with await bus_of(url, revenue.projection()) as bus:
+        for cents in range(5):
+            position = await sell(bus, ("UK", cents))
+            await bus.projections.wait(revenue.name, position, at_most=timedelta(seconds=30))
+        assert await revenue.rows(bus) == {"UK": (5, 10)}
+
+
 async def test_waiting_for_what_is_not_there_says_why(url: str) -> None:
     revenue = Sum()
     bus = await bus_of(url, revenue.projection())
