@@ -36,7 +36,8 @@ LONG_SECONDS = 3600.0  # an index, a comparison
 
 _VERSION = "name, version, status, code_hash, shards, built_to, publishes_after, runs"
 _VERSIONS = f"""
-SELECT {_VERSION}, {TABLES} AS tables FROM {{schema}}.projections
+SELECT {_VERSION}, {TABLES} AS tables, switched_at IS NOT NULL AS served
+  FROM {{schema}}.projections
  WHERE name = $1 ORDER BY version"""
 _NAMES = "SELECT DISTINCT name FROM {schema}.projections ORDER BY name"
 _CREATE = f"""
@@ -79,7 +80,7 @@ UPDATE {schema}.checkpoints SET state = CASE WHEN starts_with(name, $1) THEN 2 E
 # Of an inline version that is left: up to where its rows are.
 _LEFT = "UPDATE {schema}.checkpoints SET position = $2 WHERE starts_with(name, $1)"
 _REVIVE = """
-UPDATE {schema}.projections SET status = 'building'
+UPDATE {schema}.projections SET status = 'building', switched_at = statement_timestamp()
  WHERE name = $1 AND version = $2 AND status = 'retired' RETURNING 1"""
 _ALIVE = "UPDATE {schema}.checkpoints SET state = 0 WHERE starts_with(name, $1)"
 _PROGRESS = """
@@ -398,4 +399,5 @@ def _version_of(row: Any) -> ProjectionVersion:
         publishes_after=Position(row["publishes_after"]),
         runs=row["runs"],
         tables=tuple(row["tables"]),
+        served=row["served"],
     )

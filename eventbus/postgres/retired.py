@@ -12,13 +12,14 @@ from eventbus.postgres.read_models import qualified
 from eventbus.storage.projections import KEPT_RETIRED, beside, rows_of
 
 BUSY = {"55P03", "40P01"}  # readers and workers come first: another time
+# One that is building and was switched from: a rollback was cut off, and nobody went on with it.
 _RETIRED = f"""
 SELECT name, version, table_schema, {TABLES} AS tables FROM {{schema}}.projections
- WHERE status = 'retired' AND switched_at < statement_timestamp() - $1::interval
+ WHERE status IN ('retired', 'building') AND switched_at < statement_timestamp() - $1::interval
  ORDER BY switched_at LIMIT $2"""
 _FORGET = """
 DELETE FROM {schema}.projections
- WHERE name = $1 AND version = $2 AND status = 'retired'
+ WHERE name = $1 AND version = $2 AND status IN ('retired', 'building')
    AND switched_at < statement_timestamp() - $3::interval RETURNING 1"""
 _SCANNED = """
 SELECT name, version FROM {schema}.projections p WHERE status <> 'building' AND EXISTS (

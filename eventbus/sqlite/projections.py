@@ -35,7 +35,8 @@ from eventbus.storage.projections import (
 _TYPES: dict[Kind, str] = {"int": "INTEGER", "bool": "INTEGER", "float": "REAL", "bytes": "BLOB"}
 _VERSION = "name, version, status, code_hash, shards, built_to, publishes_after, runs"
 _VERSIONS = f"""
-SELECT {_VERSION}, {TABLES} FROM eventbus_projections WHERE name = ? ORDER BY version"""
+SELECT {_VERSION}, {TABLES}, switched_at IS NOT NULL FROM eventbus_projections
+ WHERE name = ? ORDER BY version"""
 _NAMES = "SELECT DISTINCT name FROM eventbus_projections ORDER BY name"
 _CREATE = f"""
 INSERT INTO eventbus_projections ({_VERSION}, table_name, tables, created_at)
@@ -76,7 +77,7 @@ _RETIRE = "UPDATE eventbus_checkpoints SET state = ? WHERE substr(name, 1, lengt
 # Of an inline version that is left: up to where its rows are.
 _LEFT = "UPDATE eventbus_checkpoints SET position = ?1 WHERE substr(name, 1, length(?2)) = ?2"
 _REVIVE = """
-UPDATE eventbus_projections SET status = 'building'
+UPDATE eventbus_projections SET status = 'building', switched_at = eventbus_now()
  WHERE name = ? AND version = ? AND status = 'retired'"""
 _PROGRESS = """
 INSERT INTO eventbus_progress AS p (name, phase, done, total, rows, rate, started_at, beat_at)
@@ -470,4 +471,5 @@ def _version_of(row: Row) -> ProjectionVersion:
         publishes_after=Position(row[6]),
         runs=row[7],
         tables=tuple(orjson.loads(row[8])),
+        served=bool(row[9]),
     )

@@ -46,9 +46,11 @@ DELETE FROM eventbus_events WHERE position IN (
   SELECT e.position FROM eventbus_streams s JOIN eventbus_events e USING (stream_id)
    WHERE (s.state = 2 OR s.kept_from > 1) AND (s.state = 2 OR e.version < s.kept_from)
    ORDER BY s.stream_id, e.version LIMIT ?)"""
+# One that is building and was switched from: a rollback was cut off, and nobody went on with it.
 _RETIRED = f"""
 SELECT name, version, {TABLES} FROM eventbus_projections
- WHERE status = 'retired' AND switched_at < eventbus_now() - ? ORDER BY switched_at LIMIT ?"""
+ WHERE status IN ('retired', 'building') AND switched_at < eventbus_now() - ?
+ ORDER BY switched_at LIMIT ?"""
 _SCANNED = "SELECT name, version FROM eventbus_projections WHERE status <> 'building'"
 _SNAPSHOTS = """
 DELETE FROM eventbus_snapshots WHERE stream_id IN (

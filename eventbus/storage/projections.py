@@ -57,6 +57,7 @@ class ProjectionVersion:
     publishes_after: Position
     runs: Runs = "following"
     tables: tuple[str, ...] = ()  # live names: it is switched and dropped with them
+    served: bool = False  # it was switched to or from; one that is building is being gone back to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from datetime import timedelta
 from eventbus import EventBus
 from eventbus.errors import ConcurrencyError, StorageError
 from eventbus.storage.events import Position
-from tests.faults.projecting import Sold
+from tests.faults.projected_sales import Sold
 from tests.integration.sourcing.read_models import until
 
 ENOUGH = timedelta(seconds=60)

@@ -1,11 +1,12 @@
 """A projection on one database, killed at a chosen call; the next process goes on.
 
-`python -m tests.faults.projecting WHERE DIRECTORY follow|rebuild|assist|replay FIRST STEP` sweeps;
-`replay` rebuilds one of the general form. WHERE is `sqlite`, or the URL of an empty PostgreSQL
-database. For each point a process is forked that
-dies there by SIGKILL, another one that finishes and judges: the rows are those of the events, and a
-replay from zero gives the same. One JSON line per point. Point 2n is before, 2n+1 after the n-th
-call of the storage's contract by the projector.
+`python -m tests.faults.projecting WHERE DIRECTORY MODE FIRST STEP` sweeps. MODE is `follow`,
+`rebuild`, `assist`, `replay`, which rebuilds one of the general form, or `rollback`, of an inline
+projection whose later version has more than the one of before. WHERE is `sqlite`, or the URL of an
+empty PostgreSQL database. For each point a process is forked that dies there by SIGKILL, another
+one that finishes and judges: the rows are those of the events, and a replay from zero gives the
+same. One JSON line per point. Point 2n is before, 2n+1 after the n-th call of the storage's
+contract by the projector.
 """
 
 import asyncio
@@ -13,87 +14,40 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar
 
-from eventbus import Event, EventBus
+from eventbus import EventBus
 from eventbus.errors import ProjectionError
 from eventbus.sourcing import (
-    FoldingProjection,
-    ReadModel,
-    RecordedEvent,
-    View,
     following,
     holdings,
-    projects,
 )
-from eventbus.sourcing.rebuild import Beat, Options, Rebuilt, owner, parts
+from eventbus.sourcing.rebuild import Beat, Options, owner, parts
 from eventbus.testing.faults import FaultPlan, FaultyStorage, Kill
 from tests.faults.projected_places import places, storage_at
+from tests.faults.projected_sales import (
+    POISON,
+    Code,
+    SalesApplied,
+    SalesByCountry,
+    SalesInline,
+    Sold,
+)
 from tests.integration.sourcing.read_models import until
 
-POISON = 13
+T = TypeVar("T")
+
 ORDERS = [("UK", 1), ("FR", 2), ("UK", POISON), ("DE", 3), ("UK", 4), ("FR", 5), ("DE", 6)]
 EXPECTED = {"UK": (3, 18), "FR": (2, 7), "DE": (2, 9)}
 LATE = ("FR", 50)
 EQUAL = Options(require_equal=True)
 IN_PARTS = Options(parts=2, page=2)
 ENOUGH = timedelta(seconds=30)  # a lease of who was killed is waited for, on any machine
-
-_poisonous = True
-
-
-class Sold(Event, type="shop.sold", key="order"):
-    order: str
-    country: str
-    cents: int
-
-
-class Sales(ReadModel, table="sales", key="country"):
-    country: str
-    orders: int = 0
-    cents: int = 0
-
-
-class SalesByCountry(FoldingProjection[Sales], name="sales"):
-    @projects(Sold, key=lambda event: event.country)
-    def sold(self, row: Sales, event: Sold) -> Sales:
-        if _poisonous and event.cents == POISON:
-            raise ValueError("poison")
-        return row.model_copy(update={"orders": row.orders + 1, "cents": row.cents + event.cents})
-
-
-class SalesApplied:
-    """The same by the general form: a table of its own, under the same name."""
-
-    name = "sales"
-    tables = ("sales",)
-    handles = (Sold,)
-    by_stream = True
-
-    async def apply(self, events: Sequence[RecordedEvent], view: View) -> None:
-        for one in events:
-            event = cast("Sold", one.event)
-            if _poisonous and event.cents == POISON:
-                raise ValueError("poison")
-            await view.sql.execute(
-                f"INSERT INTO {view.table('sales')} AS s VALUES ($1, 1, $2)"
-                " ON CONFLICT (country) DO UPDATE"
-                " SET orders = s.orders + 1, cents = s.cents + excluded.cents",
-                event.country,
-                event.cents,
-            )
-
-    async def made(self, bus: EventBus) -> None:
-        async with bus.transaction() as tx:
-            await tx.sql.execute(
-                "CREATE TABLE sales (country text PRIMARY KEY, orders bigint, cents bigint)"
-            )
-
 
 _projection: Any = SalesByCountry
 
@@ -114,8 +68,7 @@ async def sell(bus: EventBus, *orders: tuple[str, int]) -> None:
 
 async def fill(place: str, *, followed: bool) -> None:
     """The log; and, followed, the read model at its end."""
-    global _poisonous  # noqa: PLW0603 - the code that is mended
-    _poisonous = not followed
+    Code.mended = followed
     bus = bus_on(place)
     await bus.upgrade()
     async with bus if followed else bus.client():
@@ -124,7 +77,7 @@ async def fill(place: str, *, followed: bool) -> None:
         await sell(bus, *ORDERS)
         if followed:
             await bus.until_idle()
-    _poisonous = True
+    Code.mended = False
 
 
 def planned(point: int, hits: Path) -> FaultPlan:
@@ -139,12 +92,6 @@ def planned(point: int, hits: Path) -> FaultPlan:
 
     plan.on_kill = die
     return plan
-
-
-def mended() -> None:
-    """The code that takes every order."""
-    global _poisonous  # noqa: PLW0603 - the code that is mended
-    _poisonous = False
 
 
 def quick_leases() -> None:
@@ -165,16 +112,35 @@ async def follow(place: str, point: int, hits: Path) -> None:
 
 async def rebuild(place: str, point: int, hits: Path) -> None:
     """Rebuild with the mended code, unless killed."""
-    mended()
+    Code.mended = True
     bus = bus_on(place, planned(point, hits))
     async with bus.client():
         work = bus.projections.rebuild("sales", options=IN_PARTS)
         await asyncio.create_task(work, name="projection:rebuild")
 
 
+async def rollback(place: str, point: int, hits: Path) -> None:
+    """Let the version of before serve again, unless killed."""
+    Code.mended = True
+    bus = bus_on(place, planned(point, hits))
+    async with bus.client():
+        await asyncio.create_task(bus.projections.rollback("sales"), name="projection:rollback")
+
+
+async def leave_behind(place: str) -> None:
+    """Two inline versions, the later of which serves, and has an order that the other lacks."""
+    Code.mended = True
+    bus = bus_on(place)
+    await bus.upgrade()
+    async with bus.client():
+        await sell(bus, *ORDERS)
+        await bus.projections.rebuild("sales", options=EQUAL)
+        await sell(bus, LATE)
+
+
 async def begin(place: str) -> None:
     """Lead a rebuild, and leave it as soon as there are parts that others can take."""
-    mended()
+    Code.mended = True
 
     def leave(beat: Beat) -> None:
         if beat.phase == "replay":
@@ -192,7 +158,7 @@ class _LeftError(Exception):
 
 async def assist(place: str, point: int, hits: Path) -> None:
     """Copy the parts of a rebuild that nobody leads any more, unless killed."""
-    mended()
+    Code.mended = True
     bus = bus_on(place, planned(point, hits))
     async with bus.client():
         work = bus.projections.assist("sales", options=IN_PARTS)
@@ -201,11 +167,13 @@ async def assist(place: str, point: int, hits: Path) -> None:
 
 async def judge(place: str) -> dict[str, Any]:
     """Finish with the mended code; what is wrong then."""
-    mended()
+    Code.mended = True
     async with bus_on(place) as bus:
         await bus.until_idle(at_most=ENOUGH)
         await bus.parked.change("release", actor="test")
         await bus.until_idle(at_most=ENOUGH)
+        if _projection is SalesInline:
+            await brought_back(bus)
         rows = await table(bus)
         late = rows.get("FR") == (3, 57)
         expected = EXPECTED | ({"FR": (3, 57)} if late else {})
@@ -218,20 +186,34 @@ async def judge(place: str) -> dict[str, Any]:
         return {"wrong": wrong, "late": late}
 
 
-async def replayed(bus: EventBus) -> int:
-    """How many rows differ from a replay; a rebuild that was killed may have its lease a while."""
-    found: list[Rebuilt] = []
+async def brought_back(bus: EventBus) -> None:
+    """The rollback is done; if it was killed before it had switched, by somebody else."""
+    if (await bus.projections.status("sales")).version == 2:
+        await _once_free(lambda: bus.projections.rollback("sales"))
+    standing = await bus.projections.status("sales")
+    assert standing.versions == {1: "active", 2: "retired"}
 
-    async def rebuilt() -> bool:
+
+async def replayed(bus: EventBus) -> int:
+    """How many rows differ from a replay."""
+    rebuilt = await _once_free(lambda: bus.projections.rebuild("sales", options=EQUAL))
+    return rebuilt.difference.differ
+
+
+async def _once_free(act: Callable[[], Awaitable[T]]) -> T:
+    """Who was killed may have its lease a while."""
+    found: list[T] = []
+
+    async def done() -> bool:
         try:
-            found.append(await bus.projections.rebuild("sales", options=EQUAL))
+            found.append(await act())
         except ProjectionError as error:
             if error.code != "EB6004":
                 raise
         return bool(found)
 
-    await until(rebuilt)
-    return found[0].difference.differ
+    await until(done)
+    return found[0]
 
 
 async def table(bus: EventBus) -> dict[str, tuple[int, int]]:
@@ -264,23 +246,32 @@ async def _awaited(work: Callable[[], Awaitable[Any]]) -> Any:
         return await work()
 
 
+ACTS = {
+    "follow": follow,
+    "rebuild": rebuild,
+    "assist": assist,
+    "replay": rebuild,
+    "rollback": rollback,
+}
+
+
 def main(where: str, directory: Path, mode: str, first: int, step: int) -> None:
     """Every `step`-th point from `first` on, to the end of the scenario."""
     directory.mkdir(parents=True, exist_ok=True)
     quick_leases()
     global _projection  # noqa: PLW0603 - of all processes that are forked
-    if mode == "replay":
-        _projection = SalesApplied()
+    _projection = {"replay": SalesApplied(), "rollback": SalesInline}.get(mode, SalesByCountry)
     copies = places(where, directory)
-    status = forked(lambda: fill(copies.template, followed=mode != "follow"))
-    assert status == 0, status
+    if mode == "rollback":
+        assert forked(lambda: leave_behind(copies.template)) == 0
+    else:
+        assert forked(lambda: fill(copies.template, followed=mode != "follow")) == 0
     if mode == "assist":
         assert forked(lambda: begin(copies.template)) == 0
-    acts = {"follow": follow, "rebuild": rebuild, "assist": assist, "replay": rebuild}
     point, killed = first, True
     while killed:
         place, hits = copies.fresh(point), directory / f"{point}.hits"
-        status = forked(partial(acts[mode], place, point, hits))
+        status = forked(partial(ACTS[mode], place, point, hits))
         killed = os.WIFSIGNALED(status)
         out = directory / f"{point}.json"
         forked(partial(judge, place), out)

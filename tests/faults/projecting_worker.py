@@ -4,7 +4,8 @@ import asyncio
 import signal
 import sys
 
-from tests.faults.projecting import bus_on, mended, quick_leases
+from tests.faults.projected_sales import Code
+from tests.faults.projecting import bus_on, quick_leases
 
 
 async def work(url: str) -> None:
@@ -17,5 +18,5 @@ async def work(url: str) -> None:
 
 if __name__ == "__main__":
     quick_leases()
-    mended()
+    Code.mended = True
     asyncio.run(work(sys.argv[1]))

@@ -28,6 +28,10 @@ NAMED = {
     "rebuild": {"projection.read", "projection.commit_sent", "projection.switching"},
     "assist": {"projection.read", "projection.commit_sent"},
     "replay": {"projection.read", "projection.commit_sent", "projection.switching"},
+    "rollback": {
+        *("projection.read", "projection.applied", "projection.commit_sent"),
+        "projection.switching",
+    },
 }
 
 pytestmark = [
@@ -47,7 +51,8 @@ def where(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("mode", "least"), [("follow", 60), ("rebuild", 60), ("assist", 20), ("replay", 60)]
+    ("mode", "least"),
+    [("follow", 60), ("rebuild", 60), ("assist", 20), ("replay", 60), ("rollback", 50)],
 )
 def test_a_process_killed_at_any_call_leaves_what_a_replay_gives(
     tmp_path: Path, where: str, mode: str, least: int

@@ -18,6 +18,7 @@ from eventbus.testing import assert_rebuild_equals_live
 from eventbus.testing.services import ServiceMissingError, private_postgres
 from tests.conformance.postgres import database
 from tests.faults import projecting
+from tests.faults.projected_sales import Code
 from tests.faults.projected_till import ENOUGH, Till, selling
 from tests.faults.projecting import bus_on
 
@@ -37,7 +38,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(holdings, "RENEW_SECONDS", 0.6)
     monkeypatch.setattr(holdings, "LOOK_SECONDS", 0.1)
     monkeypatch.setattr(following, "TROUBLED_SECONDS", 0.1)
-    monkeypatch.setattr(projecting, "_poisonous", False)
+    monkeypatch.setattr(Code, "mended", True)
 
 
 @contextlib.asynccontextmanager

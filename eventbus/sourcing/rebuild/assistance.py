@@ -60,7 +60,7 @@ async def _begun(
     code = code_of(definition, options)
     async with storage.transaction() as tx:
         for one in await tx.projections.versions(definition.name):
-            ours = one.status == "building" and one.code_hash == code and one.built_to
-            if ours and await tx.checkpoints.positions(marks_of(one)):
+            ours = one.status == "building" and not one.served and one.code_hash == code
+            if ours and one.built_to and await tx.checkpoints.positions(marks_of(one)):
                 return one
     return None

@@ -44,7 +44,7 @@ async def planned(storage: Storage, definition: Definition, options: Options) ->
         raise refusals.truncated(definition.name, cut)
     upto = await _upto(storage, definition, active, bound)
     code = code_of(definition, options)
-    building = [one for one in versions if one.status == "building"]
+    building = [one for one in versions if one.status == "building" and not one.served]
     same = [one for one in building if one.code_hash == code]
     if same:
         new = await _gone_on(storage, same[-1], upto)
@@ -62,6 +62,7 @@ async def planned(storage: Storage, definition: Definition, options: Options) ->
             publishes_after=upto,
             runs=definition.runs,
             tables=definition.tables,
+            served=False,
         )
         await _begun(storage, definition, active, new, building)
     tables = await _tables(storage, definition)

@@ -1,5 +1,7 @@
 """Undoing a switch."""
 
+from collections.abc import Sequence
+
 from eventbus.codec import Registry
 from eventbus.errors import StorageError
 from eventbus.sourcing.definition import Definition
@@ -44,12 +46,12 @@ async def roll_back(
     async with storage.transaction() as tx:
         versions = await tx.projections.versions(name)
     active = next((one for one in versions if one.status == "active"), None)
-    before = [one for one in versions if one.status == "retired"]
-    if active is None or not before:
+    to = _before(versions)
+    if active is None or to is None:
         raise refusals.nothing(name, "no version that served before is kept")
-    undone = _Undone(active, before[-1], actor, reason)
-    if "inline" in {active.runs, before[-1].runs}:
-        beat = Beat(name, active.version, before[-1].version, "", 0)
+    undone = _Undone(active, to, actor, reason)
+    if "inline" in {active.runs, to.runs}:
+        beat = Beat(name, active.version, to.version, "", 0)
         owner = Owner(storage, beat, lambda _: None)
         async with owner.held():
             await _revived(storage, definition, undone)
@@ -59,14 +61,21 @@ async def roll_back(
                 registry,
                 encode=encode,
                 old=active,
-                shards=await owner.shards(definition, undone.to),
+                shards=await owner.shards(definition, to),
                 options=Options(),
                 owner=owner,
             )
             await level.act(undone.switched)
     else:
         await _where_it_stands(storage, undone)
-    return active.version, undone.to.version
+    return active.version, to.version
+
+
+def _before(versions: Sequence[ProjectionVersion]) -> ProjectionVersion | None:
+    """The last that served; sooner the one that a rollback was going back to when it was killed."""
+    begun = [one for one in versions if one.status == "building" and one.served]
+    retired = [one for one in versions if one.status == "retired"]
+    return next(reversed([*retired, *begun]), None)
 
 
 class _Undone:
@@ -107,12 +116,9 @@ async def _revived(storage: Storage, definition: Definition, undone: _Undone) ->
     """Let the version be built on, if this code made it, and it is known up to where."""
     to = undone.to
     async with storage.transaction() as tx:
-        standing = await tx.checkpoints.positions(f"{to.name}@{to.version}/")
-        known = to.runs == "following" or set(standing.values()) == {undone.active.publishes_after}
-        if not known:
-            why = "an earlier release retired it, and did not note up to where its rows are"
-            raise refusals.nothing(to.name, why)
-        await tx.projections.revive(to.name, to.version)
+        if to.status == "retired":
+            await _refuse_unknown(tx, undone)
+            await tx.projections.revive(to.name, to.version)
         try:
             for number in range(to.shards):
                 await tx.checkpoints.load(
@@ -123,3 +129,14 @@ async def _revived(storage: Storage, definition: Definition, undone: _Undone) ->
                 raise
             why = f"version {to.version} is of other code: deploy the code that served before"
             raise refusals.nothing(to.name, why) from error
+
+
+async def _refuse_unknown(tx: Transaction, undone: _Undone) -> None:
+    """Nobody knows what is in the rows of an inline version, unless the switch noted it."""
+    to = undone.to
+    if to.runs == "following":
+        return
+    standing = await tx.checkpoints.positions(f"{to.name}@{to.version}/")
+    if set(standing.values()) != {undone.active.publishes_after}:
+        why = "an earlier release retired it, and did not note up to where its rows are"
+        raise refusals.nothing(to.name, why)

@@ -134,7 +134,7 @@ class InlineSuite:
             assert await tx.checkpoints.positions(f"{table.name}@1/") == {f"{table.name}@1/0": 5}
             await tx.projections.revive(table.name, 1)
             first, _ = await tx.projections.versions(table.name)
-        assert first.status == "building"
+        assert (first.status, first.served) == ("building", True)
         lease = await take(storage, f"projection/{table.name}@1/0")
         async with storage.transaction() as tx:
             await tx.checkpoints.save(

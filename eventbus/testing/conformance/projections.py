@@ -213,6 +213,7 @@ class ProjectionSuite:
         async with storage.transaction() as tx:
             versions = await tx.projections.versions(old.name)
         assert versions[1].publishes_after == Position(5)
+        assert [one.served for one in versions] == [True, True]
         await _switch(storage, old, to=1)
         assert await _rows(storage, old) == {"a": 1}
         assert await _statuses(storage, old) == {1: "active", 2: "retired"}
@@ -226,6 +227,8 @@ class ProjectionSuite:
             await _switch(storage, old, to=2)
         assert caught.value.code == "EB6008"
         assert await _statuses(storage, old) == {1: "active", 2: "building"}
+        async with storage.transaction() as tx:
+            assert not any(one.served for one in await tx.projections.versions(old.name))
 
     @pytest.mark.parametrize("to", [1, 3])
     async def test_a_switch_to_the_active_version_or_to_none_is_refused(

@@ -57,6 +57,28 @@ async def test_after_a_week_nothing_is_left_of_it(rebuilt: EventBus, revenue: Su
     assert await revenue.rows(rebuilt) == rows | {"XX": (1, 1)}
 
 
+async def test_one_that_a_rollback_left_half_way_is_kept_for_a_week_as_well(
+    rebuilt: EventBus, revenue: Sum
+) -> None:
+    assert rebuilt.storage is not None
+    async with rebuilt.storage.transaction() as tx:
+        await tx.projections.revive(revenue.name, 1)
+    await _prune(rebuilt)
+    assert await revenue.rows(rebuilt, f"{revenue.name}__v1")
+    await _later(rebuilt, days=8)
+    await _prune(rebuilt)
+    with pytest.raises(StorageError):
+        await revenue.rows(rebuilt, f"{revenue.name}__v1")
+
+
+async def test_what_was_built_and_never_served_is_kept(rebuilt: EventBus, revenue: Sum) -> None:
+    await rebuilt.projections.rebuild(revenue.name, options=Options(switch=False))
+    await _later(rebuilt, days=8)
+    await _prune(rebuilt)
+    again = await rebuilt.projections.rebuild(revenue.name, options=Options(resume=True))
+    assert (again.new, again.switched) == (3, True)
+
+
 async def test_what_the_scan_left_goes_and_the_version_serves_on(
     rebuilt: EventBus, revenue: Sum
 ) -> None:
