@@ -2,7 +2,6 @@
 
 # ruff: noqa: S608 - names are quoted, and were checked when they were declared; values are bound
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -11,28 +10,26 @@ from typing import Any
 import orjson
 
 from eventbus.postgres import inline as inlined
-from eventbus.postgres import read_models
+from eventbus.postgres import read_models, switching
 from eventbus.postgres.audit import AUDIT
+from eventbus.postgres.comparing import difference
+from eventbus.postgres.indexing import give_indexes
 from eventbus.postgres.own_tables import TABLES
-from eventbus.postgres.read_models import qualified, quoted
+from eventbus.postgres.progress import NOTE, STANDING
+from eventbus.postgres.read_models import qualified
 from eventbus.postgres.session import Session
 from eventbus.storage.events import Position
 from eventbus.storage.projections import (
-    EXAMPLES,
     Difference,
     Progress,
     ProjectionVersion,
     Table,
     beside,
-    compared,
     live_of,
-    not_at_one_position,
-    one_position,
     table_is_there,
 )
 
 COPIED = 50_000  # rows at once: within the time that a statement may take
-LONG_SECONDS = 3600.0  # an index, a comparison
 
 _VERSION = "name, version, status, code_hash, shards, built_to, publishes_after, runs"
 _VERSIONS = f"""
@@ -56,49 +53,7 @@ _OF_A_VERSION = (  # its checkpoints, the marks of its scan, what is parked in i
 )
 _FORGET_PROGRESS = "DELETE FROM {schema}.progress WHERE name = $1 OR starts_with(name, $2)"
 _BUILT = "UPDATE {schema}.projections SET built_to = $3 WHERE name = $1 AND version = $2"
-_INDEXES = """
-SELECT i.relname AS name, pg_get_indexdef(x.indexrelid) AS sql
-  FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
- WHERE x.indrelid = to_regclass($1) AND NOT x.indisprimary ORDER BY 1"""
-_INDEX = re.compile(r"(?is)^(CREATE (?:UNIQUE )?INDEX)\s+.*?\s+ON\s+(?:ONLY\s+)?.*?\s+(USING\s)")
-_BOTH = f"""
-SELECT version, status, table_schema, {TABLES} AS tables, runs FROM {{schema}}.projections
- WHERE name = $1 AND (status = 'active' OR version = $2)"""
-_STANDING = """
-SELECT name, position FROM {schema}.checkpoints
- WHERE starts_with(name, $1) OR starts_with(name, $2) ORDER BY name FOR UPDATE"""
-_HOLD = """
-SELECT name, position FROM {schema}.checkpoints WHERE starts_with(name, $1)
- ORDER BY name FOR UPDATE"""
 _CUT = "SELECT count(*) AS n FROM {schema}.streams WHERE kept_from > 1 OR state = 2"
-_STATUS = """
-UPDATE {schema}.projections SET status = $3, switched_at = statement_timestamp(),
-       publishes_after = coalesce($4, publishes_after) WHERE name = $1 AND version = $2"""
-_STATES = """
-UPDATE {schema}.checkpoints SET state = CASE WHEN starts_with(name, $1) THEN 2 ELSE 0 END
- WHERE starts_with(name, $1) OR starts_with(name, $2)"""
-# Of an inline version that is left: up to where its rows are.
-_LEFT = "UPDATE {schema}.checkpoints SET position = $2 WHERE starts_with(name, $1)"
-_REVIVE = """
-UPDATE {schema}.projections SET status = 'building', switched_at = statement_timestamp()
- WHERE name = $1 AND version = $2 AND status = 'retired' RETURNING 1"""
-_ALIVE = "UPDATE {schema}.checkpoints SET state = 0 WHERE starts_with(name, $1)"
-_PROGRESS = """
-INSERT INTO {schema}.progress AS p (name, phase, done, total, rows, rate, started_at, beat_at)
-VALUES ($1, $2, $3, $4, $5, 0, statement_timestamp(), statement_timestamp())
-ON CONFLICT (name) DO UPDATE SET
-  rate = CASE WHEN p.phase <> excluded.phase OR excluded.done < p.done THEN 0
-              WHEN excluded.beat_at > p.beat_at
-              THEN (excluded.done - p.done) / extract(epoch FROM excluded.beat_at - p.beat_at)
-              ELSE p.rate END,
-  started_at = CASE WHEN p.phase = 'done' THEN excluded.started_at ELSE p.started_at END,
-  phase = excluded.phase, done = excluded.done, total = excluded.total, rows = excluded.rows,
-  beat_at = excluded.beat_at"""
-_WHERE_IT_IS = """
-SELECT phase, done, total, rows, rate,
-       extract(epoch FROM statement_timestamp() - started_at)::float8 AS running,
-       extract(epoch FROM statement_timestamp() - beat_at)::float8 AS silent
-  FROM {schema}.progress WHERE name = $1"""
 
 
 class PostgresProjections:
@@ -236,41 +191,15 @@ class PostgresProjections:
 
     async def index(self, table: Table) -> None:
         """The live table's indexes, under names of the shadow."""
-        schema, where = await self._session.application_schema(), "projections.index"
-        live = live_of(table.name)
-        suffix = table.name.removeprefix(live)
-        place = qualified(schema, table.name)
-        await self._slowly("SET LOCAL maintenance_work_mem = '256MB'", where)
-        for row in await self._fetch(_INDEXES, qualified(schema, live), where=where):
-            name = live_of(row["name"])[: 62 - len(suffix)] + suffix
-            there = await self._fetch(_IS_THERE, qualified(schema, name), where=where)
-            if not there[0]["there"]:
-                head = rf"\1 {quoted(name)} ON {place} \2"
-                await self._slowly(_INDEX.sub(head, row["sql"], count=1), where)
-        await self._slowly(f"ANALYZE {place}", where)
+        await give_indexes(self._session, table)
 
     async def compare(self, old: Table, new: Table, *, sample: int = 0) -> Difference:
         """By 256 ranges of hashes, then row by row in those that differ."""
-        schema, where = await self._session.application_schema(), "projections.compare"
-        await self._unhurried(where)
-        if sample:
-            rows = await self._rows(read_models.rows_of_sample(schema, old, new), where, sample)
-            rows += await self._rows(read_models.rows_gone(schema, old, new), where)
-            return _difference(0, rows, old, new)
-        ranges = await self._rows(read_models.buckets(schema, old, new), where)
-        equal = sum(row["rows"] for row in ranges if row["same"])
-        unequal = [row["b"] for row in ranges if not row["same"]]
-        if not unequal:
-            return Difference(equal=equal, differ=0, new=0, gone=0, examples=())
-        rows = await self._rows(read_models.rows_of_buckets(schema, old, new), where, unequal)
-        return _difference(equal, rows, old, new)
+        return await difference(self._session, old, new, sample=sample)
 
     async def hold(self, name: str, *, inline: bool = False) -> Mapping[str, Position]:
         """All checkpoints, locked in the order of their names; those who have entered first."""
-        if inline:
-            await inlined.exclude(self._session, name)
-        rows = await self._fetch(_HOLD, f"{name}@", where="projections.hold")
-        return {row["name"]: Position(row["position"]) for row in rows}
+        return await switching.hold(self._session, name, inline=inline)
 
     async def cut(self) -> int:
         """Streams that lost events."""
@@ -285,25 +214,7 @@ class PostgresProjections:
         Raises:
             StorageError: EB6008; EB5007, a reader was in the way.
         """
-        where = "projections.switch"
-        self._session.wrote = True
-        await self._session.execute("SET LOCAL lock_timeout = '500ms'", where=where)
-        rows = {row["version"]: row for row in await self._fetch(_BOTH, name, to, where=where)}
-        old = next((row for row in rows.values() if row["status"] == "active"), None)
-        if old is None or to not in rows or old["version"] == to:
-            raise not_at_one_position(name, f"there is no version {to} beside an active one")
-        prefixes = f"{name}@{old['version']}/", f"{name}@{to}/"
-        standing = await self._fetch(_STANDING, *prefixes, where=where)
-        found = {row["name"]: row["position"] for row in standing}
-        inline = "inline" in {row["runs"] for row in rows.values()}
-        position = one_position(name, found, compared(prefixes, back=back, inline=inline))
-        if old["runs"] == "inline":
-            await self._fetch(_LEFT, prefixes[0], position, where=where)
-        await self._fetch(_STATUS, name, old["version"], "retired", None, where=where)
-        await self._fetch(_STATUS, name, to, "active", position, where=where)
-        await self._fetch(_STATES, *prefixes, where=where)
-        await self._rename([(one, beside(one, old["version"])) for one in old["tables"]], old)
-        await self._rename([(beside(one, to), one) for one in rows[to]["tables"]], rows[to])
+        await switching.switch(self._session, name, to=to, back=back)
 
     async def revive(self, name: str, version: int) -> None:
         """Its checkpoints may move again.
@@ -311,11 +222,7 @@ class PostgresProjections:
         Raises:
             StorageError: EB6008.
         """
-        self._session.wrote = True
-        where = "projections.revive"
-        if not await self._fetch(_REVIVE, name, version, where=where):
-            raise not_at_one_position(name, f"version {version} is not retired")
-        await self._fetch(_ALIVE, f"{name}@{version}/", where=where)
+        await switching.revive(self._session, name, version)
 
     async def audit(
         self, verb: str, name: str, *, actor: str, reason: str, told: Mapping[str, Any]
@@ -328,64 +235,16 @@ class PostgresProjections:
     async def progress(self, name: str, phase: str, *, done: int, total: int, rows: int) -> None:
         """Keep how far a rebuild is."""
         self._session.wrote = True
-        await self._fetch(_PROGRESS, name, phase, done, total, rows, where="projections.progress")
+        await self._fetch(NOTE, name, phase, done, total, rows, where="projections.progress")
 
     async def standing(self, name: str) -> Progress | None:
         """How far it was at its last beat."""
-        for row in await self._fetch(_WHERE_IT_IS, name, where="projections.standing"):
-            return Progress(
-                phase=row["phase"],
-                done=row["done"],
-                total=row["total"],
-                rows=row["rows"],
-                rate=row["rate"],
-                running_seconds=row["running"],
-                silent_seconds=row["silent"],
-            )
-        return None
-
-    async def _rename(self, names: Iterable[tuple[str, str]], version: Mapping[str, Any]) -> None:
-        for before, after in names:
-            place = qualified(version["table_schema"], before)
-            rename = f"ALTER TABLE {place} RENAME TO {quoted(after)}"
-            await self._session.execute(rename, where="projections.switch")
+        rows = await self._fetch(STANDING, name, where="projections.standing")
+        return Progress(*rows[0]) if rows else None
 
     async def _fetch(self, statement: str, *args: Any, where: str) -> list[Any]:
         sql = statement.format(schema=self._session.schema)
         return await self._session.fetch(sql, *args, where=where)
-
-    async def _unhurried(self, where: str) -> None:
-        await self._session.execute("SET LOCAL statement_timeout = 0", where=where)
-
-    async def _slowly(self, statement: str, where: str) -> None:
-        await self._unhurried(where)
-        connection = await self._session.raw()
-        await self._session.run(
-            partial(connection.execute, timeout=LONG_SECONDS), statement, where=where
-        )
-
-    async def _rows(self, statement: str, where: str, *args: Any) -> list[Any]:
-        connection = await self._session.raw()
-        fetch = partial(connection.fetch, timeout=LONG_SECONDS)
-        rows: list[Any] = await self._session.run(fetch, statement, *args, where=where)
-        return rows
-
-
-def _difference(equal: int, rows: Sequence[Any], old: Table, new: Table) -> Difference:
-    counts = {"equal": equal, "differ": 0, "new": 0, "gone": 0}
-    others = [name for name in read_models.shared(old, new) if name not in new.key]
-    examples: list[Mapping[str, Any]] = []
-    for row in rows:
-        counts[row["kind"]] += row["n"]
-        if row["kind"] == "equal":
-            continue
-        for key, flags in zip(row["keys"], row["flags"], strict=True):
-            changed: list[str] = [
-                name for name, flag in zip(others, flags.split(","), strict=False) if flag == "t"
-            ]
-            columns = changed if row["kind"] == "differ" else []
-            examples.append({"kind": row["kind"], "key": orjson.loads(key), "columns": columns})
-    return Difference(**counts, examples=examples[:EXAMPLES])
 
 
 def _version_of(row: Any) -> ProjectionVersion:

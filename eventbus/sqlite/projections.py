@@ -4,35 +4,32 @@
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import orjson
 
+from eventbus.sqlite import read_models, switching
 from eventbus.sqlite.audit import AUDIT
+from eventbus.sqlite.comparing import difference
 from eventbus.sqlite.own_tables import IS_THERE, TABLES, give_indexes, quoted
+from eventbus.sqlite.progress import NOTE, STANDING
 from eventbus.sqlite.room import refuse_without_room
 from eventbus.sqlite.rows import Row
 from eventbus.sqlite.session import Session
+from eventbus.sqlite.switching import TABLES_OF
 from eventbus.storage.events import Position
 from eventbus.storage.projections import (
-    EXAMPLES,
     Difference,
-    Kind,
     Progress,
     ProjectionVersion,
     Table,
     beside,
-    compared,
-    kind_of,
     live_of,
-    not_at_one_position,
     of_other_code,
-    one_position,
     table_is_there,
 )
 
-_TYPES: dict[Kind, str] = {"int": "INTEGER", "bool": "INTEGER", "float": "REAL", "bytes": "BLOB"}
 _VERSION = "name, version, status, code_hash, shards, built_to, publishes_after, runs"
 _VERSIONS = f"""
 SELECT {_VERSION}, {TABLES}, switched_at IS NOT NULL FROM eventbus_projections
@@ -41,7 +38,6 @@ _NAMES = "SELECT DISTINCT name FROM eventbus_projections ORDER BY name"
 _CREATE = f"""
 INSERT INTO eventbus_projections ({_VERSION}, table_name, tables, created_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, eventbus_now()) ON CONFLICT (name, version) DO NOTHING"""
-_TABLES_OF = f"SELECT {TABLES}, runs FROM eventbus_projections WHERE name = ? AND version = ?"
 _OF_A_VERSION = (  # its checkpoints, the marks of its scan, what is parked in it
     ("DELETE FROM eventbus_checkpoints WHERE substr(name, 1, length(?1)) = ?1", ""),
     ("DELETE FROM eventbus_checkpoints WHERE substr(name, 1, length(?1)) = ?1", "scan/"),
@@ -57,9 +53,6 @@ _OF_A_VERSION = (  # its checkpoints, the marks of its scan, what is parked in i
 _FORGET_PROGRESS = """
 DELETE FROM eventbus_progress WHERE name = ?1 OR substr(name, 1, length(?2)) = ?2"""
 _BUILT = "UPDATE eventbus_projections SET built_to = ? WHERE name = ? AND version = ?"
-_STANDING = """
-SELECT name, position FROM eventbus_checkpoints
- WHERE substr(name, 1, length(?1)) = ?1 OR substr(name, 1, length(?2)) = ?2 ORDER BY name"""
 _HOLD = """
 SELECT name, position FROM eventbus_checkpoints WHERE substr(name, 1, length(?1)) = ?1"""
 _ENTERED = """
@@ -67,33 +60,6 @@ SELECT p.name, p.version, c.fingerprint FROM eventbus_projections p
   LEFT JOIN eventbus_checkpoints c ON c.name = p.name || '@' || p.version || '/0'
  WHERE p.status = 'active' AND p.name IN (SELECT value FROM json_each(?))"""
 _CUT = "SELECT count(*) FROM eventbus_streams WHERE kept_from > 1 OR state = 2"
-_ACTIVE = f"""
-SELECT version, {TABLES}, runs FROM eventbus_projections WHERE name = ? AND status = 'active'"""
-_STATUS = """
-UPDATE eventbus_projections SET status = ?, switched_at = eventbus_now()
- WHERE name = ? AND version = ?"""
-_PUBLISHES = "UPDATE eventbus_projections SET publishes_after = ? WHERE name = ? AND version = ?"
-_RETIRE = "UPDATE eventbus_checkpoints SET state = ? WHERE substr(name, 1, length(?2)) = ?2"
-# Of an inline version that is left: up to where its rows are.
-_LEFT = "UPDATE eventbus_checkpoints SET position = ?1 WHERE substr(name, 1, length(?2)) = ?2"
-_REVIVE = """
-UPDATE eventbus_projections SET status = 'building', switched_at = eventbus_now()
- WHERE name = ? AND version = ? AND status = 'retired'"""
-_PROGRESS = """
-INSERT INTO eventbus_progress AS p (name, phase, done, total, rows, rate, started_at, beat_at)
-VALUES (?, ?, ?, ?, ?, 0, eventbus_now(), eventbus_now())
-ON CONFLICT (name) DO UPDATE SET
-  rate = CASE WHEN p.phase <> excluded.phase OR excluded.done < p.done THEN 0
-              WHEN excluded.beat_at > p.beat_at
-              THEN (excluded.done - p.done) * 1000.0 / (excluded.beat_at - p.beat_at)
-              ELSE p.rate END,
-  started_at = CASE WHEN p.phase = 'done' THEN excluded.started_at ELSE p.started_at END,
-  phase = excluded.phase, done = excluded.done, total = excluded.total, rows = excluded.rows,
-  beat_at = excluded.beat_at"""
-_WHERE_IT_IS = """
-SELECT phase, done, total, rows, rate, (eventbus_now() - started_at) / 1000.0,
-       (eventbus_now() - beat_at) / 1000.0
-  FROM eventbus_progress WHERE name = ?"""
 
 
 class SqliteProjections:
@@ -126,7 +92,7 @@ class SqliteProjections:
             if table is not None:
                 if connection.execute(IS_THERE, (table.name,)).fetchone():
                     raise table_is_there(table.name)
-                connection.execute(_definition(table))
+                connection.execute(read_models.definition(table))
             return True
 
         return await self._session.run("projections.create", create)
@@ -135,7 +101,7 @@ class SqliteProjections:
         """Forget a version that is not active, with its table and checkpoints."""
 
         def drop(connection: sqlite3.Connection) -> None:
-            row = connection.execute(_TABLES_OF, (name, version)).fetchone()
+            row = connection.execute(TABLES_OF, (name, version)).fetchone()
             if row is None:
                 return
             gone = connection.execute(
@@ -161,17 +127,15 @@ class SqliteProjections:
         self, table: Table, keys: Iterable[tuple[Any, ...]]
     ) -> Sequence[Mapping[str, Any]]:
         """The rows of these keys."""
-        names = list(table.columns)
-        loads = [number for number, name in enumerate(names) if _kind(table, name) == "json"]
-        sql = f"SELECT {_columns(names)} FROM {quoted(table.name)} WHERE {_equal(table.key)}"
-        wanted = [_key_values(table, key) for key in keys]
+        sql = read_models.selection(table)
+        wanted = [read_models.key_values(table, key) for key in keys]
 
         def states(connection: sqlite3.Connection) -> list[Mapping[str, Any]]:
             found: list[Mapping[str, Any]] = []
             for key in wanted:
                 row = connection.execute(sql, key).fetchone()
                 if row is not None:
-                    found.append(_state(names, row, loads))
+                    found.append(read_models.state_of(table, row))
             return found
 
         return await self._session.run("projections.states", states)
@@ -184,13 +148,13 @@ class SqliteProjections:
         gone: Sequence[tuple[Any, ...]] = (),
     ) -> None:
         """Insert or replace, and delete."""
-        values = [_values(table, [row[name] for name in table.columns]) for row in rows]
-        keys = [_key_values(table, key) for key in gone]
-        delete = f"DELETE FROM {quoted(table.name)} WHERE {_equal(table.key)}"
+        values = read_models.values_of_all(table, rows)
+        keys = [read_models.key_values(table, key) for key in gone]
+        delete = read_models.deletion(table)
 
         def write(connection: sqlite3.Connection) -> None:
             if values:
-                connection.executemany(_upsert(table), values)
+                connection.executemany(read_models.upsert(table), values)
             if keys:
                 connection.executemany(delete, keys)
 
@@ -213,11 +177,10 @@ class SqliteProjections:
         self, table: Table, rows: Sequence[Mapping[str, Any]]
     ) -> Sequence[Mapping[str, Any]]:
         """Insert those that are missing; the only writer holds all of them."""
-        values = [_values(table, [row[name] for name in table.columns]) for row in rows]
-        make = f"{_insert(table)} ON CONFLICT ({_columns(table.key)}) DO NOTHING"
+        values = read_models.values_of_all(table, rows)
 
         def claim(connection: sqlite3.Connection) -> None:
-            connection.executemany(make, values)
+            connection.executemany(read_models.insertion_if_missing(table), values)
 
         await self._session.run("projections.claim", claim)
         return await self.states(table, [tuple(row[name] for name in table.key) for row in rows])
@@ -228,11 +191,11 @@ class SqliteProjections:
         Raises:
             StorageError: EB5006, the file system has no room for them; nothing was written.
         """
-        values = [_values(table, row) for row in rows]
+        values = [read_models.values_of(table, row) for row in rows]
 
         def load(connection: sqlite3.Connection) -> int:
             refuse_without_room(connection, values)
-            connection.executemany(_insert(table), values)
+            connection.executemany(read_models.insertion(table), values)
             return len(values)
 
         return await self._session.run("projections.load", load, slow=True)
@@ -248,36 +211,9 @@ class SqliteProjections:
 
     async def compare(self, old: Table, new: Table, *, sample: int = 0) -> Difference:
         """By the key, column by column."""
-        names = [name for name in new.columns if name in old.columns]
-        others = [name for name in names if name not in new.key]
-        join = " AND ".join(f"o.{quoted(name)} = n.{quoted(name)}" for name in new.key)
-        differ = " OR ".join(f"o.{quoted(name)} IS NOT n.{quoted(name)}" for name in others)
-        some = f" ORDER BY random() LIMIT {int(sample)}" if sample else ""
-        missing = f"o.{quoted(new.key[0])} IS NULL"
-        joined = f"""
-  FROM (SELECT * FROM {quoted(new.name)}{some}) n
-  LEFT JOIN {quoted(old.name)} o ON {join}"""
-        gone = f"""
-  FROM {quoted(old.name)} o
- WHERE NOT EXISTS (SELECT 1 FROM {quoted(new.name)} n WHERE {join})"""
-        keys = ", ".join(f"n.{quoted(name)}" for name in new.key)
-        flags = "".join(f", o.{quoted(name)} IS NOT n.{quoted(name)}" for name in others)
-        verdict = f"CASE WHEN {missing} THEN 1 WHEN {differ or '0'} THEN 2 ELSE 0 END"
 
         def compare(connection: sqlite3.Connection) -> Difference:
-            counts, examples = [0, 0, 0], list[Mapping[str, Any]]()
-            for row in connection.execute(f"SELECT {verdict}, {keys}{flags}{joined}"):
-                counts[row[0]] += 1
-                if row[0] and len(examples) < EXAMPLES:
-                    examples.append(_example(row, new.key, others))
-            lost = connection.execute(f"SELECT {keys.replace('n.', 'o.')}{gone}").fetchall()
-            examples += [
-                {"kind": "gone", "key": list(row), "columns": []}
-                for row in lost[: EXAMPLES - len(examples)]
-            ]
-            return Difference(
-                equal=counts[0], new=counts[1], differ=counts[2], gone=len(lost), examples=examples
-            )
+            return difference(connection, old, new, sample=sample)
 
         return await self._session.run("projections.compare", compare, slow=True)
 
@@ -298,30 +234,8 @@ class SqliteProjections:
         Raises:
             StorageError: EB6008.
         """
-
-        def switch(connection: sqlite3.Connection) -> None:
-            row = connection.execute(_ACTIVE, (name,)).fetchone()
-            known = connection.execute(_TABLES_OF, (name, to)).fetchone()
-            if row is None or known is None or row[0] == to:
-                raise not_at_one_position(name, f"there is no version {to} beside an active one")
-            old, tables, runs = row
-            prefixes = f"{name}@{old}/", f"{name}@{to}/"
-            standing = dict(connection.execute(_STANDING, prefixes).fetchall())
-            inline = "inline" in {runs, known[1]}
-            position = one_position(name, standing, compared(prefixes, back=back, inline=inline))
-            if runs == "inline":
-                connection.execute(_LEFT, (position, prefixes[0]))
-            connection.execute(_STATUS, ("retired", name, old))
-            connection.execute(_STATUS, ("active", name, to))
-            connection.execute(_PUBLISHES, (position, name, to))
-            for prefix, state in zip(prefixes, (2, 0), strict=True):
-                connection.execute(_RETIRE, (state, prefix))
-            for table in orjson.loads(tables):
-                _rename(connection, table, beside(table, old))
-            for table in orjson.loads(known[0]):
-                _rename(connection, beside(table, to), table)
-
-        await self._session.run("projections.switch", switch, slow=True)
+        work = partial(switching.switch, name=name, to=to, back=back)
+        await self._session.run("projections.switch", work, slow=True)
 
     async def revive(self, name: str, version: int) -> None:
         """Its checkpoints may move again.
@@ -329,13 +243,8 @@ class SqliteProjections:
         Raises:
             StorageError: EB6008.
         """
-
-        def revive(connection: sqlite3.Connection) -> None:
-            if not connection.execute(_REVIVE, (name, version)).rowcount:
-                raise not_at_one_position(name, f"version {version} is not retired")
-            connection.execute(_RETIRE, (0, f"{name}@{version}/"))
-
-        await self._session.run("projections.revive", revive)
+        work = partial(switching.revive, name=name, version=version)
+        await self._session.run("projections.revive", work)
 
     async def audit(
         self, verb: str, name: str, *, actor: str, reason: str, told: Mapping[str, Any]
@@ -346,105 +255,18 @@ class SqliteProjections:
 
     async def progress(self, name: str, phase: str, *, done: int, total: int, rows: int) -> None:
         """Keep how far a rebuild is."""
-        await self._rows("projections.progress", _PROGRESS, (name, phase, done, total, rows))
+        await self._rows("projections.progress", NOTE, (name, phase, done, total, rows))
 
     async def standing(self, name: str) -> Progress | None:
         """How far it was at its last beat."""
-        rows = await self._rows("projections.standing", _WHERE_IT_IS, (name,))
-        if not rows:
-            return None
-        phase, done, total, written, rate, running, silent = rows[0]
-        return Progress(
-            phase=phase,
-            done=done,
-            total=total,
-            rows=written,
-            rate=rate,
-            running_seconds=running,
-            silent_seconds=silent,
-        )
+        rows = await self._rows("projections.standing", STANDING, (name,))
+        return Progress(*rows[0]) if rows else None
 
     async def _rows(self, where: str, sql: str, values: Row) -> list[Row]:
         def fetch(connection: sqlite3.Connection) -> list[Row]:
             return connection.execute(sql, values).fetchall()
 
         return await self._session.run(where, fetch)
-
-
-def _rename(connection: sqlite3.Connection, old: str, new: str) -> None:
-    connection.execute(f"ALTER TABLE {quoted(old)} RENAME TO {quoted(new)}")
-
-
-def _definition(table: Table) -> str:
-    columns: list[str] = []
-    for name in table.columns:
-        kind, nullable = kind_of(table.columns[name])
-        columns.append(
-            f"{quoted(name)} {_TYPES.get(kind, 'TEXT')}{'' if nullable else ' NOT NULL'}"
-        )
-    key = _columns(table.key)
-    return f"CREATE TABLE {quoted(table.name)} ({', '.join(columns)}, PRIMARY KEY ({key})) STRICT"
-
-
-def _insert(table: Table) -> str:
-    marks = ", ".join("?" for _ in table.columns)
-    names = _columns(list(table.columns))
-    return f"INSERT INTO {quoted(table.name)} ({names}) VALUES ({marks})"
-
-
-def _upsert(table: Table) -> str:
-    others = [quoted(name) for name in table.columns if name not in table.key]
-    change = ", ".join(f"{name} = excluded.{name}" for name in others)
-    action = f"UPDATE SET {change}" if others else "NOTHING"
-    return f"{_insert(table)} ON CONFLICT ({_columns(table.key)}) DO {action}"
-
-
-def _columns(names: Sequence[str]) -> str:
-    return ", ".join(quoted(name) for name in names)
-
-
-def _equal(names: Sequence[str]) -> str:
-    return " AND ".join(f"{quoted(name)} = ?" for name in names)
-
-
-def _kind(table: Table, name: str) -> Kind:
-    return kind_of(table.columns[name])[0]
-
-
-def _values(table: Table, row: Sequence[Any]) -> Row:
-    return tuple(
-        _plain(value, _kind(table, name)) for name, value in zip(table.columns, row, strict=True)
-    )
-
-
-def _key_values(table: Table, key: Sequence[Any]) -> Row:
-    return tuple(
-        _plain(part, _kind(table, name)) for name, part in zip(table.key, key, strict=True)
-    )
-
-
-def _plain(value: Any, kind: Kind) -> Any:
-    if kind == "json":
-        return orjson.dumps(value).decode()
-    if value is None or kind in {"str", "int", "float", "bool", "bytes"}:
-        return value
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat()
-    return str(value)
-
-
-def _state(names: Sequence[str], row: Row, loads: Sequence[int]) -> dict[str, Any]:
-    state = dict(zip(names, row, strict=True))
-    for number in loads:
-        state[names[number]] = orjson.loads(row[number])
-    return state
-
-
-def _example(row: Row, key: Sequence[str], others: Sequence[str]) -> Mapping[str, Any]:
-    parts, flags = row[1 : 1 + len(key)], row[1 + len(key) :]
-    kind = "new" if row[0] == 1 else "differ"
-    columns = [name for name, flag in zip(others, flags, strict=True) if flag]
-    return {"kind": kind, "key": list(parts), "columns": columns if kind == "differ" else []}
 
 
 def _row_of(version: ProjectionVersion) -> Row:

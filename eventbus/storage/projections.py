@@ -71,9 +71,9 @@ class Difference:
     examples: Sequence[Mapping[str, Any]]  # kind, key, columns, of several tables which: no value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a rebuild is."""
+    """How far a rebuild is; made of the columns of a row, in this order."""
 
     phase: str
     done: int

@@ -7,9 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from eventbus import EventBus
-from eventbus.sourcing import batch, following, holdings, inline, projector, shard, view
+from eventbus.sourcing import batch, following, holdings, inline, shard, view, waiting
 from eventbus.sourcing.rebuild import replay
-from eventbus.sqlite import checkpoints, own_tables, projections
+from eventbus.sqlite import (
+    checkpoints,
+    own_tables,
+    projections,
+    read_models,
+    switching,
+)
 from eventbus.storage.events import Position
 from eventbus.testing.faults import Conflict
 from tests.faults import test_projecting
@@ -46,19 +52,19 @@ _TABLE: list[tuple[str, Patch, str, dict[str, object]]] = [
     ),
     (
         "a switch does not compare positions",
-        instead(projections, "one_position", _any_position),
+        instead(switching, "one_position", _any_position),
         "test_a_switch_between_two_positions_is_refused",
         {"at": (5, 4)},
     ),
     (
         "effects begin anew after a switch",
-        text(projections, "publishes_after = ?", "publishes_after = 0 * ?", "_PUBLISHES"),
+        text(switching, "publishes_after = ?", "publishes_after = 0 * ?", "_PUBLISHES"),
         "test_a_switch_lets_the_new_version_serve_and_back",
         {},
     ),
     (
         "a row that stands is not replaced",
-        instead(projections, "_upsert", _first_stays),
+        instead(read_models, "upsert", _first_stays),
         "test_rows_are_written_read_by_key_replaced_and_deleted",
         {},
     ),
@@ -76,7 +82,7 @@ _TABLE: list[tuple[str, Patch, str, dict[str, object]]] = [
     ),
     (
         "progress does not move",
-        text(projections, "done = excluded.done, ", "", "_PROGRESS"),
+        text(projections, "done = excluded.done, ", "", "NOTE"),
         "test_progress_is_what_was_said_last",
         {},
     ),
@@ -124,12 +130,12 @@ _INLINE: list[tuple[str, Patch, str]] = [
     ),
     (
         "an inline version is switched where the old one stands",
-        instead(projections, "compared", lambda _: lambda prefixes, **_: prefixes[:1]),
+        instead(switching, "compared", lambda _: lambda prefixes, **_: prefixes[:1]),
         "test_an_inline_version_is_switched_where_the_new_one_stands",
     ),
     (
         "nobody notes up to where the rows of an inline version are",
-        text(projections, "position = ?1", "position = position + 0 * ?1", "_LEFT"),
+        text(switching, "position = ?1", "position = position + 0 * ?1", "_LEFT"),
         "test_a_version_that_is_left_is_built_on_from_the_switch",
     ),
 ]
@@ -383,7 +389,7 @@ WRONG = [
     ),
     Wrong(
         "waiting does not look at what is parked",
-        instead(projector, "held_of", _careless),
+        instead(waiting, "held_of", _careless),
         lambda _: test_following.test_a_failing_event_parks_its_row_and_the_others_go_on(
             "sqlite://"
         ),
