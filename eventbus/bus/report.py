@@ -56,6 +56,7 @@ async def findings_about(
         transport_durable=transport.capabilities.durable,
         memory=scheme == "memory",
         service=service,
+        longest_idle=None if storage is None else storage.capabilities.longest_idle,
     )
     return [
         *findings_of((routes.group for routes in groups.values()), setting),

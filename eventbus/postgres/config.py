@@ -1,6 +1,7 @@
 """What a deployment decides about the database, frozen, also from a URL."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -8,7 +9,7 @@ from eventbus.errors import ConfigurationError
 
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,40}")
 _PORT = re.compile(r":\d*$")
-_OURS = ("schema", "pool", "pgbouncer")
+_OURS = ("schema", "pool", "pgbouncer", "idle")
 _LOCAL = {"", "localhost", "127.0.0.1", "::1"}
 
 
@@ -22,6 +23,8 @@ class PostgresConfig:
         service: part of `application_name`: what an operator sees in pg_stat_activity.
         pool: connections for lanes and user code; lanes + 2 lets every lane work at once.
         pgbouncer: a pooler in transaction mode stands between: no LISTEN, no prepared statements.
+        idle_seconds: the server ends a transaction that sends nothing for so long; above the
+            timeout of every group that handles in one.
         command_seconds: no statement is waited for longer.
 
     Raises:
@@ -33,6 +36,7 @@ class PostgresConfig:
     service: str = "local"
     pool: int = 18
     pgbouncer: bool = False
+    idle_seconds: int = 45
     command_seconds: float = 10.0
     acquire_seconds: float = 10.0
     connect_seconds: float = 3.0
@@ -42,6 +46,8 @@ class PostgresConfig:
             raise _bad("schema", self.schema, "lower case, digits and underscores, at most 41")
         if not 1 <= self.pool <= 1000:
             raise _bad("pool", str(self.pool), "a number from 1 to 1000")
+        if not 1 <= self.idle_seconds <= 86_400:
+            raise _bad("idle", str(self.idle_seconds), "whole seconds, from 1 to 86400")
 
     @property
     def where(self) -> str:
@@ -67,7 +73,7 @@ class PostgresConfig:
 
 
 def config_of(url: str, service: str) -> PostgresConfig:
-    """From `postgresql://user@host/db?schema=…&pool=…&pgbouncer=true`; the rest goes to the driver.
+    """From `postgresql://…/db?schema=…&pool=…&pgbouncer=true&idle=…`; the rest is the driver's.
 
     Raises:
         ConfigurationError: EB1006.
@@ -76,10 +82,8 @@ def config_of(url: str, service: str) -> PostgresConfig:
     given = dict(parse_qsl(parts.query, keep_blank_values=True))
     ours = {name: given.pop(name) for name in _OURS if name in given}
     dsn = urlunsplit(parts._replace(query=urlencode(given)))
-    try:
-        pool = int(ours.get("pool", "18"))
-    except ValueError:
-        raise _bad("pool", ours["pool"], "a number from 1 to 1000") from None
+    pool = _number(ours, "pool", 18)
+    idle = _number(ours, "idle", 45)
     flag = ours.get("pgbouncer", "false").lower()
     if flag not in {"true", "false"}:
         raise _bad("pgbouncer", flag, "true or false")
@@ -89,7 +93,15 @@ def config_of(url: str, service: str) -> PostgresConfig:
         service=service,
         pool=pool,
         pgbouncer=flag == "true",
+        idle_seconds=idle,
     )
+
+
+def _number(given: Mapping[str, str], name: str, otherwise: int) -> int:
+    try:
+        return int(given.get(name, otherwise))
+    except ValueError:
+        raise _bad(name, given[name], "a whole number") from None
 
 
 def _bad(name: str, value: str, wanted: str) -> ConfigurationError:

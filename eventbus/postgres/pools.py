@@ -25,12 +25,7 @@ Connection = Any  # asyncpg's, or the pool's proxy of one
 
 _TROUBLE = frozenset({"EB5001", "EB5006", "EB5007", "EB5012", "EB5013", "EB5302"})
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
-_TIMEOUTS = {
-    "statement_timeout": "8s",  # below command_timeout: a server that lives answers (X1)
-    "lock_timeout": "5s",
-    "idle_in_transaction_session_timeout": "45s",
-}
-_SETTINGS = _TIMEOUTS | {
+_SETTINGS = {
     "jit": "off",
     # of statements that are their own transaction; under another level who loses fails (40001)
     "default_transaction_isolation": "read committed",
@@ -199,7 +194,9 @@ class Pools:
     def _options(self, role: str) -> dict[str, Any]:
         settings = {"application_name": f"eventbus/{self.config.service}/{role}"}
         if not self.config.pgbouncer:  # a pooler refuses start-up parameters it does not know
-            settings |= _SETTINGS | (_BY_INDEX if role == "control" else {})
+            settings |= (
+                _timeouts(self.config) | _SETTINGS | (_BY_INDEX if role == "control" else {})
+            )
         options: dict[str, Any] = {
             "dsn": self.config.dsn,
             "timeout": self.config.connect_seconds,
@@ -229,11 +226,19 @@ def cut(connection: Connection) -> None:
         connection.terminate()
 
 
+def _timeouts(config: PostgresConfig) -> dict[str, str]:
+    return {
+        "statement_timeout": "8s",  # below command_timeout: a server that lives answers (X1)
+        "lock_timeout": "5s",
+        "idle_in_transaction_session_timeout": f"{config.idle_seconds}s",
+    }
+
+
 def _begin(config: PostgresConfig) -> str:
     """Behind a pooler the timeouts come with the transaction: its connection is anybody's (X10)."""
     if not config.pgbouncer:
         return _BEGIN
-    local = [f"SET LOCAL {name} = '{value}'" for name, value in _TIMEOUTS.items()]
+    local = [f"SET LOCAL {name} = '{value}'" for name, value in _timeouts(config).items()]
     return "; ".join([_BEGIN, *local])
 
 

@@ -94,7 +94,8 @@ class PostgresStorage:
     @property
     def capabilities(self) -> StorageCapabilities:
         """Durable, shared by processes, on a server."""
-        return StorageCapabilities(durable=True, shared=True, distant=True)
+        idle = timedelta(seconds=self.config.idle_seconds)
+        return StorageCapabilities(durable=True, shared=True, distant=True, longest_idle=idle)
 
     @property
     def trouble(self) -> str | None:

@@ -10,6 +10,7 @@ from eventbus.handler import Group
 GRACE = timedelta(seconds=25)
 DRAIN_REST = timedelta(seconds=12)  # of the grace, for everything but running handlers
 INBOX_DAYS = 7
+IDLE_MARGIN = timedelta(seconds=15)  # as 45 s is above the timeout of 30 s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,7 @@ class Setting:
     transport_durable: bool
     memory: bool
     service: str | None
+    longest_idle: timedelta | None = None  # of a transaction, before the database ends it
 
 
 def findings_of(groups: Iterable[Group], setting: Setting) -> Sequence[Finding]:
@@ -41,6 +43,7 @@ def findings_of(groups: Iterable[Group], setting: Setting) -> Sequence[Finding]:
             _effect(group, setting),
             _order(group, setting),
             *_timeout(group),
+            *_idle(group, setting),
             *_start(group, setting),
         ]
     return found
@@ -106,6 +109,26 @@ def _timeout(group: Group) -> Iterable[Finding]:
             f" of the drain, {share}",
             why="a handler that still runs then is cancelled, and its message delivered again",
             next="lower Group(timeout=…), or raise --grace",
+        ),
+    )
+
+
+def _idle(group: Group, setting: Setting) -> Iterable[Finding]:
+    """A handler that waits longer than the database does would be cut and run again, for ever."""
+    longest = setting.longest_idle
+    if longest is None or not group.transactional or group.timeout < longest:
+        return ()
+    wanted = int((group.timeout + IDLE_MARGIN).total_seconds())
+    return (
+        Finding(
+            level="refuse",
+            code="EB1123",
+            what=f"group {group.name!r}: timeout {group.timeout}, and the database ends a"
+            f" transaction that is silent for {longest}",
+            why="a handler that waits for something else meanwhile loses its transaction at every"
+            " attempt, and is no failure that could be parked",
+            next=f"transactional=False for work outside the database, or ?idle={wanted} in the URL"
+            " of the storage",
         ),
     )
 

@@ -32,6 +32,7 @@ class StorageCapabilities:
     shared: bool  # by processes
     concurrent: bool = True  # transactions run at once; else they take turns
     distant: bool = False  # on a server: each statement is a round trip
+    longest_idle: timedelta | None = None  # a transaction silent for so long is ended; None: never
 
 
 class Transaction(Protocol):

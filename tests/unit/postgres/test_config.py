@@ -11,9 +11,16 @@ HOST = "postgresql://me:secret@db.example:5433/shop"
 
 
 def test_ours_is_taken_out_and_the_rest_goes_to_the_driver() -> None:
-    config = config_of(f"{HOST}?schema=bus_2&sslmode=verify-full&pool=7&pgbouncer=true", "shop")
+    config = config_of(
+        f"{HOST}?schema=bus_2&sslmode=verify-full&pool=7&pgbouncer=true&idle=90", "shop"
+    )
     assert config == PostgresConfig(
-        dsn=f"{HOST}?sslmode=verify-full", schema="bus_2", service="shop", pool=7, pgbouncer=True
+        dsn=f"{HOST}?sslmode=verify-full",
+        schema="bus_2",
+        service="shop",
+        pool=7,
+        pgbouncer=True,
+        idle_seconds=90,
     )
 
 
@@ -37,6 +44,9 @@ def test_opening_connects_to_nothing() -> None:
         "pool=many",
         "pool=1001",
         "pgbouncer=yes",
+        "idle=0",
+        "idle=soon",
+        "idle=90000",
     ],
 )
 def test_what_cannot_be_used_is_named(query: str) -> None:
