@@ -55,6 +55,11 @@ def test_every_page_is_reached_from_the_readme() -> None:
     assert sorted(map(name, set(PAGES) - seen)) == []
 
 
+def test_decisions_are_numbered_one_by_one() -> None:
+    numbers = sorted(int(page.name[:4]) for page in (ROOT / "docs" / "decisions").glob("*.md"))
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
 @pytest.mark.parametrize("block", PYTHON, ids=str)
 def test_every_python_block_compiles(block: Block) -> None:
     top_level = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
