@@ -10,11 +10,11 @@ import click
 
 from eventbus.cli.flags import Command, Settings, all_of
 from eventbus.cli.main import Commands
-from eventbus.cli.meant import close_to, no_stream, none_of, type_of
+from eventbus.cli.meant import close_to, none_of, tombstoned, type_of
 from eventbus.cli.output import cell, note, show_facts, to_json
 from eventbus.cli.recorded import line_of, row_of, show_events, with_log
 from eventbus.cli.stream_life import archive, tombstone, truncate
-from eventbus.cli.streams import head, note_
+from eventbus.cli.streams import head, head_of, note_
 
 if TYPE_CHECKING:
     from eventbus.sourcing import EventLog, Recorded
@@ -142,8 +142,8 @@ def read(settings: Settings, stream: str, first: int, limit: int, tenant: str) -
 
     async def ask(log: "EventLog") -> list[Row]:
         found = await log.read(stream, after=first - 1, limit=limit, tenant=tenant)
-        if not found and not await log.read(stream, limit=1, tenant=tenant):
-            raise await no_stream(log, stream)
+        if not found and (await head_of(log, stream, tenant)).state == "tombstoned":
+            raise tombstoned(stream)
         return [row_of(one) for one in found]
 
     show_events(settings, "event read", with_log(settings, ask))

@@ -24,6 +24,20 @@ def none_of(what: str, instead: str) -> Exception:
     )
 
 
+def tombstoned(stream: str) -> Exception:
+    """EB8007: it was there."""
+    from eventbus.cli.locate import called
+    from eventbus.errors import EventBusError
+
+    return EventBusError(
+        "EB8007",
+        f"stream {stream!r} is tombstoned",
+        where=called(),
+        why="none of its events is shown any more, and its name is never used again",
+        next=f"eventbus event head {stream}",
+    )
+
+
 def type_of(one: "Recorded") -> str:
     """A name that could have been meant."""
     return one.recorded.type

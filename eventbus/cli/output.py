@@ -108,6 +108,8 @@ def cell(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.1f}"
+    if isinstance(value, list):
+        return ", ".join(map(cell, value)) or "-"
     text = hidden(value if isinstance(value, str) else str(_plain(value)))
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
 

@@ -44,7 +44,9 @@ def refuse_to_cut(stream: str, before: int, head: StreamHead | None) -> None:
     if before < 1:
         raise _refused(stream, f"versions begin at 1, not at {before}")
     if before > head.version + 1:
-        raise _refused(stream, f"it ends at version {head.version}, so none is before {before}")
+        raise _refused(
+            stream, f"it ends at version {head.version}: cut at {head.version + 1} at most"
+        )
 
 
 def _refused(stream: str, why: str) -> StorageError:

@@ -19,6 +19,7 @@ WINDOW = 100_000  # positions that one page of the feed looks through at most
 LONGEST_NAME_BYTES = 1000  # of a stream, and of a tenant: both fit into one row of an index
 MOST_NOTES, MOST_NOTE_BYTES = 64, 8 << 10  # metadata of a stream
 _STATES: Sequence[StreamState] = ("open", "archived", "tombstoned")
+_WORDS = ("any", "absent", "present")
 _SCHEMA = "urn:eventbus:schema:"
 _HIGHEST = 32767  # a schema version fits in 16 bits
 
@@ -28,7 +29,8 @@ def checked(append: Append) -> str:
 
     Raises:
         StorageError: EB5015, there are no messages, the stream has no name or one over the limit,
-            `expected` is negative, or the messages are of several tenants; nothing was written.
+            `expected` is no version and no word for one, or the messages are of several tenants;
+            nothing was written.
     """
     if not append.stream or "\0" in append.stream:
         raise _refused(append, "a stream needs a name, without NUL")
@@ -37,8 +39,9 @@ def checked(append: Append) -> str:
     tenant = append.messages[0].tenant
     if any(message.tenant != tenant for message in append.messages[1:]):
         raise _refused(append, "the messages are of several tenants, a stream is of one")
-    if isinstance(append.expected, int) and append.expected < 0:
-        raise _refused(append, f"no stream is at version {append.expected}")
+    expected = append.expected
+    if expected < 0 if isinstance(expected, int) else expected not in _WORDS:
+        raise _refused(append, f"expected is a version, or {', '.join(_WORDS)}: not {expected!r}")
     if _is_too_long(append.stream) or _is_too_long(tenant):
         raise _refused(append, f"a name has at most {LONGEST_NAME_BYTES:,} bytes")
     return tenant

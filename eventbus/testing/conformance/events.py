@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from typing import cast
 
 import pytest
 
@@ -229,6 +230,7 @@ class EventSuite:
             to("order-1", []),
             to("", [some_message(0)]),
             to("order-1", [some_message(0)], -1),
+            to("order-1", [some_message(0)], cast("Expected", "sometimes")),
             to("order-1", [some_message(0), theirs]),
             to("order-" + "é" * 500, [some_message(0)]),
         ):

@@ -203,6 +203,7 @@ def test_a_stream_is_truncated_archived_and_tombstoned(run: Run, filled: Path) -
     assert stands() == (1, "tombstoned", 2)
     refused = run(*cut, *FILE)
     assert (refused.code, refused.err.startswith("EB5017")) == (5, True)
+    assert "is tombstoned" in run("event", "read", "order-A-1", *FILE).err
     with sqlite3.connect(filled / "log.db") as connection:
         rows = connection.execute("SELECT verb, reason, actor FROM eventbus_audit").fetchall()
     assert [row[:2] for row in rows] == [("truncate", ""), ("archived", ""), ("tombstoned", "GDPR")]

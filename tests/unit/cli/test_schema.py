@@ -152,6 +152,7 @@ def test_list_and_show_say_what_travels(run: Run) -> None:
     [row] = run("schema", "list", *later).fits("schema-list").result
     assert row["fields"] == ["order", "total"]
     assert row["upcasters"] == [1]
+    assert "order, total" in run("schema", "list", *later[:2]).out
     shown = run("schema", "show", "shop.ordered", *later).fits("schema-show").result
     assert (shown["version"], "total" in shown["schema"]["properties"]) == (2, True)
     former = run("schema", "show", "shop.ordered@1", *later).fits("schema-show").result
