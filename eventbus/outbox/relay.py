@@ -47,7 +47,8 @@ class Relay:
         instrumentation: Instrumentation | None = None,
     ) -> None:
         self.relayed: int = 0  # rows confirmed, ever: progress
-        self.trouble: str | None = None
+        self._no_database: str | None = None
+        self._no_broker: str | None = None
         self._storage = storage
         self._transport = transport
         self._scheme = scheme
@@ -82,6 +83,11 @@ class Relay:
         finally:
             await self._give_back()
 
+    @property
+    def trouble(self) -> str | None:
+        """Why it sends nothing: each cause goes with what it concerns, also if nothing waits."""
+        return self._no_database or self._no_broker
+
     async def idle(self) -> bool:
         """Whether nothing that is due waits here or in the database; if something does, go on."""
         if self._busy or len(self._unsettled):
@@ -102,12 +108,12 @@ class Relay:
         try:
             if await self._holdings.hold():
                 self._unsettled.read_all_next()
-            if not self._holdings.leases or self._holdings.paused:
-                return 0
-            rows = await self._read()
+            works = self._holdings.leases and not self._holdings.paused
+            rows = await self._read() if works else []
+            self._no_database = None
             return await self._publish(rows) if rows else 0
         except StorageError as error:
-            self.trouble = error.what
+            self._no_database = error.what
             log.warning("the relay waits for the database: %s", error)
             await pause(stopping, 1.0)
             return 0
@@ -188,15 +194,15 @@ class Relay:
                 self._unsettled.came_back(row)
                 out.add(row.message.key or "")
             out.discard("")
-            self.trouble = error.what if down else None
+            self._no_broker = error.what if down else None
             return down
         except (TransportError, TimeoutError) as error:
-            self.trouble = getattr(error, "what", None) or f"no answer within {TTL}"
-            log.warning("the relay waits for the broker: %s", self.trouble)
+            self._no_broker = getattr(error, "what", None) or f"no answer within {TTL}"
+            log.warning("the relay waits for the broker: %s", self._no_broker)
             for row in rows:
                 self._unsettled.came_back(row)
             return True
-        self.trouble = None
+        self._no_broker = None
         self._failures = 0
         confirmed.extend(rows)
         return False

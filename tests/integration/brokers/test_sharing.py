@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from random import Random
@@ -166,7 +166,7 @@ async def test_a_database_that_is_out_of_reach_for_a_while_costs_nothing(
     async with FaultProxy(upstream, framing=postgres, seed=SEED) as link:
         user = parts.netloc.rpartition("@")[0]
         address = f"{user}@127.0.0.1:{link.port}".removeprefix("@")
-        dark = urlunsplit(parts._replace(netloc=address))
+        dark = urlunsplit(parts._replace(netloc=address, query="sslmode=disable"))
         async with (
             a_bus(broker.url, dark, event, broker.group) as bus,
             EventBus(broker.url, service="others").client() as others,
@@ -195,6 +195,10 @@ async def publish_some(bus: EventBus, event: type[Placed], sent: Counter[str]) -
 
 
 async def until_well(bus: EventBus) -> None:
-    async with asyncio.timeout(60):
-        while not (await bus.health()).ready:
-            await a_moment()
+    causes: Sequence[str] = ()
+    try:
+        async with asyncio.timeout(60):
+            while causes := (await bus.health()).causes:
+                await a_moment()
+    except TimeoutError:
+        raise AssertionError(f"not well: {causes}") from None
