@@ -3,18 +3,24 @@
 import asyncio
 import gc
 import json
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 from benchmarks.measure import Clock, memory_mib
-from benchmarks.message import OrderPlaced, orders
+from benchmarks.message import OrderPlaced, fields, orders
 from benchmarks.rounds import Bar, Case, Figures, Goal
 from eventbus import Context, EventBus, subscribe
+from eventbus.message import new_id
 from eventbus.storage.sagas import SagaQuery
+from eventbus.testing.services import running
+from eventbus.testing.services.kafka import delete_topics
+from eventbus.testing.services.rabbitmq import create_vhost, delete_vhost
 
 MARKS = (10, 50, 100)  # per cent of the messages
 CHUNK = 1000
@@ -42,6 +48,8 @@ def bar() -> Bar:
                 ("memory", 1_000_000, "growth"),
                 ("sqlite", 200_000, "blocks_growth"),
                 ("sagas", 100_000, "blocks_growth"),
+                ("kafka", 1_000_000, "growth"),
+                ("rabbit", 1_000_000, "growth"),
             )
         ],
     )
@@ -94,6 +102,8 @@ class Marks:
         self._n = n
         self._rss: dict[int, float] = {}
         self._blocks: dict[int, int] = {}
+        self._tasks: dict[int, int] = {}
+        self._descriptors: dict[int, int] = {}
 
     async def pass_by(self, done: int, bus: EventBus) -> None:
         """At a mark wait until nothing is on its way, then look."""
@@ -103,6 +113,8 @@ class Marks:
             gc.collect()
             self._rss[percent] = memory_mib("VmRSS")
             self._blocks[percent] = sys.getallocatedblocks()
+            self._tasks[percent] = len(asyncio.all_tasks())
+            self._descriptors[percent] = len(os.listdir("/proc/self/fd"))
 
     def figures(self) -> dict[str, float]:
         """At each mark, and how much it grew from the first to the last."""
@@ -111,6 +123,8 @@ class Marks:
             "peak_mib": memory_mib("VmHWM"),
             "growth": self._rss[100] / self._rss[10],
             "blocks_growth": self._blocks[100] / self._blocks[10],
+            "more_tasks": self._tasks[100] - self._tasks[10],
+            "more_descriptors": self._descriptors[100] - self._descriptors[10],
         }
 
 
@@ -121,6 +135,8 @@ async def main(name: str, n: int) -> dict[str, float]:
         file = f"sqlite:///{Path(folder) / 'flat.db'}"
         if name == "sagas":
             await _sagas(n, file, marks)
+        elif name in {"kafka", "rabbit"}:
+            await _through_a_broker(name, n, marks)
         else:
             await _messages(n, file if name == "sqlite" else None, marks)
     return marks.figures()
@@ -140,6 +156,42 @@ async def _messages(n: int, storage: str | None, marks: Marks) -> None:
             await _publish(bus, storage is not None)
             await handled.reach(done - 2 * CHUNK)
             await marks.pass_by(done, bus)
+
+
+async def _through_a_broker(name: str, n: int, marks: Marks) -> None:
+    """Publish, confirmed, and handle n messages, a thousand at a time."""
+    handled, topic = Handled(), f"bench-{new_id()}"
+
+    class Here(OrderPlaced, type="bench.order-placed", key="order_id", topic=topic):
+        pass
+
+    @subscribe(Here, group=topic)
+    async def handle(event: OrderPlaced) -> None:
+        handled.one()
+
+    with running(name) as service, _cleared(name, service.url, topic) as url:
+        async with EventBus(url, handlers=[handle], service="bench") as bus:
+            for done in range(CHUNK, n + 1, CHUNK):
+                events = [Here(**fields(number)) for number in range(done - CHUNK, done)]
+                await asyncio.gather(*map(bus.publish, events))
+                await handled.reach(done - 2 * CHUNK)
+                await marks.pass_by(done, bus)
+
+
+@contextmanager
+def _cleared(name: str, url: str, topic: str) -> Iterator[str]:
+    """Where to publish; what was made there is deleted."""
+    if name == "kafka":
+        try:
+            yield f"{url}?provision=true&partitions=6&replication=1"
+        finally:
+            delete_topics(url, topic)
+        return
+    there = create_vhost(url)
+    try:
+        yield there
+    finally:
+        delete_vhost(there)
 
 
 async def _sagas(n: int, storage: str, marks: Marks) -> None:

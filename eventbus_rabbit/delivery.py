@@ -75,7 +75,7 @@ class Intake:
         self.handed: int = 0  # of these with the pipeline
         self.returning: bool = False  # ordered, and something was given back: hands out no more
         self.over: asyncio.Event = asyncio.Event()
-        self.received: bool = False
+        self.received: int = 0  # so many
         self.prefetch: int = 1
         self._arrived = arrived
         self._foreign = foreign
@@ -106,7 +106,7 @@ class Intake:
         sent = cast("Basic.Deliver", delivered.delivery)
         tag = cast("int", sent.delivery_tag)
         delivery = RabbitDelivery(message, malformed, self, tag, bool(sent.redelivered))
-        self.received = True
+        self.received += 1
         self.open[delivery] = None
         self._arrived(delivery)
 

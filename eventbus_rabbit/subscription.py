@@ -271,7 +271,7 @@ class RabbitSubscription:
 
     async def _watch(self, intake: Intake) -> None:
         """Return when the channel is of no use any more."""
-        stuck = 0
+        stuck = before = 0
         while not intake.over.is_set():
             try:
                 async with asyncio.timeout(SILENCE_SECONDS):
@@ -279,7 +279,8 @@ class RabbitSubscription:
             except TimeoutError:
                 ready, consumers = await self._count(intake.queue)
                 ours = self.interest.order == "none" or intake.received
-                stuck = stuck + 1 if ready and ours and not intake.open else 0
+                came, before = intake.received - before, intake.received
+                stuck = stuck + 1 if ready and ours and not came and not intake.open else 0
                 if not consumers or stuck > 1:
                     raise BrokenError(f"{ready} messages are ready, but none comes") from None
 

@@ -94,6 +94,21 @@ async def test_a_consumer_that_is_gone_without_a_word_is_made_again(
             await until_well(transport)
 
 
+async def test_a_consumer_that_is_quick_is_not_taken_for_one_that_is_gone(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds nothing whenever somebody looks, and messages are ready all the time."""
+    monkeypatch.setattr(subscription, "SILENCE_SECONDS", 0.02)
+    interest = an_interest(topic := unique("topic"), max_in_flight=1)
+    async with make() as transport:
+        await transport.examine([interest])
+        await transport.publish(counted(topic, count=400))
+        async with joined(transport, interest) as member:
+            got = await member.receive(400, ack=True)
+    assert of_key(got, "k") == list(range(400))
+    assert {each.intake.generation for each in got} == {1}  # type: ignore[attr-defined]  # the adapter's own
+
+
 async def test_a_channel_of_the_publisher_that_closes_is_made_again(make: Make) -> None:
     interest = an_interest(topic := unique("topic"))
     async with make() as transport:
