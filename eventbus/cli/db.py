@@ -50,7 +50,7 @@ def upgrade(settings: Settings, sql: bool, new_incarnation: bool) -> int:
 
 def _upgrade(settings: Settings, schema: Schema, pending: Sequence[Step]) -> list[str]:
     if pending and not settings.dry_run:
-        confirm(settings, f"schema: {', '.join(step.name for step in pending)} applied")
+        confirm(settings, f"schema: to apply: {', '.join(step.name for step in pending)}")
         asyncio.run(schema.upgrade())
     word = "would be applied" if settings.dry_run else "applied"
     return [f"{step.number:04} {step.name}: {word}" for step in pending]

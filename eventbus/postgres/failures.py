@@ -81,10 +81,16 @@ def _meaning(error: BaseException, state: str, *, ours: bool, cut: bool) -> tupl
     if state == "53100":
         return "the database's disk is full", "EB5006", "free space; intake goes on by itself"
     if ours and state == "42501":
-        return "the role lacks a right", "EB5012", "GRANT it: USAGE on the schema, and the tables"
+        return "the role lacks a right", "EB5012", _right_for(str(error))
     if ours and state in {"3F000", "42P01", "42883", "42703"}:
         return "the schema of eventbus is not there", "EB5302", "eventbus db upgrade"
     return "a statement failed", "EB5005", "mend the statement; placeholders are $1, $2"
+
+
+def _right_for(denied: str) -> str:
+    if "for database" in denied:  # an upgrade makes the schema
+        return "GRANT CREATE ON DATABASE, or let a role that may run eventbus db upgrade --sql"
+    return "GRANT it: USAGE on the schema, and the tables"
 
 
 def _first_line(error: BaseException) -> str:

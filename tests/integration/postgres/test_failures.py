@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -303,9 +304,13 @@ async def test_a_role_without_rights_is_told_which(server: str, schema: str, adm
         with pytest.raises(StorageError) as inside:
             async with PostgresStorage(poor) as storage:
                 await take(storage, "name")
+        with pytest.raises(StorageError) as making:
+            await PostgresStorage(replace(poor, schema=unique("new"))).upgrade()
     finally:
         await admin.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
-    assert outside.value.code == inside.value.code == "EB5012"
+    assert outside.value.code == inside.value.code == making.value.code == "EB5012"
+    assert "USAGE on the schema" in outside.value.next
+    assert "db upgrade --sql" in making.value.next
 
 
 async def test_a_role_with_these_rights_needs_no_others(
