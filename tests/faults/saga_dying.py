@@ -1,10 +1,11 @@
 """Sagas in one database, whose worker dies or stands still at a chosen call; the next one goes on.
 
-`python -m tests.faults.saga_dying WHERE DIRECTORY consumer|timers|calls|frozen FIRST STEP` kills a
-process by SIGKILL at each point, point 2n before and 2n+1 after the n-th call of the storage's
-contract by tasks of that role; another process finishes and judges. `frozen` stops it at points
-of `FROZEN` until another one has taken over and done the work, then lets it go on. WHERE is
-`sqlite`, or the URL of an empty PostgreSQL database. One JSON line per point.
+`python -m tests.faults.saga_dying WHERE DIRECTORY ROLE FIRST STEP`, ROLE consumer, timers or calls,
+kills a process by SIGKILL at each point, point 2n before and 2n+1 after the n-th call of the
+storage's contract by tasks of that role; another process finishes and judges. Tasks take turns as
+they like, so `named` kills at each passing of each of `NAMED`, and `frozen` stops a process there
+until another one has taken over and done the work, then lets it go on. WHERE is `sqlite`, or the
+URL of an empty PostgreSQL database. One JSON line per point.
 """
 
 import asyncio
@@ -13,10 +14,11 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +33,18 @@ from tests.faults.killed.ground import SCHEMA, pass_time, storage_at
 from tests.faults.projected_places import Places, places
 from tests.faults.projecting import forked
 
-FROZEN = (
+NAMED = (
     "saga.received",
     "saga.advanced",
     "saga.commanded",
+    "saga.commit_sent",
     "saga.timer_fired",
     "saga.call_claimed",
     "saga.call_done",
     "saga.compensating",
     "participant.fenced",
 )
-"""Row 8: where a worker stands still until its leases are over and its transactions are cut."""
+"""Crash points. Row 8: frozen there until its leases are over and its transactions are cut."""
 
 
 def bus_on(place: str, plan: FaultPlan | None = None) -> EventBus:
@@ -149,7 +152,7 @@ def while_frozen(copies: Places, directory: Path, number: int) -> dict[str, Any]
     """Stopped there while another process does all that is left; then it goes on to its end."""
     place, hits, out = copies.fresh(number), directory / f"{number}.hits", directory / f"{number}"
     dying_orders.outside = directory / f"{number}.log"
-    plan = FaultPlan.at(FROZEN[number], 1, Kill())
+    plan = FaultPlan.at(NAMED[number], 1, Kill())
     work = partial(live, place, plan, signal.SIGSTOP, hits)
     zombie = children.forked(directory, f"zombie-{number}", lambda _: work())
     stopped = children.stopped_or_ended(zombie)
@@ -170,21 +173,30 @@ def _read(path: Path) -> Any:
 
 
 def main(where: str, directory: Path, role: str, first: int, step: int) -> None:
-    """Every `step`-th point from `first` on, to the end of the scenario or of `FROZEN`."""
+    """Every `step`-th point from `first` on, to the end of the scenario or of `NAMED`."""
     directory.mkdir(parents=True, exist_ok=True)
     copies = places(where, directory)
     status = forked(partial(fill, copies.template))
     assert status == 0, status
     if role == "frozen":
-        for number in range(first, len(FROZEN), step):
+        for number in range(first, len(NAMED), step):
             print(json.dumps(while_frozen(copies, directory, number)), flush=True)
         return
-    point, killed = first, True
-    while killed:
-        told = at_point(copies, directory, point, killed_at(role, point))
+    if role != "named":
+        sweep(copies, directory, ((point, killed_at(role, point)) for point in count(first, step)))
+        return
+    for number in range(first, len(NAMED), step):
+        plans = ((nth, FaultPlan.at(NAMED[number], nth, Kill())) for nth in count(1))
+        sweep(copies, directory, ((1000 * number + nth, plan) for nth, plan in plans))
+
+
+def sweep(copies: Places, directory: Path, plans: Iterable[tuple[int, FaultPlan]]) -> None:
+    """Until the scenario ends without a kill."""
+    for point, plan in plans:
+        told = at_point(copies, directory, point, plan)
         print(json.dumps(told), flush=True)
-        killed = told["killed"]
-        point += step
+        if not told["killed"]:
+            return
 
 
 if __name__ == "__main__":
