@@ -36,17 +36,21 @@ class Wakeups:
         self._channels: dict[str, Work] = {f"{schema}_{work}": work for work in WORKS}
         self._hints: dict[Work, int] = dict.fromkeys(WORKS, 0)
         self._seen: WeakKeyDictionary[asyncio.Task[object], Seen] = WeakKeyDictionary()
-        self._news = {work: asyncio.Event() for work in WORKS}
         self._untold: set[Work] = set()
-        self._to_tell = asyncio.Event()
         self._teller = 0  # the backend of our own notifications
-        self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._fresh()
+
+    def _fresh(self) -> None:
+        """An event is of the loop that waited for it; a storage is entered in one after another."""
+        self._news = {work: asyncio.Event() for work in WORKS}
+        self._to_tell = asyncio.Event()
+        self._stopping = asyncio.Event()
         self.listening: asyncio.Event = asyncio.Event()  # other processes are heard
 
     def start(self) -> None:
         """Listen and notify; behind a pooler in transaction mode only within the process."""
-        self._stopping.clear()
+        self._fresh()
         if not self._pools.config.pgbouncer:
             self._tasks = [
                 asyncio.create_task(self._keep(self._listen), name="listen:postgres"),

@@ -6,7 +6,8 @@ from hashlib import sha256
 from eventbus.sourcing.definition import Definition
 from eventbus.sourcing.rebuild import refusals
 from eventbus.sourcing.rebuild.options import START, Options
-from eventbus.storage import Storage
+from eventbus.sourcing.shard import MOST_HELD, shard_name
+from eventbus.storage import Storage, Transaction
 from eventbus.storage.events import Filter, Position
 from eventbus.storage.projections import ProjectionVersion, Table, shadow_of
 
@@ -46,7 +47,7 @@ async def planned(storage: Storage, definition: Definition, options: Options) ->
     code = code_of(definition, options)
     building = [one for one in versions if one.status == "building" and not one.served]
     same = [one for one in building if one.code_hash == code]
-    if same:
+    if same and not await _to_begin_anew(storage, same[-1], options):
         new = await _gone_on(storage, same[-1], upto)
     elif options.resume:
         raise refusals.nothing(definition.name, "no shadow of this code is there to go on with")
@@ -67,6 +68,26 @@ async def planned(storage: Storage, definition: Definition, options: Options) ->
         await _begun(storage, definition, active, new, building)
     tables = await _tables(storage, definition)
     return Plan(active, new, tuple((one, shadow_of(one, new.version)) for one in tables))
+
+
+async def _to_begin_anew(storage: Storage, version: ProjectionVersion, options: Options) -> bool:
+    """Events wait in it: who mended what the functions call has the same code as before.
+
+    They are of nobody who would try them again before the switch.
+    """
+    if options.resume or options.allow_parked:
+        return False
+    async with storage.transaction() as tx:
+        return bool(await parked_in(tx, version))
+
+
+async def parked_in(tx: Transaction, version: ProjectionVersion) -> int:
+    """How many sequences of a version wait."""
+    found = 0
+    for number in range(version.shards):
+        group = f"projection:{shard_name(version, number)}"
+        found += len(await tx.parking.keys(group=group, limit=MOST_HELD))
+    return found
 
 
 def code_of(definition: Definition, options: Options) -> bytes:

@@ -10,8 +10,8 @@ from eventbus.sourcing.rebuild.level import Level
 from eventbus.sourcing.rebuild.options import START, Beat, Options, Rebuilt
 from eventbus.sourcing.rebuild.owner import Owner
 from eventbus.sourcing.rebuild.parts import Far, Parts, scan_of
-from eventbus.sourcing.rebuild.plan import Plan, planned
-from eventbus.sourcing.shard import MOST_HELD, shard_name
+from eventbus.sourcing.rebuild.plan import Plan, parked_in, planned
+from eventbus.sourcing.shard import shard_name
 from eventbus.sourcing.standing import first_after
 from eventbus.sourcing.view import Encode
 from eventbus.storage import Storage, Transaction
@@ -164,12 +164,8 @@ class Rebuild:
 
     async def _parked(self, version: ProjectionVersion) -> int:
         async with self._storage.transaction() as tx:
-            found = 0
-            for number in range(version.shards):
-                group = f"projection:{shard_name(version, number)}"
-                found += len(await tx.parking.keys(group=group, limit=MOST_HELD))
-        self._beat.parked = found
-        return found
+            self._beat.parked = await parked_in(tx, version)
+        return self._beat.parked
 
     async def _switch(self, level: Level, plan: Plan, difference: Difference, parked: int) -> bool:
         if not self._options.switch:

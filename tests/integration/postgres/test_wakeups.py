@@ -193,3 +193,27 @@ async def test_left_while_its_notifier_connects_nothing_stays_behind(
 async def _go_on_once_stopped(storage: PostgresStorage, may_go_on: asyncio.Event) -> None:
     await storage.wakeups._stopping.wait()  # in the same turn its tasks are cancelled
     may_go_on.set()
+
+
+def test_who_is_entered_in_one_loop_after_another_is_heard_in_each(
+    postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = PostgresConfig(dsn=postgres_url, service="loops")
+    storage = PostgresStorage(config)
+
+    async def quiet() -> None:
+        async with storage:
+            await _listening(storage)
+
+    async def heard() -> None:
+        async with storage, PostgresStorage(config) as other:
+            await _listening(storage, other)
+            await _all_seen(other)
+            await _publish(storage)
+            async with asyncio.timeout(30):
+                await other.wait("outbox", at_most=LONG)
+
+    asyncio.run(storage.upgrade())
+    for work in (quiet, heard, heard):
+        asyncio.run(work())
+    assert "wake-ups from other processes pause" not in caplog.text

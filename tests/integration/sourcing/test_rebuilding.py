@@ -270,6 +270,20 @@ async def test_an_event_that_fails_in_the_new_code_keeps_it_from_serving(
     await until(lambda: _rows_are(revenue, busy, before))
 
 
+async def test_a_shadow_in_which_events_wait_is_begun_anew_unless_it_is_to_be_gone_on_with(
+    busy: EventBus, revenue: Sum
+) -> None:
+    revenue.refused = {7}
+    for options in (Options(), Options(resume=True)):
+        with pytest.raises(ProjectionError) as caught:
+            await busy.projections.rebuild(revenue.name, options=options)
+        assert caught.value.code == "EB6012"
+    revenue.refused = set()  # mended where nobody looks: in what the function calls
+    rebuilt = await busy.projections.rebuild(revenue.name, options=Options(require_equal=True))
+    assert (rebuilt.switched, rebuilt.parked) == (True, 0)
+    assert await busy.parked.list() == []
+
+
 async def test_an_event_that_cannot_be_decoded_stops_it_and_what_serves_is_untouched(
     busy: EventBus, revenue: Sum
 ) -> None:
