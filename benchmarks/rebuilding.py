@@ -12,9 +12,10 @@ from benchmarks.postgres import World, case, timed
 from benchmarks.projections import LONG, PER_KEY, Sold, copied_by_hand, rebuilt
 from benchmarks.rounds import Bar, Figures, Goal
 from eventbus import EventBus
+from eventbus.cli.process import collect_rarely
 from eventbus.postgres import PostgresConfig, PostgresStorage
 from eventbus.sourcing import FoldingProjection, ReadModel, projects
-from eventbus.sourcing.rebuild import Beat, Options, collect_rarely
+from eventbus.sourcing.rebuild import Beat, Options
 
 PROCESSES = 2
 EXTRA = Options(parts=PROCESSES, require_equal=True)

@@ -15,6 +15,7 @@ from eventbus.cli.helping import helpers
 from eventbus.cli.locate import app_of
 from eventbus.cli.main import Commands
 from eventbus.cli.output import note, show_facts, show_rows
+from eventbus.cli.process import collect_rarely
 from eventbus.cli.rebuilding import Bar, outcome_lines
 from eventbus.cli.storages import actor, with_bus
 
@@ -165,8 +166,6 @@ def rebuild(settings: Settings, /, name: str, app: str | None, **flags: Any) -> 
 
     Killed, it goes on where it was when it is started again.
     """
-    from eventbus.sourcing.rebuild import collect_rarely
-
     processes = flags.pop("processes")
     flags["shards"] = flags["shards"] or processes
     switch = not flags.pop("no_switch") and not settings.dry_run
@@ -210,8 +209,6 @@ def assist_(settings: Settings, /, name: str, app: str | None, **flags: Any) -> 
 
     With the same code and the same flags; it ends when all parts are copied.
     """
-    from eventbus.sourcing.rebuild import collect_rarely
-
     options = _options(flags | {"shards": 1}, switch=False)
     collect_rarely()
     rows = _with_projector(settings, app, lambda projector: projector.assist(name, options=options))

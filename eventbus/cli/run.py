@@ -15,7 +15,7 @@ from eventbus.cli.failures import DONE, PARTLY
 from eventbus.cli.flags import Command, Settings, app_argument, worker_flags
 from eventbus.cli.locate import app_of, target_of
 from eventbus.cli.output import note
-from eventbus.cli.process import leave_what_hangs, loop_factory, write_logs
+from eventbus.cli.process import collect_rarely, leave_what_hangs, loop_factory, write_logs
 from eventbus.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def work(settings: Settings, app: str | None, worker: Worker) -> int:
 
 
 async def announce(settings: Settings, bus: "EventBus") -> None:
-    """Say once that the bus is ready; from then on its objects are left out of collections.
+    """Say once that the bus is ready; from then on collections leave its objects out, and are rare.
 
     What a worker starts with lives as long as it does: to look through it again and again is up
     to a fifth of the CPU time of a worker of sagas (measured).
@@ -87,6 +87,7 @@ async def announce(settings: Settings, bus: "EventBus") -> None:
         await asyncio.sleep(_LOOK_SECONDS)
     gc.collect()
     gc.freeze()
+    collect_rarely()
     note(settings, "  ready; SIGTERM or Ctrl-C drains")
 
 
