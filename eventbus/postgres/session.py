@@ -108,6 +108,10 @@ class Session:
             if task is None or not task.cancelling():  # nobody asked: the connection went (X22)
                 raise failure from error
             raise
+        except AttributeError as error:  # the driver's, cut between two steps of one call
+            if self.whole:
+                raise
+            raise self.doomed() from error
         except FAILURES as error:
             gone = is_cut(error) or (self.connection is not None and is_gone(self.connection))
             self.whole = self.whole and not gone
