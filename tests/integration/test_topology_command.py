@@ -4,7 +4,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Mapping
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -119,9 +119,11 @@ def test_what_was_made_stands_in_the_audit_of_the_storage(tmp_path: Path, rabbit
     planned = [change["what"] for change in app.run("plan", "-o", "json").result]
     assert app.run("apply", "--yes", "--reason", "release 7").code == 0
     assert app.run("apply", "--yes").code == 0  # there is nothing to do, and nothing to tell
-    [(verb, told, changed, reason)] = sqlite3.connect("shop.db").execute(
+    query = (
         "SELECT verb, selection, changed, reason FROM eventbus_audit WHERE verb LIKE 'topology%'"
     )
+    with closing(sqlite3.connect("shop.db")) as connection:
+        [(verb, told, changed, reason)] = connection.execute(query)
     assert (verb, changed, reason) == ("topology apply", len(planned), "release 7")
     assert json.loads(told) == {"changes": planned}
 

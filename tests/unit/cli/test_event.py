@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +205,7 @@ def test_a_stream_is_truncated_archived_and_tombstoned(run: Run, filled: Path) -
     refused = run(*cut, *FILE)
     assert (refused.code, refused.err.startswith("EB5017")) == (5, True)
     assert "is tombstoned" in run("event", "read", "order-A-1", *FILE).err
-    with sqlite3.connect(filled / "log.db") as connection:
+    with closing(sqlite3.connect(filled / "log.db")) as connection:
         rows = connection.execute("SELECT verb, reason, actor FROM eventbus_audit").fetchall()
     assert [row[:2] for row in rows] == [("truncate", ""), ("archived", ""), ("tombstoned", "GDPR")]
     assert all("@" in row[2] for row in rows)
