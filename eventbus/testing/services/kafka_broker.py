@@ -18,6 +18,7 @@ from eventbus.testing.services.processes import (
     kill,
     send,
     spawn,
+    stop,
     wait_until,
 )
 
@@ -200,7 +201,8 @@ class Cluster:
         """SIGSTOP: connections are accepted by the kernel, nothing is answered."""
         with self._turn:
             for broker in brokers or self.brokers:
-                broker.signal(signal.SIGSTOP)
+                if broker.process is not None:
+                    stop(broker.process.pid)
 
     def thaw(self, brokers: Sequence[Broker] = ()) -> None:
         """SIGCONT; what waited is worked off."""

@@ -20,6 +20,7 @@ from eventbus.testing.services.processes import (
     command_line,
     free_port,
     send,
+    stop,
     wait_until,
 )
 
@@ -104,9 +105,9 @@ class Cluster:
         with self._turn:
             pid = _postmaster(self.directory)
             if pid is not None:
-                send(pid, signal.SIGSTOP)
+                stop(pid)
                 for each in children(pid):
-                    send(each, signal.SIGSTOP)
+                    stop(each)
 
     def thaw(self) -> None:
         """SIGCONT to all of it; what waited is worked off."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+STOP_SECONDS = 5.0
 BESIDE = 10_000  # from a port to its companion, as 15672 stands beside 5672 by convention
 _PROC = Path("/proc")
 
@@ -151,6 +152,20 @@ def send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
     except ProcessLookupError:
         return
+
+
+def stop(pid: int) -> None:
+    """SIGSTOP, and wait until no thread runs any more: one may answer a request meanwhile."""
+    send(pid, signal.SIGSTOP)
+    threads = _PROC / str(pid) / "task"
+    wait_until(lambda: all(map(_is_stopped, threads.glob("*/stat"))), STOP_SECONDS)
+
+
+def _is_stopped(stat: Path) -> bool:
+    try:
+        return stat.read_text(encoding="latin-1").rpartition(") ")[2][:1] in "TtZX"
+    except OSError:
+        return True  # it has ended
 
 
 def wait_until(fact: Callable[[], bool], seconds: float) -> bool:

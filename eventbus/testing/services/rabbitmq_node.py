@@ -21,6 +21,7 @@ from eventbus.testing.services.processes import (
     kill,
     send,
     spawn,
+    stop,
     wait_until,
 )
 
@@ -102,7 +103,7 @@ class Node:
         """SIGSTOP: connections are accepted by the kernel, nothing is answered."""
         with self._turn:
             if self.pid:
-                send(self.pid, signal.SIGSTOP)
+                stop(self.pid)
 
     def thaw(self) -> None:
         """SIGCONT; what waited is worked off."""

@@ -96,7 +96,11 @@ async def _under(
     plan.on_kill = strike
     try:
         await scenario(url, url, plan, history)
-    except StorageError as error:
+    except* StorageError as errors:
         # the server ended its transactions while it stood still
-        if not (struck and number == signal.SIGSTOP and error.code in CUT):
+        if not (struck and number == signal.SIGSTOP) or errors.split(_was_cut)[1] is not None:
             raise
+
+
+def _was_cut(error: BaseException) -> bool:
+    return isinstance(error, StorageError) and error.code in CUT
