@@ -22,8 +22,8 @@ def collect_rarely() -> None:
     """Let the garbage collector of this process look seldom.
 
     What a batch or a scan holds stays to its end: to look through it again and again finds
-    nothing, and is a tenth of the CPU time of a worker and a quarter of that of a rebuild
-    (measured: decision 0031). Cycles that handlers make are found all the same, later.
+    nothing, and is a fifth of the CPU time of a worker that projects, and a quarter of that of a
+    rebuild (measured: decision 0031). Cycles that handlers make are found all the same, later.
     """
     _, *older = gc.get_threshold()
     gc.set_threshold(APART, *older)

@@ -111,6 +111,8 @@ class Relay:
             works = self._holdings.leases and not self._holdings.paused
             rows = await self._read() if works else []
             self._no_database = None
+            if not rows and not len(self._unsettled):  # nothing waits here, or not any more
+                self._no_broker = None
             return await self._publish(rows) if rows else 0
         except StorageError as error:
             self._no_database = error.what

@@ -22,6 +22,8 @@ SELECT (SELECT count(*) FROM {schema}.outbox) AS outbox,
        (SELECT count(*) FROM {schema}.saga_call) AS calls,
        (SELECT count(*) FROM requests) AS requests"""
 
+_RECEIVED = "SELECT group_name, count(*) AS n FROM {schema}.inbox GROUP BY group_name"
+
 
 async def judge(observer: Observer, outside: Path) -> list[Verdict]:
     """All of them; the database must be there."""
@@ -29,6 +31,9 @@ async def judge(observer: Observer, outside: Path) -> list[Verdict]:
     rest = dict((await _rows(observer, _REST))[0])
     requests = rest.pop("requests")
     left = {name: count for name, count in rest.items() if count}
+    if len(stories) != requests:  # were the others handled, or never read?
+        rows = await _rows(observer, _RECEIVED)
+        left |= {f"received by {row['group_name']}": row["n"] for row in rows}
     return [
         ledger(observer.snapshots, total=0),
         automaton(stories, done=DONE, undoes=UNDOES),
