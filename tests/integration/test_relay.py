@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from eventbus import EventBus
-from eventbus.errors import Confirmed, StorageError, TransportError
+from eventbus.errors import StorageError, TransportError
 from eventbus.memory import MemoryTransport
 from eventbus.message import Message
 from eventbus.service import pause
@@ -28,7 +28,7 @@ async def test_a_relay_that_has_nothing_to_send_is_well_again_when_its_database_
 class Away(MemoryTransport):
     """A broker that never takes anything."""
 
-    async def publish(self, messages: Sequence[Message]) -> Sequence[Confirmed]:
+    async def publish(self, messages: Sequence[Message], *, again: bool = False) -> None:
         """Refuse."""
         raise TransportError("EB2001", "no broker", where="a test", why="it says so", next="wait")
 
