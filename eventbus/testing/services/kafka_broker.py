@@ -152,7 +152,8 @@ class Cluster:
             for tool in tools:
                 said = tool.communicate(timeout=START_SECONDS)[0]
                 if tool.returncode != 0:
-                    raise self._failed("cannot be formatted", "; ".join(_words(said)[:2]))
+                    why = f"it ended with {tool.returncode}: {'; '.join(_words(said)[-3:])}"
+                    raise self._failed("cannot be formatted", why)
         except subprocess.TimeoutExpired as error:
             raise self._failed("cannot be formatted", f"{error.timeout:.0f} s passed") from error
         finally:

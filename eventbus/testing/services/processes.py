@@ -8,12 +8,14 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 STOP_SECONDS = 5.0
 BESIDE = 10_000  # from a port to its companion, as 15672 stands beside 5672 by convention
 _PROC = Path("/proc")
+_PORTS = cycle(random.SystemRandom().sample(range(15_000, 22_701), 7_701))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,12 +185,10 @@ def free_port() -> int:
 
     Below the ranges that Linux (32768) and macOS (49152) hand out: a client that connects to a
     stopped server on such a port may be connected to itself, and a server that starts again may
-    find its port taken. The same holds of its companion, `BESIDE` above.
+    find its port taken. The same holds of its companion, `BESIDE` above. None is given again
+    before all were: who was given it may not listen yet, or may be stopped for a while.
     """
-    while True:
-        port = random.randint(15_000, 22_700)  # noqa: S311  # not a secret
-        if _is_free(port) and _is_free(port + BESIDE):
-            return port
+    return next(port for port in _PORTS if _is_free(port) and _is_free(port + BESIDE))
 
 
 def _is_free(port: int) -> bool:

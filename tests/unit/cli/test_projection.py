@@ -5,7 +5,6 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -70,14 +69,6 @@ def app(project: Path) -> Any:
 
     asyncio.run(fill())
     return module
-
-
-@pytest.fixture(autouse=True)
-def often() -> Iterator[tuple[int, int, int]]:
-    """How often the collector looks at objects; a command runs in this process here."""
-    before = gc.get_threshold()
-    yield before
-    gc.set_threshold(*before)
 
 
 def test_list_and_status_say_where_it_stands(app: Any, run: Run) -> None:

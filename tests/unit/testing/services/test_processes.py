@@ -86,3 +86,9 @@ def test_a_free_port_has_a_free_companion_below_the_ports_of_clients() -> None:
     for each in (port, port + BESIDE):
         with socket.create_server(("127.0.0.1", each)):
             pass
+
+
+def test_nobody_is_given_a_port_that_another_was_given_and_does_not_use_yet() -> None:
+    """With a random one each time a Kafka had two listeners on one port, once in a while."""
+    given = [free_port() for _ in range(1_000)]
+    assert len(set(given)) == len(given)
