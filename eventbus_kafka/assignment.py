@@ -38,7 +38,7 @@ class Assignment:
         ends = await within(2.0, self.client.end_offsets(list(self.parts)))
         for part, each in self.parts.items():
             if not each.watermark.is_open:
-                each.watermark.pass_over(await within(1.0, self.client.position(part)))
+                each.pass_over(await within(1.0, self.client.position(part)))
         return sum(max(0, ends[part] - each.watermark.safe) for part, each in self.parts.items())
 
     async def finish(self, seconds: float) -> None:

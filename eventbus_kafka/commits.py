@@ -171,7 +171,7 @@ class Commits:
                 position = await within(1.0, self._consumer.position(each.part))
             except CLIENT_ERRORS:
                 return
-            each.watermark.pass_over(position)
+            each.pass_over(position)
 
 
 def _asked_for(task: asyncio.Task[None]) -> None:

@@ -52,6 +52,15 @@ class Assigned:
             self.stuck_since, self.stuck_at = now, self.watermark.safe
         return gap < max_gap and now - self.stuck_since < max_gap_seconds
 
+    def pass_over(self, position: int) -> None:
+        """The client's position counts, if nothing is open: below it lies only what was begun.
+
+        Whoever takes records from the client begins them in the same turn of the loop, or closes
+        the partition.
+        """
+        if not self.is_closed:
+            self.watermark.pass_over(position)
+
     def mark(self, ahead: int, *, last: bool = False) -> Mark:
         """What to commit now; `last`: nothing more is handed out."""
         safe = self.watermark.safe

@@ -62,8 +62,11 @@ class Fetching:
             await self._out_of_range(now, error)
         except RecordTooLargeError as error:
             self._too_large(now, error)
+        except CLIENT_ERRORS:
+            now.close()  # the client may have taken records, and not handed them over
+            raise
         else:
-            if got and not now.is_over:
+            if got:  # though it be over: what is above the client's position counts as open
                 await self._take(now, got)
 
     async def _stall(self, now: Assignment) -> None:

@@ -5,8 +5,10 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 
 from eventbus.errors import TransportError
 from eventbus.testing.conformance.transport.member import (
@@ -102,6 +104,37 @@ async def test_a_clean_leave_flags_nothing(connect: Open, topic: str, group: str
         async with joined(transport, interest) as member:
             assert not any(each.redelivered for each in await member.receive(20))
             assert await member.subscription.backlog() == 20
+
+
+async def test_what_the_client_hands_over_while_a_member_leaves_comes_again(
+    connect: Open, topic: str, group: str
+) -> None:
+    """The client's position is above it then, and must not be committed."""
+    interest = an_interest(topic, group=group)
+    async with connect(partitions=1) as transport:
+        await transport.apply(await transport.plan([interest]))
+        async with joined(transport, interest) as member:
+            assert isinstance(member.subscription, KafkaSubscription)
+            membership = member.subscription._membership
+            asked, left = asyncio.Event(), asyncio.Event()
+            client = membership.client
+            assert client is not None
+            take = client.getmany
+
+            async def taken_as_it_leaves(*parts: TopicPartition, **options: Any) -> Any:
+                asked.set()
+                if got := await take(*parts, **options):
+                    membership._let_go()  # what leaving does first, in the same turn of the loop
+                    left.set()
+                return got
+
+            client.getmany = taken_as_it_leaves
+            async with asyncio.timeout(10):
+                await asked.wait()
+                await transport.publish(counted(topic, count=8))
+                await left.wait()
+        async with joined(transport, interest) as member:
+            assert of_key(await member.receive(8), "k") == list(range(8))
 
 
 async def test_a_revoke_waits_for_what_runs_and_its_verdict_counts(
