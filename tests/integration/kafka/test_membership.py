@@ -107,7 +107,7 @@ async def test_a_clean_leave_flags_nothing(connect: Open, topic: str, group: str
 
 
 async def test_what_the_client_hands_over_while_a_member_leaves_comes_again(
-    connect: Open, topic: str, group: str
+    connect: Open, topic: str, group: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client's position is above it then, and must not be committed."""
     interest = an_interest(topic, group=group)
@@ -128,7 +128,7 @@ async def test_what_the_client_hands_over_while_a_member_leaves_comes_again(
                     left.set()
                 return got
 
-            client.getmany = taken_as_it_leaves
+            monkeypatch.setattr(client, "getmany", taken_as_it_leaves)
             async with asyncio.timeout(10):
                 await asked.wait()
                 await transport.publish(counted(topic, count=8))
