@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from eventbus.errors import NotSent, PublishError, PublishResult, Rejected, TransportError, Unknown
 from eventbus.message import Message
 from eventbus_kafka.calls import NOT_SENT, TOO_LARGE, Call, Entry, publish_error
 from eventbus_kafka.config import KafkaConfig
-from eventbus_kafka.errors import CLIENT_ERRORS, described
+from eventbus_kafka.learning import Ensure, Learning
 from eventbus_kafka.mapping import key_bytes
 from eventbus_kafka.partitions import Partitions
 from eventbus_kafka.sender import STOP_SECONDS, Sender
@@ -17,18 +17,17 @@ log: logging.Logger = logging.getLogger("eventbus.kafka")
 
 CANCELLED_SECONDS = 1.0  # a cancelled call waits so long for the batch that is under way
 
-Ensure = Callable[[str], Awaitable[bool]]
-"""Whether a topic exists, made if that is allowed."""
-
 
 class Publisher:
     """Takes calls, and lets them go when each of their messages has its result."""
 
     def __init__(self, config: KafkaConfig, ensure: Ensure) -> None:
         self._config = config
-        self._ensure = ensure
         self._partitions = Partitions()
         self._sender = Sender(config)
+        self._learning = Learning(
+            self._partitions, ensure, self._sender.partitions_of, config.where
+        )
         self._calls: dict[Call, None] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -60,6 +59,7 @@ class Publisher:
         if self._calls:
             waiting = [call.done for call in self._calls if call.done is not None]
             await asyncio.wait(waiting, timeout=STOP_SECONDS)
+        await self._learning.stop()
         await self._sender.stop()
         for call in list(self._calls):
             self._sender.give_up(call)
@@ -74,8 +74,9 @@ class Publisher:
             if self._sender.is_full or not self._know(messages):
                 async with asyncio.timeout_at(call.deadline):
                     await self._prepare(messages)
-        except TimeoutError:
-            raise self._error(call, [NOT_SENT] * len(messages), "it was not sent in time") from None
+        except (TimeoutError, TransportError) as error:
+            why = error.why if isinstance(error, TransportError) else "it was not sent in time"
+            raise self._error(call, [NOT_SENT] * len(messages), why) from None
         self._enqueue(call)
         if call.left:
             call.done = loop.create_future()
@@ -104,19 +105,7 @@ class Publisher:
         await self._sender.room()
         for topic in dict.fromkeys(message.topic for message in messages):
             if topic not in self._partitions:
-                await self._learn(topic)
-
-    async def _learn(self, topic: str) -> None:
-        """A topic that does not exist is asked for again at the next publish."""
-        try:
-            if await self._ensure(topic):
-                self._partitions.learn(topic, await self._sender.partitions_of(topic))
-        except TransportError as error:
-            log.warning("cannot learn of topic %s: %s", topic, error.why)
-        except CLIENT_ERRORS as error:
-            if isinstance(error, TimeoutError):
-                raise
-            log.warning("cannot learn of topic %s: %s", topic, described(error))
+                await self._learning.learn(topic)
 
     def _enqueue(self, call: Call) -> None:
         limit = self._config.max_body
@@ -125,7 +114,7 @@ class Publisher:
             key = key_bytes(message)
             number = lane_of.of(message.topic, key, rotate)
             if number is None:
-                call.settle(place, Rejected(f"topic {message.topic} does not exist"))
+                call.settle(place, Rejected(self._learning.why_not(message.topic)))
                 continue
             lane = self._sender.lane(message.topic, number)
             if call.stopped and lane in call.stopped:

@@ -289,7 +289,8 @@ class RabbitSubscription:
         if intake is None or self.left:
             return
         del self._intakes[queue]
-        handed = [delivery for delivery in intake.open if delivery not in self._unhanded(intake)]
+        waiting = {each for each in self._ready if each.intake is intake}
+        handed = [delivery for delivery in intake.open if delivery not in waiting]
         self._ready = deque(each for each in self._ready if each.intake is not intake)
         intake.lose()
         if handed:
@@ -297,9 +298,6 @@ class RabbitSubscription:
             name = f"on-lost:{self.interest.group}"
             self._telling.append(asyncio.create_task(self._tell(handed), name=name))
         await intake.close()
-
-    def _unhanded(self, intake: Intake) -> set[RabbitDelivery]:
-        return {each for each in self._ready if each.intake is intake}
 
     async def _tell(self, lost: Sequence[RabbitDelivery]) -> None:
         try:

@@ -13,6 +13,7 @@ from eventbus.errors import (
     Confirmed,
     NotSent,
     PublishError,
+    PublishResult,
     PublishUnknownError,
     Rejected,
     TransportError,
@@ -22,6 +23,7 @@ from eventbus.message import Message
 from eventbus.testing.conformance.transport.member import a_message, counted, firsts
 from eventbus.testing.services import private_kafka
 from eventbus_kafka import KafkaTransport
+from eventbus_kafka.topics import Topics
 from tests.integration.kafka.conftest import Open, on
 from tests.integration.kafka.waiting import until
 
@@ -48,6 +50,15 @@ async def stored_once_led(transport: KafkaTransport, topic: str) -> list[Message
 
 def numbers(messages: Sequence[Message], key: str = "k") -> list[int]:
     return [int(message.payload[:6]) for message in messages if message.key == key]
+
+
+async def results_of(transport: KafkaTransport, message: Message) -> Sequence[PublishResult]:
+    """Of publishing it; none: it was confirmed."""
+    try:
+        await transport.publish([message])
+    except PublishError as error:
+        return error.results
+    return ()
 
 
 async def a_topic(transport: KafkaTransport, topic: str, **settings: str) -> None:
@@ -130,6 +141,42 @@ async def test_a_missing_topic_is_refused_and_made_only_if_that_is_allowed(
         assert len(await stored(transport, topic)) == 2
     async with connect(provision="false") as transport:
         await transport.publish([a_message(topic)])
+
+
+async def test_whoever_publishes_to_a_new_topic_at_once_shares_one_question(
+    connect: Open, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each had asked, one after another: the last of a thousand were out of time before that."""
+    asked: list[str] = []
+    ensure = Topics.ensure
+
+    async def counted_ensure(self: Topics, name: str) -> bool:
+        asked.append(name)
+        return await ensure(self, name)
+
+    monkeypatch.setattr(Topics, "ensure", counted_ensure)
+    async with connect(partitions=1) as transport:
+        messages = counted(topic, count=200)
+        await asyncio.gather(*(transport.publish([each]) for each in messages))
+        assert len(await stored(transport, topic)) == 200
+    assert asked == [topic]
+
+
+async def test_while_the_broker_is_away_what_goes_to_a_new_topic_is_not_sent_and_not_refused() -> (
+    None
+):
+    """Refused, it would stay in the outbox as failed, for a topic that may well exist."""
+    async with private_kafka() as server, on(server.url, publish_seconds=5) as transport:
+        await server.kill()
+        with pytest.raises(PublishError) as failed:
+            await transport.publish([a_message("new", number=0)])
+        assert [type(result) for result in failed.value.results] == [NotSent]
+        assert "does not exist" not in failed.value.why
+        await server.start()
+        async with asyncio.timeout(60):
+            while results := await results_of(transport, a_message("new", number=1)):
+                assert not any(isinstance(result, Rejected) for result in results)
+        assert numbers(await stored_once_led(transport, "new")) == [1]
 
 
 async def test_a_dead_letter_topic_has_as_many_partitions_as_its_topic(

@@ -1,0 +1,76 @@
+"""What publishing learns of topics: one question of each at a time, and its answer is for all."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from eventbus.errors import TransportError
+from eventbus.service import end
+from eventbus_kafka.errors import CLIENT_ERRORS, transport_error
+from eventbus_kafka.partitions import Partitions
+
+Ensure = Callable[[str], Awaitable[bool]]
+"""Whether a topic exists, made if that is allowed."""
+Count = Callable[[str], Awaitable[int]]
+"""How many partitions a topic has."""
+
+FOR_GOOD = frozenset({"EB2301", "EB2302", "EB2314"})  # missing; access or the topic is refused
+FAILED: tuple[type[Exception], ...] = (*CLIENT_ERRORS, TransportError)
+
+
+class Learning:
+    """Fills `partitions`; a topic that is not there afterwards is asked for again at the next call.
+
+    Args:
+        where: the cluster, for errors.
+    """
+
+    def __init__(self, partitions: Partitions, ensure: Ensure, count: Count, where: str) -> None:
+        self._partitions = partitions
+        self._ensure = ensure
+        self._count = count
+        self._where = where
+        self._asking: dict[str, asyncio.Task[None]] = {}
+        self._refused: dict[str, str] = {}
+
+    async def learn(self, topic: str) -> None:
+        """Return when it is known, or known to be missing or refused.
+
+        Raises:
+            TimeoutError: the cluster did not answer in time, or publishing ends.
+            TransportError: EB2001, it is away: nothing is known of the topic.
+        """
+        asking = self._asking.get(topic)
+        if asking is None:
+            asking = asyncio.create_task(self._ask(topic), name=f"publisher:topic:{topic}")
+            self._asking[topic] = asking
+            asking.add_done_callback(lambda done: self._answered(topic, done))
+        await asyncio.wait([asking])
+        if asking.cancelled():
+            raise TimeoutError
+        asking.result()
+
+    def why_not(self, topic: str) -> str:
+        """Why nothing can be published there."""
+        return self._refused.get(topic) or f"topic {topic} does not exist"
+
+    async def stop(self) -> None:
+        """Ask no more."""
+        await end(list(self._asking.values()))
+
+    async def _ask(self, topic: str) -> None:
+        self._refused.pop(topic, None)
+        try:
+            if await self._ensure(topic):
+                self._partitions.learn(topic, await self._count(topic))
+        except TimeoutError:
+            raise
+        except FAILED as error:
+            found = transport_error(error, f"learn of topic {topic}", self._where)
+            if found.code not in FOR_GOOD:
+                raise found from error
+            self._refused[topic] = f"{found.what}: {found.why}"
+
+    def _answered(self, topic: str, done: "asyncio.Task[None]") -> None:
+        del self._asking[topic]
+        if not done.cancelled():
+            done.exception()  # whoever waited has it; perhaps nobody waits any more
