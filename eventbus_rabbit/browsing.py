@@ -7,6 +7,7 @@ from aiormq.channel import Channel
 from pamqp.commands import Basic
 
 from eventbus.message import Message
+from eventbus_rabbit.arrival import as_arrival
 from eventbus_rabbit.connection import RPC_SECONDS, Link
 from eventbus_rabbit.errors import guarded
 from eventbus_rabbit.mapping import read
@@ -61,7 +62,7 @@ async def take(
             delivered = await guarded(channel.basic_get(queue), RPC_SECONDS)
             if not isinstance(delivered.delivery, Basic.GetOk):
                 return
-            message, malformed = read(delivered, foreign)
+            message, malformed = read(as_arrival(delivered), foreign)
             again = bool(delivered.delivery.redelivered)
             if await wanted(Seen(message, malformed, queue, str(number), again)):
                 tag = delivered.delivery.delivery_tag or 0

@@ -16,6 +16,7 @@ from eventbus.errors import ConfigurationError
 from eventbus.service import end
 from eventbus_rabbit.config import FRAME_BUFFER, RabbitConfig
 from eventbus_rabbit.errors import BrokenError, RefusedError, guarded, understood
+from eventbus_rabbit.reading import Connection, FrameReader
 
 log: logging.Logger = logging.getLogger("eventbus.rabbit")
 
@@ -95,6 +96,13 @@ class Link:
                 raise self._refused
             self._changed.clear()
             await self._changed.wait()
+
+    def frames_of(self, wire: Wire) -> FrameReader | None:
+        """What it reads through; None: it is not the present one any more."""
+        current = self._current
+        if isinstance(current, Connection) and _wire(current) is wire:
+            return current.frames
+        return None
 
     def drop(self, wire: Wire) -> None:
         """It is of no use any more; harmless if it is gone already."""
@@ -194,7 +202,12 @@ class Link:
         context = config.ssl_context()
         properties: FieldTable = {"connection_name": f"{config.name}:{self._purpose}"}
         return await guarded(
-            aio_pika.connect(config.address, ssl_context=context, client_properties=properties),
+            aio_pika.connect(
+                config.address,
+                ssl_context=context,
+                client_properties=properties,
+                connection_class=Connection,
+            ),
             seconds,
         )
 

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import cast
 
 from aiormq.abc import ChannelFrame, DeliveredMessage
 from aiormq.channel import Channel
@@ -11,9 +10,11 @@ from pamqp import frame
 from pamqp.commands import Basic
 
 from eventbus.message import Message
+from eventbus_rabbit.arrival import Arrival, as_arrival
 from eventbus_rabbit.connection import CLOSE_SECONDS, RPC_SECONDS, close_channel
 from eventbus_rabbit.errors import BrokenError, RefusedError, guarded
 from eventbus_rabbit.mapping import read
+from eventbus_rabbit.reading import FrameReader, Taker
 from eventbus_rabbit.watermark import GAP_SECONDS, Acks, Watermark
 
 log: logging.Logger = logging.getLogger("eventbus.rabbit")
@@ -65,6 +66,7 @@ class Intake:
         queue: str,
         generation: int,
         channel: Channel,
+        frames: FrameReader | None,
         arrived: Callable[[RabbitDelivery], None],
         foreign: Mapping[str, str],
     ) -> None:
@@ -83,8 +85,10 @@ class Intake:
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._sent_since_flush = False
+        self._frames = frames
+        self._taker = Taker(self._take_in)
         self._unwritten: list[bytes] = []  # the client's queue to the socket is full: 10 writes
-        channel.closing.add_done_callback(lambda _: self.over.set())
+        channel.closing.add_done_callback(self._closed)
         channel.on_consumer_cancel_callbacks.add(self._cancelled)
 
     async def start(self, prefetch: int) -> None:
@@ -95,20 +99,29 @@ class Intake:
             RefusedError: the queue is missing or belongs to somebody else.
         """
         self.prefetch = prefetch
+        if self._frames is not None:
+            self._frames.give(self.channel.number, self._taker)
         await guarded(self.channel.basic_qos(prefetch_count=prefetch), RPC_SECONDS)
         await guarded(self.channel.basic_consume(self.queue, self._receive), RPC_SECONDS)
 
     async def _receive(self, delivered: DeliveredMessage) -> None:
-        """Only takes in: the client cancels this when the channel closes (T2)."""
+        """From the client, where it reads by itself; it cancels this with the channel (T2)."""
+        self._take_in(as_arrival(delivered))
+
+    def _take_in(self, arrival: Arrival) -> None:
         if self.over.is_set():
             return
-        message, malformed = read(delivered, self._foreign)
-        sent = cast("Basic.Deliver", delivered.delivery)
-        tag = cast("int", sent.delivery_tag)
-        delivery = RabbitDelivery(message, malformed, self, tag, bool(sent.redelivered))
+        message, malformed = read(arrival, self._foreign)
+        delivery = RabbitDelivery(message, malformed, self, arrival.tag, arrival.redelivered)
         self.received += 1
         self.open[delivery] = None
         self._arrived(delivery)
+
+    def _closed(self, closing: object) -> None:
+        """The channel's number may be another one's soon."""
+        self.over.set()
+        if self._frames is not None:
+            self._frames.keep(self.channel.number, self._taker)
 
     def _cancelled(self, frame: object) -> None:
         """The broker ended the consumer: the queue was deleted, or took too long (4.3)."""

@@ -10,11 +10,11 @@ from struct import Struct
 from struct import error as StructError  # noqa: N812 - it is a class
 from types import MappingProxyType
 
-from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic, Queue
 
 from eventbus.message import Message, new_id
 from eventbus.structured import is_structured, unfold
+from eventbus_rabbit.arrival import Arrival
 
 JSON = "application/json"
 NATIVE = "native:"
@@ -134,17 +134,17 @@ def _seconds(until_seconds: str, rest: str) -> bytes:
 
 
 def read(
-    delivered: DeliveredMessage, foreign: Mapping[str, str] = MappingProxyType({})
+    arrival: Arrival, foreign: Mapping[str, str] = MappingProxyType({})
 ) -> tuple[Message, str | None]:
     """The message, and why its envelope cannot be read if so; never raises.
 
     Of an unreadable one as much is kept as there is: body, key, headers as `native:<name>`.
 
     Args:
-        delivered: as the client has it.
+        arrival: as it came.
         foreign: exchange -> type of what comes from there without any CloudEvents header.
     """
-    properties = delivered.header.properties
+    properties = arrival.properties
     raw = properties.headers or {}
     attributes: dict[str, str] = {}
     headers: dict[str, str] = {}
@@ -156,9 +156,9 @@ def read(
             attributes[header[3:].lower()] = text
         elif header != NOT_OURS:
             headers[NATIVE + header] = text
-    topic = delivered.exchange or delivered.routing_key or ""
+    topic = arrival.exchange or arrival.routing_key
     content_type = properties.content_type or JSON
-    body, broken = delivered.body, None
+    body, broken = arrival.body, None
     if content_type != JSON:
         if is_structured(content_type, topic):
             attributes, body, broken = _unfolded(content_type, body)
@@ -176,8 +176,8 @@ def read(
             name, source = declared, f"/rabbit/{topic}"
         else:
             wrong = broken or _what_is_wrong(raw, version, message_id, name, source)
-            message_id = message_id or properties.message_id or _digest(delivered)
-            name = name or properties.message_type or delivered.routing_key or ""
+            message_id = message_id or properties.message_id or _digest(arrival)
+            name = name or properties.message_type or arrival.routing_key
     message = Message(
         id=message_id,
         type=name,
@@ -230,10 +230,10 @@ def _normal(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _digest(delivered: DeliveredMessage) -> str:
+def _digest(arrival: Arrival) -> str:
     """An id for what has none: the same whenever it comes again."""
-    seen = blake2s(delivered.body, digest_size=16)
-    seen.update(repr(sorted((delivered.header.properties.headers or {}).items(), key=str)).encode())
+    seen = blake2s(arrival.body, digest_size=16)
+    seen.update(repr(sorted((arrival.properties.headers or {}).items(), key=str)).encode())
     return f"unreadable:{seen.hexdigest()}"
 
 

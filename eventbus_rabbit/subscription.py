@@ -253,11 +253,19 @@ class RabbitSubscription:
         wire = await self._link.wire()
         channel = await self._link.channel(wire)
         self._generation += 1
-        intake = Intake(queue, self._generation, channel, self._arrived, self._config.foreign)
+        intake = Intake(
+            queue,
+            self._generation,
+            channel,
+            self._link.frames_of(wire),
+            self._arrived,
+            self._config.foreign,
+        )
         try:
             await declare(channel, self._topology, passive=not self._config.declare)
             await intake.start(self._prefetch)
         except BaseException:
+            intake.lose()
             await intake.close()
             raise
         self._intakes[queue] = intake

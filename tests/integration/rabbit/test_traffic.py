@@ -15,6 +15,7 @@ from eventbus.testing.conformance.transport.member import (
     unique,
 )
 from eventbus_rabbit import publisher, subscription, writing
+from eventbus_rabbit.connection import Link
 from eventbus_rabbit.flight import Item
 from tests.faults.proxy import FaultProxy, Swallow
 from tests.integration.rabbit.conftest import Make
@@ -107,6 +108,19 @@ async def test_a_consumer_that_is_quick_is_not_taken_for_one_that_is_gone(
             got = await member.receive(400, ack=True)
     assert of_key(got, "k") == list(range(400))
     assert {each.intake.generation for each in got} == {1}  # type: ignore[attr-defined]  # the adapter's own
+
+
+async def test_where_the_client_reads_by_itself_its_callback_brings_the_same(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Link, "frames_of", lambda link, wire: None)
+    interest = an_interest(topic := unique("topic"))
+    async with make() as transport:
+        await transport.examine([interest])
+        await transport.publish(counted(topic, count=20))
+        async with joined(transport, interest) as member:
+            got = await member.receive(20, ack=True)
+    assert of_key(got, "k") == list(range(20))
 
 
 async def test_a_channel_of_the_publisher_that_closes_is_made_again(make: Make) -> None:
