@@ -1,4 +1,4 @@
-"""What befalls the bank, by seed: kills, pauses longer than a lease, crashes, outages."""
+"""What befalls the bank, by seed: kills, drains, pauses longer than a lease, crashes, outages."""
 
 import asyncio
 import signal
@@ -49,6 +49,7 @@ class Nemesis:
         outages = Outages(broker, self._random, self._stopping, longest).acts
         self._acts: Mapping[str, Act] = {
             "kill": self._kill,
+            "drain": self._drain,
             "pause": self._pause,
             "crash": self._crash,
             **{kind: partial(self._outage, kind, act) for kind, act in outages.items()},
@@ -98,6 +99,16 @@ class Nemesis:
         self._workers.kill(worker)
         # Of the dead: what it holds cannot change any more, until its leases run out.
         self._note("kill", op, await self._observer.held_by(worker.pid))
+
+    async def _drain(self) -> None:
+        """As a deployment does: it ends what runs, gives back the rest, and another one comes."""
+        worker = await self._busy_worker()
+        if worker is None:
+            return
+        op = self._history.invoke("fault", value={"kind": "drain", "of": worker.name})
+        held = await self._observer.held_by(worker.pid)
+        self._workers.replace(worker)
+        self._note("drain", op, held)
 
     async def _pause(self) -> None:
         worker = await self._busy_worker()
@@ -153,7 +164,11 @@ class Nemesis:
         """One that holds work; if none does for a while, any."""
         worker = None
         for _ in range(LOOKS):
-            able = [one for one in self._workers.alive.values() if one.slot not in self._frozen]
+            able = [
+                one
+                for one in self._workers.alive.values()
+                if one.slot not in self._frozen and not one.doomed
+            ]
             if able:
                 worker = self._random.choice(able)
                 if await self._observer.held_by(worker.pid):

@@ -58,7 +58,7 @@ class Plan:
     every: float = 3.0
     longest: float = 6.0
     most_seconds: float = 600.0
-    rest_seconds: float = 60.0
+    rest_seconds: float = 120.0
     slots: int = 3
     mutant: str | None = None
 

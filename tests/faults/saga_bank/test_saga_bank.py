@@ -40,7 +40,7 @@ async def survived(plan: Plan, directory: Path) -> Outcome:
         ),
     ],
 )
-async def test_sagas_under_kills_pauses_and_crashes_end_with_all_their_effects_or_none(
+async def test_sagas_under_kills_drains_pauses_and_crashes_end_with_all_their_effects_or_none(
     broker: str, tmp_path: Path
 ) -> None:
     plan = Plan(
