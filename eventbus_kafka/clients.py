@@ -129,11 +129,19 @@ _SAYS_ACCESS = ("authentication", "sasl", "authorization", "credentials")
 
 def _cannot_connect(config: KafkaConfig, error: BaseException, heard: _Hearing) -> TransportError:
     found = transport_error(error, "connect", config.where)
-    why = "; ".join(dict.fromkeys([*heard.said[-2:], described(error)]))
+    said = list(dict.fromkeys(heard.said[-2:])) or [described(error)]
     code, what = found.code, f"cannot reach Kafka at {', '.join(config.servers)}"
-    if any(word in said.lower() for said in heard.said for word in _SAYS_ACCESS):
+    to_do = "start the broker | mend the URL | eventbus doctor"
+    if any("IllegalSaslState" in one for one in heard.said):
+        code, what = "EB2302", f"Kafka at {', '.join(config.servers)} takes no password here"
+        to_do = "leave user and password out | mend the port: its listener has no SASL"
+    elif any(word in one.lower() for one in heard.said for word in _SAYS_ACCESS):
         code, what = "EB2302", f"Kafka at {', '.join(config.servers)} refuses access"
-    return TransportError(code, what, where=config.where, why=why, next=found.next)
+        to_do = "mend user, password and sasl_mechanism= of the URL"
+    elif all(one.endswith(":") for one in said):  # it hung up without a word
+        without = "perhaps the port speaks no TLS" if config.tls else "perhaps the port wants TLS"
+        said.append(f"{without}, tls={str(not config.tls).lower()}")
+    return TransportError(code, what, where=config.where, why=" ".join(said), next=to_do)
 
 
 async def stop_producer(producer: AIOKafkaProducer, seconds: float) -> bool:

@@ -20,6 +20,9 @@ from eventbus_rabbit.reading import Connection, FrameReader
 
 log: logging.Logger = logging.getLogger("eventbus.rabbit")
 
+for _client in ("aiormq", "aio_pika"):  # an app that logs hears them; else our errors say it once
+    logging.getLogger(_client).addHandler(logging.NullHandler())
+
 RPC_SECONDS = 5.0
 CLOSE_SECONDS = 3.0
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 4.0

@@ -104,6 +104,10 @@ def understood(error: BaseException) -> BrokenError | RefusedError:
 def text_of(error: BaseException) -> str:
     """One line; the client's `str` is often empty, or hides the reason behind a number."""
     parts = [_text(part) for part in error.args if part is not None]
+    if any("[SSL" in part for part in parts):  # the numbers of TLS are none of the system
+        parts = [str(part) for part in error.args if isinstance(part, str)]
+        if "WRONG_VERSION_NUMBER" in parts[0]:
+            parts.append("the port does not speak TLS: amqp:// there, or the port of TLS (5671)")
     return " ".join((" ".join(filter(None, parts)) or type(error).__name__).split())
 
 

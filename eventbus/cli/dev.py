@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,7 +16,7 @@ from eventbus.cli.process import write_logs
 from eventbus.cli.run import headline, watched
 
 if TYPE_CHECKING:
-    from eventbus.bus import EventBus
+    from eventbus.bus import Description, EventBus
     from eventbus.codec import Registry
     from eventbus.handler import Invocation
 
@@ -61,11 +62,23 @@ async def serve(bus: "EventBus", target: str, published: Sequence[str], http: st
 
     description = await bus.describe()
     parsed = [parse(description.types, text) for text in published]
+    names = [text.split()[0] for text in published]
     async with until_signal() as signalled, watched(bus, description, http), bus:
         click.echo(headline(target, description))
-        for what, data in parsed:
+        for name, (what, data) in zip(names, parsed, strict=True):
+            warn_of_nobody(description, name)
             await (bus.publish(what) if data is None else bus.publish(what, data))
         await signalled()
+
+
+def warn_of_nobody(description: "Description", name: str) -> None:
+    """Say it if no handler of the app gets what is published: else nothing would be seen."""
+    if any(routes.of(name).handlers for routes in description.groups.values()):
+        return
+    known = [cls.__wire__.type for cls in description.types.classes if cls.__wire__ is not None]
+    close = get_close_matches(name, [one for one in known if one != name], n=1, cutoff=0.6)
+    meant = f": is {close[0]} meant?" if close else ""
+    click.echo(f"  nobody here handles {name}{meant}", err=True)
 
 
 def parse(types: "Registry", text: str) -> tuple[Any, dict[str, Any] | None]:

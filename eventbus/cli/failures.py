@@ -1,5 +1,6 @@
 """Errors as lines, or as one line of JSON, on stderr; and the exit codes."""
 
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from eventbus.errors import EventBusError
 
 DONE, FOUND, USAGE, UNREACHABLE, PARTLY, REFUSED, UNKNOWN, BUG = 0, 1, 2, 3, 4, 5, 6, 70
+
+
+_APP = re.compile(r"unexpected extra argument \(([\w.]+:\w+)\)")
 
 
 def report(error: Exception, settings: Settings) -> int:
@@ -45,12 +49,20 @@ def _known(error: Exception) -> "EventBusError":
     ctx = getattr(error, "ctx", None)
     path = "eventbus" if ctx is None else ctx.command_path
     close = getattr(error, "possibilities", None) or ()
+    said = error.message or error.format_message()  # of what is missing click says it there alone
+    app = _APP.search(said)
     return ConfigurationError(
         "EB8001",
-        str(getattr(error, "message", error)).rstrip(".").replace("\n", " "),
+        said.rstrip(".").replace("\n", " "),
         where=path,
         why="the command line cannot be understood",
-        next=" | ".join([*(f"{path} {one}" for one in close), f"{path} --help"]),
+        next=" | ".join(
+            [
+                *(f"{path} {one}" for one in close),
+                *([f"{path} -A {app[1]} …"] if app else []),
+                f"{path} --help",
+            ]
+        ),
     )
 
 

@@ -106,6 +106,8 @@ def cell(value: Any) -> str:
     """Text without control characters: what a message says must not steer the terminal."""
     if value is None:
         return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.1f}"
     if isinstance(value, list):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -92,6 +93,9 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+_PARTS = re.compile(r"\n  (where|why|next) +")  # of one of our errors; the rest is escaped
+
+
 class LineFormatter(logging.Formatter):
     """A line for people, the fields behind it as `name=value`.
 
@@ -104,7 +108,8 @@ class LineFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """The first line; a traceback follows below it."""
         fields = " ".join(f"{name}={value}" for name, value in fields_of(record).items())
-        return one_line(redact(f"{super().formatMessage(record)} {fields}".rstrip()))
+        said = _PARTS.sub(r" · \1: ", f"{super().formatMessage(record)} {fields}".rstrip())
+        return one_line(redact(said))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
         """The traceback, redacted and indented."""

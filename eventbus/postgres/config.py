@@ -1,6 +1,7 @@
 """What a deployment decides about the database, frozen, also from a URL."""
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit, urlunsplit
@@ -55,6 +56,18 @@ class PostgresConfig:
         parts = urlsplit(self.dsn)
         hosts = parts.netloc.rpartition("@")[2]
         return f"postgresql://{hosts}{parts.path}"
+
+    @property
+    def url(self) -> str:
+        """What an operator types after `--storage` to reach it: all but the password."""
+        parts = urlsplit(self.dsn)
+        user, at, hosts = parts.netloc.rpartition("@")
+        query = [one for one in parse_qsl(parts.query) if one[0] != "password"]
+        if self.schema != "eventbus":
+            query.append(("schema", self.schema))
+        netloc = f"{user.partition(':')[0]}{at}{hosts}"
+        asked = urlencode(query, safe="/")
+        return shlex.quote(urlunsplit(("postgresql", netloc, parts.path, asked, "")))
 
     @property
     def is_local(self) -> bool:

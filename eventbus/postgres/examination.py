@@ -9,6 +9,9 @@ from eventbus.postgres.pools import Connection, Pools
 _SETTINGS = """
 SELECT name, setting FROM pg_settings
  WHERE name IN ('fsync', 'synchronous_commit', 'synchronous_standby_names')"""
+_READS_ONLY = """
+SELECT pg_is_in_recovery() AS standby,
+       current_setting('transaction_read_only')::bool AS by_setting"""
 
 
 async def require_primary(connection: Connection, where: str) -> tuple[str, str]:
@@ -17,13 +20,22 @@ async def require_primary(connection: Connection, where: str) -> tuple[str, str]
     Raises:
         StorageError: EB5013, it only reads.
     """
-    if await connection.fetchval("SELECT pg_is_in_recovery()"):
+    only = await connection.fetchrow(_READS_ONLY)
+    if only["standby"]:
         raise StorageError(
             "EB5013",
             "this server is a read-only standby",
             where=where,
             why="inbox, outbox and leases must be written, and never be read late (X17)",
             next="connect to the primary: ?target_session_attrs=primary",
+        )
+    if only["by_setting"]:
+        raise StorageError(
+            "EB5013",
+            "this database is read-only by a setting",
+            where=where,
+            why="default_transaction_read_only is on; inbox, outbox and leases must be written",
+            next="ALTER DATABASE or ROLE … RESET default_transaction_read_only | another role",
         )
     row = await connection.fetchrow(SERVER)
     return row["system"], row["timeline"]

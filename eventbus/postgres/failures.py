@@ -18,7 +18,12 @@ FAILURES: tuple[type[Exception], ...] = (
 
 _UNREACHABLE = ("08", "57P01", "57P02", "57P03", "57P05", "53300", "25P03")
 _POOLER = re.compile(r"unsupported startup parameter|prepared statement .* does not exist")
-_LATER = "nothing is lost: it goes on by itself when the database is back; eventbus doctor"
+_UNKNOWN_SETTING = "unrecognized configuration parameter"
+_LATER = (
+    "nothing is lost: what runs goes on by itself when the database is back, what was to start is"
+    " started again; eventbus doctor"
+)
+_SETTINGS = "mend the URL: ours are schema, pool, pgbouncer and idle, all others go to the server"
 
 
 def sqlstate_of(error: BaseException) -> str:
@@ -70,6 +75,8 @@ def _meaning(error: BaseException, state: str, *, ours: bool, cut: bool) -> tupl
         )
     if state in {"28000", "28P01", "3D000"}:
         return "the database refuses the login", "EB5001", "mend user, password or name"
+    if cut and _UNKNOWN_SETTING in str(error):  # it was to be set while connecting
+        return "the database knows no such setting", "EB5001", _SETTINGS
     if state == "25006":
         return "the database is read-only", "EB5013", "connect to the primary"
     if cut or isinstance(error, OSError) or state.startswith(_UNREACHABLE):

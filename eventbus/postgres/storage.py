@@ -74,7 +74,7 @@ class PostgresStorage:
         try:
             async with self.pools.connecting() as connection:
                 self.pools.server = await require_primary(connection, self.config.where)
-                await require_current(connection, self.config.schema, self.config.where)
+                await require_current(connection, self.config)
         except BaseException:
             await self.pools.close()
             raise

@@ -5,6 +5,7 @@
 import logging
 
 from eventbus.errors import MigrationError
+from eventbus.postgres.config import PostgresConfig
 from eventbus.postgres.failures import FAILURES, translated
 from eventbus.postgres.pools import UPGRADE_SECONDS, Connection, is_gone
 from eventbus.storage.migrations import Migration, migrations_of
@@ -135,23 +136,23 @@ async def pending(connection: Connection, schema: str, where: str) -> list[Migra
     return [migration for number, migration in known.items() if number not in applied]
 
 
-async def require_current(connection: Connection, schema: str, where: str) -> None:
+async def require_current(connection: Connection, config: PostgresConfig) -> None:
     """Entering a bus checks, and names the command.
 
     Raises:
         MigrationError: EB5302, something is pending; EB5301, the schema is newer.
     """
     try:
-        left = await pending(connection, schema, where)
+        left = await pending(connection, config.schema, config.where)
     except FAILURES as error:
-        raise translated(error, f"schema check, {where}") from error
+        raise translated(error, f"schema check, {config.where}") from error
     if left:
         raise MigrationError(
             "EB5302",
-            f"the schema {schema!r} lacks {left[0].number:04}_{left[0].name}",
-            where=where,
+            f"the schema {config.schema!r} lacks {left[0].number:04}_{left[0].name}",
+            where=config.where,
             why="it was made by an older version, or not made yet",
-            next=f"eventbus db upgrade --storage {where}?schema={schema}",
+            next=f"eventbus db upgrade --storage {config.url}",
         )
 
 

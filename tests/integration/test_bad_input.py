@@ -153,6 +153,14 @@ async def test_a_missing_topic_is_told_where_none_is_made(
     assert "does not exist" in rejected.value.why
 
 
+async def test_a_listener_of_kafka_without_password_or_tls_is_told(kafka_url: str) -> None:
+    servers = kafka_url.partition("?")[0]
+    error = await told(f"{servers.replace('://', '://shop:secret@')}?connect_seconds=3")
+    assert (error.code, "takes no password here" in error.what) == ("EB2302", True)
+    error = await told(f"{servers}?tls=true&connect_seconds=3")
+    assert (error.code, "speaks no TLS" in error.why) == ("EB2001", True)
+
+
 async def test_too_few_partitions_are_told(kafka_url: str, kafka_prefix: str) -> None:
     topic = f"{kafka_prefix}shop"
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka_url.removeprefix("kafka://"))

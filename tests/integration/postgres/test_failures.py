@@ -246,12 +246,25 @@ async def test_nobody_listens_there(schema: str, unused_tcp_port: int) -> None:
     assert storage.pools.size() == 0
 
 
+async def test_a_setting_that_nobody_knows_is_no_outage(server: str, schema: str) -> None:
+    config = PostgresConfig(dsn=f"{server}?shcema=shop", schema=schema)
+    with pytest.raises(StorageError) as caught:
+        async with PostgresStorage(config):
+            pass
+    assert (caught.value.code, caught.value.what) == (
+        "EB5001",
+        "the database knows no such setting",
+    )
+    assert "shcema" in caught.value.why
+    assert "schema, pool, pgbouncer and idle" in caught.value.next
+
+
 async def test_a_schema_that_is_not_there_names_the_command(server: str, schema: str) -> None:
     with pytest.raises(MigrationError) as caught:
         async with PostgresStorage(PostgresConfig(dsn=server, schema=schema)):
             pass
     assert caught.value.code == "EB5302"
-    assert "eventbus db upgrade" in caught.value.next
+    assert caught.value.next == f"eventbus db upgrade --storage '{server}?schema={schema}'"
 
 
 async def test_a_schema_of_a_newer_version_is_refused(
@@ -337,6 +350,22 @@ async def test_a_role_with_these_rights_needs_no_others(
             await storage.examine()
     finally:
         await admin.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+async def test_a_role_that_may_only_read_is_refused(
+    server: str, schema: str, storage: PostgresStorage, admin: Admin
+) -> None:
+    role = f"reader_{schema}"
+    await admin.execute(f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA {schema} TO {role}")
+    await admin.execute(f"ALTER ROLE {role} SET default_transaction_read_only = on")
+    try:
+        with pytest.raises(StorageError) as caught:
+            async with PostgresStorage(PostgresConfig(dsn=as_role(server, role), schema=schema)):
+                pass
+    finally:
+        await admin.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    assert (caught.value.code, caught.value.where[:13]) == ("EB5013", "postgresql://")
+    assert "default_transaction_read_only" in caught.value.why
 
 
 async def test_a_joined_transaction_that_may_only_read_says_so(

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import asyncpg
 import pytest
 
 from eventbus.errors import StorageError
+from eventbus.postgres.config import config_of
 from eventbus.postgres.storage import open_storage
 
 from .conftest import APP, Run
@@ -154,7 +156,9 @@ def test_doctor_sees_the_backlog_and_says_what_is_wrong(run: Run, filled: str) -
     assert ran.code == 1
     broken = next(row for row in ran.result if row["check"] == "storage")
     assert broken["what"].startswith("EB5302")
-    assert broken["next"].startswith("eventbus db upgrade --storage postgresql://")
+    typed = shlex.split(broken["next"])  # ready to be typed into a shell
+    assert typed[:4] == ["eventbus", "db", "upgrade", "--storage"]
+    assert config_of(typed[4], "").schema == config_of(filled, "").schema
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,19 @@ def test_dev_publishes_nothing_that_does_not_validate(run: Run, text: str, said:
     assert ran.out == ""
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("shop.slwo", "  nobody here handles shop.slwo: is shop.slow meant?"),
+        ("else.where", "  nobody here handles else.where"),
+    ],
+)
+def test_dev_says_that_nobody_handles_it(start: Start, name: str, said: str) -> None:
+    process = start("dev", "worker_app:swift", "--publish", name)
+    assert until(process.stderr, "nobody")[-1] == said
+    assert end(process, signal.SIGINT)[0] == 0
+
+
 def hanging(start: Start, *flags: str) -> Process:
     """A worker whose handler never ends."""
     subprocess.run([sys.executable, "-c", FILL], check=True, timeout=60)

@@ -168,6 +168,25 @@ def test_what_is_no_duration_is_refused(run: Run, text: str) -> None:
     assert (ran.code, ran.err[:6]) == (2, "EB8001")
 
 
+@pytest.mark.parametrize(
+    ("argv", "first", "last"),
+    [
+        (("schema", "upcast"), "EB8001 Missing ", "  next  eventbus schema upcast --help"),
+        (
+            ("schema", "list", "shop_app:bus"),
+            "EB8001 Got unexpected extra argument (shop_app:bus)",
+            "  next  eventbus schema list -A shop_app:bus … | eventbus schema list --help",
+        ),
+    ],
+)
+def test_what_is_missing_or_too_much_is_said(
+    run: Run, argv: tuple[str, ...], first: str, last: str
+) -> None:
+    lines = run(*argv).err.splitlines()
+    assert lines[0].startswith(first)
+    assert lines[-1] == last
+
+
 def test_rates_are_read() -> None:
     assert Rate().convert("50/s", None, None) == 50
     assert Rate().convert("0.5", None, None) == 0.5

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventbus.errors import DecodeError
+from eventbus.errors import DecodeError, StorageError
 from eventbus.handler import Invocation
 from eventbus.observability.logging import (
     JsonFormatter,
@@ -209,3 +209,11 @@ def test_a_traceback_cannot_forge_a_line(lines: Out) -> None:
 def test_one_line_is_one_line(text: str) -> None:
     assert len(one_line(text).splitlines()) <= 1
     assert one_line(one_line(text)) == one_line(text)
+
+
+def test_an_error_of_ours_is_one_line_that_can_be_read(lines: Out) -> None:
+    error = StorageError("EB5013", "read-only", where="leases", why="25006 no", next="the primary")
+    lines.log.warning("the relay waits: %s", error)
+    assert lines.text().endswith(
+        "the relay waits: EB5013 read-only · where: leases · why: 25006 no · next: the primary\n"
+    )

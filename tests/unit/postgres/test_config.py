@@ -62,6 +62,21 @@ def test_error_texts_show_no_secret() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "typed"),
+    [
+        ("", "postgresql://me@db.example:5433/shop"),
+        ("?schema=eventbus&pool=3", "postgresql://me@db.example:5433/shop"),
+        (
+            "?password=secret&sslmode=require&schema=bus_2",
+            "'postgresql://me@db.example:5433/shop?sslmode=require&schema=bus_2'",
+        ),
+    ],
+)
+def test_what_an_operator_types_reaches_the_same_schema(given: str, typed: str) -> None:
+    assert config_of(f"{HOST}{given}", "shop").url == typed
+
+
+@pytest.mark.parametrize(
     ("dsn", "local"),
     [
         ("postgresql://localhost/x", True),

@@ -123,3 +123,11 @@ def test_what_the_broker_refuses_has_a_code_and_a_way_out(error: Exception, code
 def test_numbers_of_the_system_are_told_in_words() -> None:
     error = aiormq.exceptions.AMQPConnectionError(111, "Connect call failed ('127.0.0.1', 1)")
     assert str(understood(error)) == "Connection refused: Connect call failed ('127.0.0.1', 1)"
+
+
+def test_numbers_of_tls_are_none_of_the_system() -> None:
+    text = "[SSL: CERTIFICATE_VERIFY_FAILED] unable to get local issuer certificate"
+    assert str(understood(aiormq.exceptions.AMQPConnectionError(1, text))) == text
+    text = "[SSL: WRONG_VERSION_NUMBER] wrong version number"
+    told = str(understood(aiormq.exceptions.AMQPConnectionError(1, text)))
+    assert told.startswith(f"{text} the port does not speak TLS")
