@@ -1,7 +1,7 @@
 """Pages that are made from the code: `python -m tests.docs.generated` writes them anew."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -9,6 +9,7 @@ import click
 from eventbus.cli.flags import global_flags
 from eventbus.cli.main import eventbus
 from tests.docs.pages import ROOT
+from tests.docs.surroundings import capabilities_page, environment_page
 
 EXPLAIN = ROOT / "eventbus" / "cli" / "explain"
 HINT = "<!-- made from the code: python -m tests.docs.generated -->"
@@ -133,7 +134,12 @@ def codes_in_the_source() -> set[str]:
     return {code for file in files for code in re.findall(r"\bEB\d{4}\b", file.read_text("utf-8"))}
 
 
-PAGES = {"cli.md": cli_page, "errors.md": errors_page}
+PAGES: dict[str, Callable[[], str]] = {
+    "cli.md": cli_page,
+    "errors.md": errors_page,
+    "environment.md": lambda: environment_page(HINT),
+    "capabilities.md": lambda: capabilities_page(HINT),
+}
 
 if __name__ == "__main__":
     for name, make in PAGES.items():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.docs import generated
+from tests.docs import generated, surroundings
 from tests.docs.pages import ROOT
 
 
@@ -22,3 +22,9 @@ def test_every_code_in_the_source_stands_on_the_page_of_errors() -> None:
 def test_every_code_has_a_block() -> None:
     pages = {page.stem for page in generated.EXPLAIN.glob("EB*.md")}
     assert [code for code in pages if not code.startswith(tuple(generated.BLOCKS))] == []
+
+
+def test_every_variable_in_the_source_stands_on_the_page_of_the_environment() -> None:
+    page = (ROOT / "docs" / "reference" / "environment.md").read_text(encoding="utf-8")
+    missing = {name for name in surroundings.variables_in_the_source() if f"`{name}`" not in page}
+    assert missing == set()
