@@ -25,6 +25,8 @@ Connection = Any  # asyncpg's, or the pool's proxy of one
 
 _TROUBLE = frozenset({"EB5001", "EB5006", "EB5007", "EB5012", "EB5013", "EB5302"})
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+# Of a standby it says how far it has come: nothing that ended.
+_RECOVERED = "SELECT pg_last_wal_replay_lsn()::text WHERE NOT pg_is_in_recovery()"
 _SETTINGS = {
     "jit": "off",
     # of statements that are their own transaction; under another level who loses fails (40001)
@@ -51,7 +53,7 @@ class Pools:
         self.config = config
         self.trouble: str | None = None
         self.server: tuple[str, str] | None = None  # system identifier and timeline, at entering
-        self.recoveries: dict[str, None] = {}  # where crash recoveries ended that rows told of
+        self.recoveries: dict[str, None] = {}  # where crash recoveries ended that it was told of
         self.application_schema: str | None = None  # where read models stand, once asked
         self.begin: str = _begin(config)
         self._pools: dict[Role, asyncpg.Pool[Any]] = {}
@@ -187,9 +189,16 @@ class Pools:
                     **self._options(role),
                     min_size=1,
                     max_size=self.config.pool if role == "work" else CONTROL,
+                    init=self._look_back,
                     reset=_nothing_to_reset,
                 )
             return self._pools[role]
+
+    async def _look_back(self, connection: Connection) -> None:
+        """A crash ends all connections: each new one asks, for after the next crash none can."""
+        end = await connection.fetchval(_RECOVERED)
+        if end is not None:
+            self.recoveries[end] = None
 
     def _options(self, role: str) -> dict[str, Any]:
         settings = {"application_name": f"eventbus/{self.config.service}/{role}"}

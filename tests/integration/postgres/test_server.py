@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 
 import asyncpg
@@ -166,21 +167,57 @@ async def test_a_transaction_that_a_crash_left_no_trace_of_is_rolled_back(
     config = PostgresConfig(dsn=own.url)
     await PostgresStorage(config).upgrade()
     async with PostgresStorage(config) as storage:
-        admin = await asyncpg.connect(own.url)
-        await admin.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
-        await admin.execute("SELECT pg_reload_conf()")
-        await admin.execute("CREATE TABLE lost (n bigint)")
-        await admin.execute("CHECKPOINT")
-        await admin.execute("BEGIN")
-        await admin.execute("INSERT INTO lost VALUES (1)")
-        told = await admin.fetchrow(f"SELECT {WITNESS}")
-        assert told is not None
-        fate = Fate(xid=int(told["xid"]), written=told["written"], recovered=told["recovered"])
-        await own.kill()
-        admin.terminate()
-        await own.start()
+        fate = await _lost_in_a_crash(own)
         later = await asyncpg.connect(own.url)
         with pytest.raises(asyncpg.InvalidParameterValueError, match="in the future"):
-            await later.fetchval("SELECT pg_xact_status($1::text::xid8)", told["xid"])
+            await later.fetchval("SELECT pg_xact_status($1::text::xid8)", str(fate.xid))
         await later.close()
         assert await fate.ask(storage.pools) == "rolled_back"
+
+
+async def test_a_crash_that_was_only_looked_after_is_remembered_at_the_next_one(
+    own: PostgresServer,
+) -> None:
+    """Whoever wrote between the two has the id now, and committed: the first crash took ours."""
+    config = PostgresConfig(dsn=own.url)
+    await PostgresStorage(config).upgrade()
+    async with PostgresStorage(config) as storage:
+        fate = await _lost_in_a_crash(own)
+        await _until_answered(storage)
+        later = await asyncpg.connect(own.url)
+        for _ in range(3):
+            await later.execute("INSERT INTO lost VALUES (2)")
+        status = await later.fetchval("SELECT pg_xact_status($1::text::xid8)", str(fate.xid))
+        assert status == "committed"
+        await own.kill()
+        later.terminate()
+        await own.start()
+        assert await fate.ask(storage.pools) == "rolled_back"
+
+
+async def _until_answered(storage: PostgresStorage) -> None:
+    """Somebody looks, and writes nothing."""
+    for _ in range(100):
+        with suppress(StorageError):
+            async with storage.transaction() as tx:
+                await tx.parking.keys(group="billing", limit=1)
+                return
+        await asyncio.sleep(0)
+    raise AssertionError("no answer")
+
+
+async def _lost_in_a_crash(own: PostgresServer) -> Fate:
+    """Of a transaction of which the server keeps no trace; it runs again."""
+    admin = await asyncpg.connect(own.url)
+    await admin.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
+    await admin.execute("SELECT pg_reload_conf()")
+    await admin.execute("CREATE TABLE lost (n bigint)")
+    await admin.execute("CHECKPOINT")
+    await admin.execute("BEGIN")
+    await admin.execute("INSERT INTO lost VALUES (1)")
+    told = await admin.fetchrow(f"SELECT {WITNESS}")
+    assert told is not None
+    await own.kill()
+    admin.terminate()
+    await own.start()
+    return Fate(xid=int(told["xid"]), written=told["written"], recovered=told["recovered"])
