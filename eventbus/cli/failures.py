@@ -53,7 +53,7 @@ def _known(error: Exception) -> "EventBusError":
     app = _APP.search(said)
     return ConfigurationError(
         "EB8001",
-        said.rstrip(".").replace("\n", " "),
+        " ".join(said.rstrip(".").split()),
         where=path,
         why="the command line cannot be understood",
         next=" | ".join(

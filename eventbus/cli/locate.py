@@ -34,7 +34,7 @@ def app_of(settings: Settings, given: str | None = None) -> "EventBus":
             "no app was named",
             where=called(),
             why="neither an argument, nor --app, EVENTBUS_APP, nor [tool.eventbus] app",
-            next="name the bus as module:attribute, e.g. app:bus",
+            next="name the bus as module:attribute, with any command: -A app:bus",
         )
     bus = locate(target)
     if settings.transport is None and settings.storage is None:

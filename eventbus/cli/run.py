@@ -63,6 +63,9 @@ def work(settings: Settings, app: str | None, worker: Worker) -> int:
         description = await bus.describe()
         only = services(description, worker)
         report(settings, target_of(settings, app) or "", description)
+        elsewhere = not_here(description, only)
+        if elsewhere:
+            note(settings, f"  warn    EB1111  memory:// reaches this process only: {elsewhere}")
         async with watched(bus, description, worker.http):
             saying = asyncio.create_task(announce(settings, bus), name="cli:announce")
             try:
@@ -139,6 +142,16 @@ def services(description: "Description", worker: Worker) -> Sequence[str] | None
             )
     only = [*worker.roles, *(f"consumer:{name}" for name in worker.groups)]
     return only or None
+
+
+def not_here(description: "Description", only: Sequence[str] | None) -> str:
+    """Groups that do not run though only this process could hand them what it publishes."""
+    if description.transport != "memory" or only is None:
+        return ""
+    runs = {one.partition(":")[2] for one in only}
+    runs |= {one.saga for one in description.sagas if "saga" in only}
+    left = [name for name in description.groups if name not in runs]
+    return f"what is for {', '.join(left)} waits until they run too" if left else ""
 
 
 def address(text: str) -> tuple[str, int]:

@@ -60,7 +60,7 @@ def _findings(rows: "Sequence[dict[str, Any]]", sagas: int) -> Iterator[str]:
         yield f"{row['level']:<6}  {row['code']}  {row['saga']}: {row['what']}"
         yield f"        why   {row['why']}"
         yield f"        next  {row['next']}"
-    yield f"{sagas} sagas, {len(rows)} findings"
+    yield f"{sagas} saga{'s' * (sagas != 1)}, {len(rows)} finding{'s' * (len(rows) != 1)}"
 
 
 def _budget(name: str, default: int, help: str) -> Decorator:

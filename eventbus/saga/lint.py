@@ -58,7 +58,7 @@ def refuse(definition: Definition, **facts: Any) -> None:
     if errors:
         raise WiringError(
             "EB1232",
-            f"saga {definition.saga!r} has {len(errors)} errors",
+            f"saga {definition.saga!r} has {len(errors)} error{'s' * (len(errors) != 1)}",
             where=f"{definition.source.__module__}.{definition.source.__qualname__}",
             why="; ".join(f"{each.code} {each.what}" for each in errors),
             next="; ".join(dict.fromkeys(each.next for each in errors)),

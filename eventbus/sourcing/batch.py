@@ -8,7 +8,7 @@ from random import Random
 from eventbus.errors import ProjectionError, StorageError
 from eventbus.sourcing.definition import Definition, shard_of
 from eventbus.sourcing.folding import Step, fold
-from eventbus.sourcing.parking import Sequences, number_of, row_key, stream_key
+from eventbus.sourcing.parking import Sequences, log_failures, number_of, row_key, stream_key
 from eventbus.sourcing.projection import Projection, RecordedEvent
 from eventbus.sourcing.read_model import Key, key_text
 from eventbus.sourcing.recorded import Recorded
@@ -74,6 +74,7 @@ class Batches:
         await tx.checkpoints.save(shard.name, read_to, after=shard.position, lease=shard.lease)
         parked = await self.write(tx, shard, new, held=shard.held)
         await tx.parking.park(parked, group=shard.group)
+        log_failures(shard.group, parked)
         return {one.key for one in parked}
 
     async def write(

@@ -1,6 +1,7 @@
 """Sequences of a projection that wait: a row's events, or those of a stream."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from random import Random
 
@@ -10,6 +11,8 @@ from eventbus.sourcing.projection import RecordedEvent
 from eventbus.sourcing.recorded import Recorded
 from eventbus.storage.events import RecordedMessage
 from eventbus.storage.parking import Parked
+
+log: logging.Logger = logging.getLogger("eventbus.sourcing")
 
 POLICY = RetryPolicy(in_place=0)  # folding is pure: at once it would fail again
 
@@ -54,6 +57,22 @@ class Sequences:
             origin=f"log:{recorded.stream}@{recorded.version}",
             position=recorded.position,
         )
+
+
+def log_failures(group: str, parked: Iterable[Parked]) -> None:
+    """WARNING for what is tried again, ERROR for a dead letter; what only queues is not told."""
+    for one in parked:
+        if one.failure is not None:
+            log.log(
+                logging.ERROR if one.delay is None else logging.WARNING,
+                "%s: %s %s, what follows of %s waits: %s %s",
+                group,
+                one.origin,
+                "is a dead letter" if one.delay is None else f"is parked for {one.delay}",
+                one.key,
+                one.failure.type,
+                one.failure.text.partition("\n")[0][:200],
+            )
 
 
 def _hidden(event: RecordedEvent | None) -> Sequence[str]:

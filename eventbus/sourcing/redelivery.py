@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from eventbus.codec import Registry
 from eventbus.sourcing.batch import Batches
+from eventbus.sourcing.parking import log_failures
 from eventbus.sourcing.recorded import Recorded, read
 from eventbus.sourcing.shard import MOST_HELD, Shard
 from eventbus.storage import Storage, Transaction
@@ -61,6 +62,7 @@ class Redelivery:
             if failed is not None:
                 await tx.parking.park([failed], group=shard.group, lease=shard.lease)
             await tx.parking.park(parked, group=shard.group)
+        log_failures(shard.group, [*parked, *([] if failed is None else [failed])])
         shard.held.update(one.key for one in parked)
         if done == len(waiting) and len(waiting) < EVENTS:
             shard.held.discard(key)

@@ -172,7 +172,9 @@ async def test_what_keeps_failing_is_a_dead_letter_and_is_redriven_in_order(url:
         await until(lambda: _rows_are(revenue, bus, {"UK": (2, 16), "FR": (1, 1)}))
 
 
-async def test_a_parked_event_that_fails_again_is_tried_later(url: str) -> None:
+async def test_a_parked_event_that_fails_again_is_tried_later_and_logged_each_time(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     revenue = Sum()
     revenue.refused = {13, 14}
     async with await bus_of(url, revenue.projection()) as bus:
@@ -186,6 +188,9 @@ async def test_a_parked_event_that_fails_again_is_tried_later(url: str) -> None:
         await bus.parked.change("release", actor="test", key="row:UK")
         await until(lambda: _attempts_are(bus, 2))
         assert await revenue.rows(bus) == {"UK": (2, 16)}
+    told = [each.message for each in caplog.records if "row:UK waits" in each.message]
+    assert len(told) >= 3
+    assert all(revenue.name in one and "is parked for" in one for one in told)
 
 
 async def test_who_takes_over_knows_which_rows_are_held_back(lasting: str) -> None:

@@ -257,6 +257,16 @@ def test_what_is_no_address_is_a_usage_error(start: Start, address: str) -> None
     assert (process.returncode, "EB8001 --http" in err) == (2, True)
 
 
+def test_groups_that_memory_does_not_reach_from_here_are_named(start: Start, filled: Path) -> None:
+    process = start("run", "shop_app:bus", "--group", "fine")
+    report = "\n".join(until(process.stderr, "ready;"))
+    assert "EB1111  memory:// reaches this process only: what is for " in report
+    assert "retrying" in report.rpartition("only: ")[2]
+    assert end(process, signal.SIGTERM)[0] == 0
+    whole = start("run", "shop_app:bus")
+    assert "reaches this process only" not in "\n".join(until(whole.stderr, "ready;"))
+
+
 def test_a_second_bus_on_a_file_is_refused(start: Start, filled: Path) -> None:
     first = start("run", "shop_app:bus", "--group", "fine")
     until(first.stderr, "ready;")

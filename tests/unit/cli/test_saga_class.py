@@ -88,7 +88,7 @@ def test_lint_tells_warnings_and_fails(run: Run) -> None:
     ]
     lines = run("saga", "lint", "--app", "flow:careless").out.splitlines()
     assert lines[0] == "warn    SAGA011  careless: paid waits without a limit"
-    assert lines[-1] == "1 sagas, 2 findings"
+    assert lines[-1] == "1 saga, 2 findings"
 
 
 def test_lint_finds_what_changed_since_open_sagas_began(run: Run, project: Path) -> None:

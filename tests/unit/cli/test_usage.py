@@ -173,6 +173,11 @@ def test_what_is_no_duration_is_refused(run: Run, text: str) -> None:
     [
         (("schema", "upcast"), "EB8001 Missing ", "  next  eventbus schema upcast --help"),
         (
+            ("saga", "resolve", "--key", "A-1"),
+            "EB8001 Missing option '--as'. Choose from: done, undone",
+            "  next  eventbus saga resolve --help",
+        ),
+        (
             ("schema", "list", "shop_app:bus"),
             "EB8001 Got unexpected extra argument (shop_app:bus)",
             "  next  eventbus schema list -A shop_app:bus … | eventbus schema list --help",
