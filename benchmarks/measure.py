@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from eventbus.cli.process import collect_rarely
+
 CPUS = os.cpu_count() or 1
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -24,7 +26,9 @@ class Clock:
 
     def __enter__(self) -> Self:
         gc.collect()
-        gc.freeze()  # as `eventbus run` does; for every case, the peers' too
+        gc.freeze()  # this and the next as `eventbus run` does; for every case, the peers' too
+        self._often = gc.get_threshold()
+        collect_rarely()
         self._busy = busy_seconds()
         self._cpu = cpu_seconds()
         self._began = time.perf_counter()
@@ -38,6 +42,7 @@ class Clock:
     ) -> None:
         self.seconds = time.perf_counter() - self._began
         gc.unfreeze()
+        gc.set_threshold(*self._often)
         self.cpu_seconds = cpu_seconds() - self._cpu
         others = busy_seconds() - self._busy - self.cpu_seconds
         self.noise = max(0.0, others / (self.seconds * CPUS))

@@ -8,6 +8,7 @@ at once: a floor without messages, timers, undo or recovery.
 """
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 from importlib.util import find_spec
@@ -140,11 +141,21 @@ async def _sagas(world: World, n: int, transport: Transport) -> None:
     bus = EventBus(transport, storage=storage, handlers=handlers, service="bench")
     async with bus, timed(world), asyncio.timeout(LONG_SECONDS):
         for start in range(0, n, STARTED):
-            async with bus.transaction() as tx:
-                for number in range(start, min(n, start + STARTED)):
-                    await tx.publish(Began(order=str(number)))
-        while await world.admin.fetchval(COMPLETED) < n:  # noqa: ASYNC110 - rows tell nobody
-            await asyncio.sleep(0.05)
+            await begin(bus, range(start, min(n, start + STARTED)))
+        await completed(world, n)
+
+
+async def begin(bus: EventBus, numbers: Iterable[int]) -> None:
+    """Publish what starts these sagas, in one transaction."""
+    async with bus.transaction() as tx:
+        for number in numbers:
+            await tx.publish(Began(order=str(number)))
+
+
+async def completed(world: World, amount: int) -> None:
+    """Return when so many sagas have ended."""
+    while await world.admin.fetchval(COMPLETED) < amount:  # noqa: ASYNC110 - rows tell nobody
+        await asyncio.sleep(0.05)
 
 
 async def _dbos(world: World, n: int) -> None:

@@ -34,7 +34,7 @@ AT_ONCE_WITH_SQL = 8
 LANES = 2  # what counts is round trips per batch: few lanes with large ones
 # Held x time / 2 lanes: within half of the time after which RabbitMQ takes it all back (15 min);
 # the time is within a drain (EB1106).
-MOST_HELD, TIME = 120, timedelta(seconds=12)
+MOST_HELD, TIME = 200, timedelta(seconds=9)
 MOST_HELD_WITH_SQL, TIME_WITH_SQL = 60, timedelta(seconds=30)
 _OURS = (KeysAdded, Unreadable)
 _BARE = ("eventbus.cancelled", "eventbus.forgotten", "eventbus.unsettled")  # answers of any step

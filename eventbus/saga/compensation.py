@@ -112,4 +112,12 @@ def _begin_undo(draft: Draft, done: StepRow) -> bool:
 
 def _how(row: StepRow) -> str:
     why = note_of(row).why
-    return "was tried often enough" if why is None else f"failed: {why}"
+    if why is not None:
+        return f"failed: {why}"
+    if row.kind != "command":
+        return "was tried often enough"
+    # One that its participant gave up on holds its key, and its own undo waits behind it.
+    return (
+        f"was sent {row.attempt} times and nobody answered: its participant is away, or keeps it,"
+        " or what is before it, as a dead letter"
+    )

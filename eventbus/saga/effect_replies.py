@@ -1,7 +1,6 @@
 """Answers on their way to a saga: typed ones, stored ones, and those that need no body."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Literal
 
 from eventbus.codec import Encoder, Registry, is_personal, subjects_of
@@ -9,6 +8,7 @@ from eventbus.errors import DecodeError
 from eventbus.event import Rejection, Reply, Undone
 from eventbus.keyring import no_keyring
 from eventbus.message import NO_HEADERS, Message
+from eventbus.saga.copying import copier
 from eventbus.saga.effect_headers import EffectHeaders
 from eventbus.sealing import Key, Subject
 from eventbus.storage import Transaction
@@ -16,6 +16,7 @@ from eventbus.storage import Transaction
 Outcome = Literal["succeeded", "rejected", "cancelled", "undone", "unknown"]
 
 _SCHEMA = "urn:eventbus:schema:"
+_retold = copier(Message)
 
 
 class Cancelled(Reply, type="eventbus.cancelled"):
@@ -51,7 +52,7 @@ class Replies:
         tenant = made.headers.get("tenant")
         saga_id = str(headers.saga_id)
         effect_id = headers.target if headers.phase == "resolve" else headers.effect_id
-        return replace(
+        return _retold(
             made,
             topic=headers.reply_to,
             key=saga_id if tenant is None else f"{tenant}/{saga_id}",
@@ -75,7 +76,7 @@ class Replies:
         made = await self.message(command, headers, outcome, Undone(), tx)
         name, payload = stored
         schema = {**made.headers, "dataschema": f"{_SCHEMA}{name}"}
-        return replace(made, type=name.rpartition(":")[0], payload=payload, headers=schema)
+        return _retold(made, type=name.rpartition(":")[0], payload=payload, headers=schema)
 
     async def read(self, stored: tuple[str, bytes], tenant: str, tx: Transaction) -> Reply:
         """A stored answer, in its current version; raises what `Registry.decode` raises."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 from uuid import UUID
 
@@ -10,6 +10,7 @@ from eventbus.event import Event, TypedMessage
 from eventbus.handler import UnitOfWork
 from eventbus.instrumentation import Instrumentation
 from eventbus.message import NO_HEADERS, Message
+from eventbus.saga.copying import copier
 from eventbus.saga.decision import Key, Send
 from eventbus.saga.tenancy import tenant_of, with_tenant
 from eventbus.storage import Transaction
@@ -18,6 +19,8 @@ Encode = Callable[
     [TypedMessage, Mapping[str, str], Message | None, Transaction], Awaitable[Message]
 ]
 Unit = Callable[[Transaction, Message | None], AbstractContextManager[UnitOfWork]]
+
+_retold = copier(Message)
 
 
 class KeysAdded(Event, type="eventbus.saga-keys-added"):
@@ -92,7 +95,7 @@ class Sender:
         added = KeysAdded(keys=tuple((k.name, k.value) for k in keys))
         message = await self._encoded(added, cause)
         key = with_tenant(self.tenant, str(self.saga_id))
-        message = replace(message, topic=self.replies, key=key)
+        message = _retold(message, topic=self.replies, key=key)
         return self._with(message, {"sagaid": str(self.saga_id)})
 
     async def _encoded(self, what: TypedMessage, cause: Message | None) -> Message:
@@ -103,4 +106,4 @@ class Sender:
         return self._with(message, {"correlationid": str(self.saga_id)})
 
     def _with(self, message: Message, headers: Mapping[str, str]) -> Message:
-        return replace(message, headers={**message.headers, **headers})
+        return _retold(message, headers={**message.headers, **headers})

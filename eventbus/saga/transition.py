@@ -55,7 +55,6 @@ class Transition:
         self._drained: list[Stashed] = []
         self._tools = tools
         self._tx = tx
-        self._held = Correlation(family.name, HELD, str(record.saga_id))
         self._sender = Sender(
             tools,
             tx,
@@ -70,6 +69,11 @@ class Transition:
     def business_key(self) -> Correlation:
         """By which events find it."""
         return Correlation(self.family.name, "", self.record.key)
+
+    @property
+    def _held(self) -> Correlation:
+        """Under which it holds what it cannot take now."""
+        return Correlation(self.family.name, HELD, str(self.record.saga_id))
 
     @property
     def is_closed(self) -> bool:

@@ -33,6 +33,7 @@ from tests.faults.killed.ground import SCHEMA, pass_time, storage_at
 from tests.faults.projected_places import Places, places
 from tests.faults.projecting import forked
 
+SLOWEST = timedelta(minutes=2)  # until nothing is on its way, on a machine that others use
 NAMED = (
     "saga.received",
     "saga.advanced",
@@ -99,7 +100,7 @@ async def ended(bus: EventBus) -> dict[str, str]:
         if found == ENDS:
             break
         await asyncio.sleep(0.025)
-    await bus.until_idle()
+    await bus.until_idle(at_most=SLOWEST)
     return found
 
 

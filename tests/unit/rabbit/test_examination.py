@@ -159,8 +159,9 @@ def test_a_sharded_topology_hashes_by_key_behind_the_topics() -> None:
     ]
 
 
-async def test_a_saga_runs_with_the_defaults_of_the_url() -> None:
-    bus = EventBus("amqp://127.0.0.1/", storage="sqlite://", service="shop", handlers=[FulfilOrder])
+@pytest.mark.parametrize("url", ["amqp://127.0.0.1/", "amqp://127.0.0.1/?prefetch=5000"])
+async def test_a_saga_runs_with_the_defaults_of_the_url(url: str) -> None:
+    bus = EventBus(url, storage="sqlite://", service="shop", handlers=[FulfilOrder])
     found = (await bus.describe()).findings
     assert of_level("say", list(found)).count("EB2209") == 1  # its group was looked at
     assert of_level("refuse", list(found)) == []

@@ -111,6 +111,8 @@ def test_an_undo_is_tried_ten_times_then_hourly_and_success_frees_the_saga() -> 
     assert [wait.seconds for wait in waits] == [5, 10, 20, 40, 80, 160, 300, 300, 300, 300]
     assert play.saga.error is not None
     assert (play.saga.error.reason, play.saga.error.came_from) == ("undo-failed", "compensating")
+    assert "sent 10 times and nobody answered" in play.saga.error.what
+    assert "dead letter" in play.saga.error.what  # its own command may hold the key
     assert sent(play.fire("undo:0")) == [("undo", ReleaseStock)]
     assert play.timers["undo:0"] == HOUR
     assert play.undo("reserve").status == "compensated"
