@@ -97,5 +97,7 @@ def _does_not_fit(name: str, *, other_code: bool) -> StorageError:
         why="it was saved by code with another fingerprint"
         if other_code
         else "it was saved in another incarnation of the database: restored, or failed over",
-        next="rebuild, or accept it knowingly",
+        next="eventbus projection rebuild NAME APP"
+        if other_code
+        else "eventbus projection rebuild NAME APP | eventbus projection resume NAME APP --accept",
     )

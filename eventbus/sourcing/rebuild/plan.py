@@ -1,6 +1,7 @@
 """What a rebuild builds: a new version beside the active one, or one begun before."""
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from hashlib import sha256
 
 from eventbus.sourcing.definition import Definition
@@ -25,14 +26,17 @@ async def planned(storage: Storage, definition: Definition, options: Options) ->
     """The plan of this code; a shadow of other code is dropped.
 
     Raises:
-        ProjectionError: EB6010, there is nothing to rebuild, or to go on with; EB6014, the log
-            lacks events.
+        ProjectionError: EB6010, there is nothing to rebuild, or to go on with, or to begin after;
+            EB6014, the log lacks events.
     """
     if definition.runs == "live":
         raise refusals.nothing(definition.name, "it keeps no rows: they are folded on read")
     if not definition.tables:
         raise refusals.nothing(definition.name, "it does not name its tables: tables = (…)")
-    bound = (await storage.read_bound()).bound
+    read = await storage.read_bound()
+    bound = read.bound
+    if not isinstance(options.since, datetime) and options.since > read.head:
+        raise refusals.ahead(definition.name, options.since, read.head)
     async with storage.transaction() as tx:
         versions = await tx.projections.versions(definition.name)
         cut = await tx.projections.cut()

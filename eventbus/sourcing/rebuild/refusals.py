@@ -1,6 +1,7 @@
 """Why a rebuild, a switch or a rollback is refused; what serves is untouched each time."""
 
 from eventbus.errors import ProjectionError, StorageError
+from eventbus.storage.events import Position
 from eventbus.storage.projections import Difference
 
 TRIES = 100  # of a switch that met readers, or workers at different positions
@@ -26,6 +27,12 @@ def nothing(name: str, why: str) -> ProjectionError:
         why=why,
         next=f"eventbus projection status {name} APP",
     )
+
+
+def ahead(name: str, since: Position, head: Position) -> ProjectionError:
+    """EB6010: the new rows would have nothing in them."""
+    why = f"position {since} is ahead of the log, which ends at {head}: no row would be left"
+    return nothing(name, why)
 
 
 def differs(name: str, difference: Difference) -> ProjectionError:

@@ -10,6 +10,7 @@ import pytest
 from eventbus import Event, EventBus
 from eventbus.errors import ProjectionError
 from eventbus.sourcing.rebuild import Beat, Options
+from eventbus.storage.events import Position
 from eventbus.storage.projections import Difference
 from eventbus.testing import assert_rebuild_equals_live
 from tests.integration.sourcing.read_models import (
@@ -328,6 +329,16 @@ async def test_a_rebuild_from_a_position_has_only_what_came_after(
     rebuilt = await busy.projections.rebuild(revenue.name, options=Options(since=position))
     assert rebuilt.difference.gone > 0
     assert await revenue.rows(busy) == {"YY": (1, 2)}
+
+
+async def test_a_rebuild_from_ahead_of_the_log_is_refused_and_what_serves_stays(
+    busy: EventBus, revenue: Sum
+) -> None:
+    before = await revenue.rows(busy)
+    with pytest.raises(ProjectionError, match="ahead of the log") as caught:
+        await busy.projections.rebuild(revenue.name, options=Options(since=Position(99_999)))
+    assert caught.value.code == "EB6010"
+    assert await revenue.rows(busy) == before
 
 
 async def test_a_shadow_that_begins_elsewhere_is_made_anew(busy: EventBus, revenue: Sum) -> None:
