@@ -47,6 +47,6 @@ def printed_by(
             lines = [child.stdout.readline().rstrip("\n") for _ in range(count)]
         finally:
             child.send_signal(signal.SIGTERM)
-        assert child.wait(timeout=10) == 0
+        assert child.wait(timeout=60) == 0
         assert child.stdout.read() == ""
     return lines

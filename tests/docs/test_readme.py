@@ -88,7 +88,7 @@ def test_the_snippet_that_says_what_this_is_for_prints_its_line(tmp_path: Path) 
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "billed A-1\n", "")
@@ -190,7 +190,7 @@ def test_the_card_of_fixtures(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
     )
     assert "1 passed" in done.stdout, done.stdout + done.stderr

@@ -62,7 +62,7 @@ def test_the_message_has_285_bytes_whoever_encodes_it() -> None:
 def test_the_command_lists_its_cases_and_knows_its_bars() -> None:
     command = [sys.executable, "-m", "benchmarks"]
     listed = subprocess.run(
-        [*command, "--list"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        [*command, "--list"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=110
     )
     assert "eventbus, 100 in flight" in listed.stdout
     wrong = subprocess.run(
@@ -71,7 +71,7 @@ def test_the_command_lists_its_cases_and_knows_its_bars() -> None:
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
     )
     assert wrong.returncode == 2
     assert "there are N1, SQLITE, FLAT, START" in wrong.stderr

@@ -24,7 +24,7 @@ def test_an_example_prints_what_its_header_says(script: Path, tmp_path: Path) ->
         env={**environment, "COLUMNS": "80"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -66,7 +66,7 @@ async def _sent(proxy: FaultProxy, parts: Sequence[bytes], *, expect: int) -> by
     try:
         for part in parts:
             writer.write(part)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             return await reader.readexactly(expect)
     finally:
         writer.transport.abort()

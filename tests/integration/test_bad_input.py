@@ -100,7 +100,7 @@ def test_the_command_line_prints_the_same_lines_and_leaves_with_3(
         env={**os.environ, "PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
     )
     lines = ran.stderr.splitlines()

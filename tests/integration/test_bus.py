@@ -33,6 +33,8 @@ from eventbus.errors import (
 from eventbus.handler import Invocation
 from eventbus.memory import MemoryBroker, MemoryTransport
 from eventbus.message import Message
+from eventbus.sqlite import SqliteStorage
+from eventbus.testing.conformance.samples import HandClock
 
 
 class Placed(Event, type="bus.placed", key="order"):
@@ -412,12 +414,15 @@ async def test_a_delayed_message_comes_later_and_does_not_hold_its_key() -> None
     async def handler(event: Placed) -> None:
         seen.append(event.cents)
 
-    async with EventBus("memory://", storage="sqlite://", handlers=[handler]) as bus:
-        await bus.publish(Placed(order="A", cents=1), delay=timedelta(seconds=0.3))
+    clock = HandClock()
+    storage = SqliteStorage(now=clock)
+    async with EventBus("memory://", storage=storage, handlers=[handler]) as bus:
+        await bus.publish(Placed(order="A", cents=1), delay=timedelta(seconds=10))
         await bus.publish(Placed(order="A", cents=2))
         await bus.until_idle()
         assert seen == [2]
-        async with asyncio.timeout(5):
+        await clock.advance(10)
+        async with asyncio.timeout(30):
             while len(seen) < 2:
                 await bus.until_idle()
     assert seen == [2, 1]
@@ -429,7 +434,7 @@ async def test_slow_outside_work_runs_without_a_transaction_and_keys_at_once() -
 
     @subscribe(Placed, group=Group("calls", transactional=False, lanes=1))
     async def call(event: Placed, ctx: Context) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await running.wait()
         keys.append(ctx.idempotency_key)
         await ctx.publish(Billed(order=event.order))

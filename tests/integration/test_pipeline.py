@@ -20,7 +20,7 @@ class Placed(Event, type="pipeline.placed", key="order"):
 async def until_it_says(bus: EventBus, word: str) -> None:
     """Until the health of group g has the word."""
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while word not in (await bus.health()).services["consumer:g"]:
             turn = loop.create_future()
             loop.call_later(0.01, turn.set_result, None)
@@ -119,7 +119,7 @@ async def test_a_paused_group_takes_nothing_and_goes_on_when_resumed() -> None:
         await bus.publish(Placed(order="A"))
         assert seen == []
         await bus.parked.change("resume", actor="tests", group="g")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await handled.wait()
     assert seen == ["A"]
 

@@ -72,7 +72,7 @@ async def ask(url: str, query: str) -> object:
         try:
             return await connection.fetchval(query)
         finally:
-            await connection.close(timeout=5)
+            await connection.close(timeout=30)
 
 
 class TestAtTheShell:
@@ -177,7 +177,7 @@ def test_each_test_has_a_database(postgres_url, n):
     async def tables():
         connection = await asyncpg.connect(postgres_url, timeout=10, command_timeout=10)
         await connection.execute("CREATE TABLE mine (id int)")
-        await connection.close(timeout=5)
+        await connection.close(timeout=30)
     asyncio.run(tables())
 
 @pytest.mark.asyncio
@@ -268,9 +268,9 @@ class TestAPrivateServer:
             answered, _ = await asyncio.wait({question}, timeout=0.3)
             assert not answered
             await server.thaw()
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(30):
                 assert await question == 7
-            await connection.close(timeout=5)
+            await connection.close(timeout=30)
 
     async def test_a_frozen_one_can_be_removed(self) -> None:
         async with private_postgres() as server:

@@ -25,9 +25,10 @@ from eventbus.testing.services.service import (
 
 IMAGE = "apache/kafka:4.1.2"
 PROBE_TOPIC = "eventbus.probe"
-_PORT, _PROBE_SECONDS, _TOPICS_SECONDS = 9092, 5.0, 20.0
+_PORT, _PROBE_SECONDS, _TOPICS_SECONDS = 9092, 5.0, 40.0
 _EXISTS = 36  # TOPIC_ALREADY_EXISTS
 _UNKNOWN = 3  # UNKNOWN_TOPIC_OR_PARTITION
+_BUSY = 7  # REQUEST_TIMED_OUT
 
 
 class Kafka:
@@ -134,7 +135,7 @@ def delete_topics(url: str, prefix: str) -> None:
     A broker knows of changes a moment later: a topic created just before may escape.
 
     Raises:
-        ConfigurationError: EB1303, the brokers refuse, or do not answer within 20 s.
+        ConfigurationError: EB1303, the brokers refuse, or do not answer within 40 s.
     """
     try:
         apart(_delete_topics(url, prefix))
@@ -207,21 +208,24 @@ async def _read_back(servers: list[str], offset: int) -> None:
 
 async def _delete_topics(url: str, prefix: str) -> None:
     async with _deadline(_TOPICS_SECONDS):
-        servers = bootstrap_servers(url)
-        async with _started(_aiokafka().admin.AIOKafkaAdminClient(**_options(servers))) as admin:
+        options = _options(
+            bootstrap_servers(url), _TOPICS_SECONDS
+        )  # one that is busy is asked once
+        async with _started(_aiokafka().admin.AIOKafkaAdminClient(**options)) as admin:
             mine = [name for name in await admin.list_topics() if name.startswith(prefix)]
-            if mine:
+            while mine:
                 codes = dict((await admin.delete_topics(mine)).topic_error_codes)
-                left = {name: code for name, code in codes.items() if code not in (0, _UNKNOWN)}
+                mine = [name for name, code in codes.items() if code == _BUSY]
+                left = {n: code for n, code in codes.items() if code not in (0, _UNKNOWN, _BUSY)}
                 if left:
                     raise ProbeError(f"refused, by error code: {left}")
 
 
-def _options(servers: list[str]) -> dict[str, Any]:
+def _options(servers: list[str], request_seconds: float = 4.0) -> dict[str, Any]:
     return {
         "bootstrap_servers": servers,
         "client_id": "eventbus-services",
-        "request_timeout_ms": 4000,
+        "request_timeout_ms": int(request_seconds * 1000),
         "retry_backoff_ms": 50,
     }
 

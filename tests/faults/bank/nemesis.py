@@ -81,7 +81,7 @@ class Nemesis:
         """Whatever is still frozen."""
         for worker in self._workers.alive.values():
             if worker.slot in self._frozen:
-                worker.process.send_signal(signal.SIGCONT)
+                worker.tell(signal.SIGCONT)
 
     def _next(self) -> str:
         """One of those that hit work least often; kills thrice as likely."""
@@ -121,13 +121,12 @@ class Nemesis:
         op = self._history.invoke("fault", value={"kind": "pause", "of": worker.name})
         self._frozen.add(worker.slot)
         try:
-            worker.process.send_signal(signal.SIGSTOP)
+            worker.tell(signal.SIGSTOP)
             held = await self._observer.held_by(worker.pid)
             if await pause(self._stopping, FROZEN_SECONDS):
                 held = 0  # thawed before its leases ran out: it does not count
         finally:
-            if worker.process.returncode is None:
-                worker.process.send_signal(signal.SIGCONT)
+            worker.tell(signal.SIGCONT)
             self._frozen.discard(worker.slot)
         self._note("pause", op, held)
 

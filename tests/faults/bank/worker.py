@@ -88,17 +88,24 @@ async def work(
     accounts = [f"a{number}" for number in range(slot, ACCOUNTS, slots)]
     clients = [Client(bus, account, history, enough) for account in accounts]
     running = asyncio.create_task(bus.run(), name="worker:bus")
+    await when_entered(bus, running, entered(directory, name))
     async with asyncio.TaskGroup() as tasks:
         for client, account in zip(clients, accounts, strict=True):
-            tasks.create_task(_when_ready(bus, running, client), name=f"client:{account}")
+            tasks.create_task(client.run(running), name=f"client:{account}")
     return await running
 
 
-async def _when_ready(bus: EventBus, running: "asyncio.Task[bool]", client: Client) -> None:
+def entered(directory: Path, name: str) -> Path:
+    """The file that is there once this worker has entered: from then on SIGTERM drains."""
+    return directory / f"{name}.entered"
+
+
+async def when_entered(bus: EventBus, running: "asyncio.Task[bool]", mark: Path) -> None:
+    """Wait for that, or for an end before it."""
     while not running.done() and "not entered" in (await bus.health()).causes:  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(0.02)
     if not running.done():
-        await client.run(running)
+        mark.touch()  # noqa: ASYNC240 - once, and it is empty
 
 
 def main() -> int:

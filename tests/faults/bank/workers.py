@@ -4,11 +4,12 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from eventbus.service import pause
-from tests.faults.bank.worker import TRY_AGAIN
+from tests.faults.bank.worker import TRY_AGAIN, entered
 
 STOP_SECONDS = 40.0
 NOTHING: Mapping[str, str] = {}
@@ -27,6 +28,11 @@ class Worker:
     def pid(self) -> int:
         """Of the process."""
         return self.process.pid
+
+    def tell(self, number: signal.Signals) -> None:
+        """Signal it; nothing if it has ended just now."""
+        with suppress(ProcessLookupError):
+            self.process.send_signal(number)
 
 
 class Workers:
@@ -67,39 +73,49 @@ class Workers:
             self._keepers.append(keeper)
 
     async def stop(self) -> list[int]:
-        """SIGTERM to all; their exit codes. One that does not end is killed."""
+        """SIGTERM to all; the exit codes of those that had entered. Who does not end is killed.
+
+        One that is told before it has entered may end by the signal: it has nothing to finish.
+        """
         self._stopping.set()
         workers = list(self.alive.values())
         for worker in workers:
-            worker.process.send_signal(signal.SIGTERM)
+            worker.tell(signal.SIGTERM)
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 await asyncio.gather(*self._keepers)
         except TimeoutError:
             self.end()
-        return [worker.process.returncode or 0 for worker in workers]
+        return [self._code(worker) for worker in workers]
+
+    def _code(self, worker: Worker) -> int:
+        code = worker.process.returncode or 0
+        early = code == -signal.SIGTERM and not entered(self._directory, worker.name).exists()
+        return 0 if early else code
 
     def end(self) -> None:
         """SIGKILL to whatever is left."""
         self._stopping.set()
         for worker in self.alive.values():
             worker.doomed = True
-            worker.process.kill()
+            worker.tell(signal.SIGKILL)
 
     def kill(self, worker: Worker) -> None:
         """SIGKILL; its slot gets another one."""
         worker.doomed = True
-        worker.process.kill()
+        worker.tell(signal.SIGKILL)
 
     def replace(self, worker: Worker) -> None:
         """SIGTERM; its slot gets another one."""
         worker.doomed = True
-        worker.process.send_signal(signal.SIGTERM)
+        worker.tell(signal.SIGTERM)
 
     async def _keep(self, slot: int) -> None:
         while not self._stopping.is_set():
             worker = await self._spawn(slot)
             self.alive[slot] = worker
+            if self._stopping.is_set():  # the others were told while it was started
+                worker.tell(signal.SIGTERM)
             code = await worker.process.wait()
             del self.alive[slot]
             if code == TRY_AGAIN:

@@ -17,7 +17,7 @@ from pathlib import Path
 from eventbus import EventBus
 from eventbus.errors import StorageError, TransportError
 from eventbus.saga import calls
-from tests.faults.bank.worker import TRY_AGAIN
+from tests.faults.bank.worker import TRY_AGAIN, entered, when_entered
 from tests.faults.saga_bank.mutants import MUTANTS
 from tests.faults.saga_bank.transfer import PARTICIPANTS, VERSIONS, wish
 
@@ -62,26 +62,20 @@ class Client:
         return amount
 
 
-async def work(transport: str, storage: str, directory: Path, argv: list[str]) -> bool:
+async def work(transport: str, storage: str, directory: Path, name: str, argv: list[str]) -> bool:
     """Until SIGTERM; True: it drained, nothing was cut."""
     slot, slots, versions = int(argv[0]), int(argv[1]), argv[2].split(",")
     handlers = [*(VERSIONS[each] for each in versions), *PARTICIPANTS]
     bus = EventBus(transport, storage=storage, handlers=handlers, service="bank")
     client = Client(bus, slot, slots, MOST_OPEN, directory / "enough")
     running = asyncio.create_task(bus.run(), name="worker:bus")
-    asking = asyncio.create_task(_when_ready(bus, running, client), name=f"client:{slot}")
+    await when_entered(bus, running, entered(directory, name))
+    asking = asyncio.create_task(client.run(), name=f"client:{slot}")
     try:
         return await running
     finally:
         asking.cancel()
         await asyncio.wait([asking])
-
-
-async def _when_ready(bus: EventBus, running: "asyncio.Task[bool]", client: Client) -> None:
-    while not running.done() and "not entered" in (await bus.health()).causes:  # noqa: ASYNC110 - nobody tells
-        await asyncio.sleep(0.02)
-    if not running.done():
-        await client.run()
 
 
 def _set_clock_wrong(seconds: float) -> None:
@@ -93,7 +87,7 @@ def _set_clock_wrong(seconds: float) -> None:
 
 def main() -> int:
     """The process."""
-    transport, storage, directory, _, *argv = sys.argv[1:]
+    transport, storage, directory, name, *argv = sys.argv[1:]
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
@@ -104,7 +98,7 @@ def main() -> int:
     for each in argv[4:]:
         MUTANTS[each]()
     try:
-        drained = asyncio.run(work(transport, storage, Path(directory), argv))
+        drained = asyncio.run(work(transport, storage, Path(directory), name, argv))
     except (StorageError, TransportError) as error:
         logging.warning("cannot enter: %s", error)
         return TRY_AGAIN

@@ -106,7 +106,7 @@ def test_a_handler_that_ignores_its_end_does_not_keep_the_worker(
     ) as process:
         until(process, "began 0")
         process.send_signal(signal.SIGTERM)
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=110)
     assert process.returncode == 4, told
     assert "ended without waiting for" in told
     assert effects(database) == []
@@ -121,7 +121,7 @@ def test_a_signal_while_it_starts_ends_a_process(
     with worker(broker, database, "at_once") as process:
         until(process, phase)
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
+        process.wait(timeout=110)
 
 
 @long
@@ -132,7 +132,7 @@ def test_a_second_signal_ends_a_process_at_once(broker: Broker, database: Path) 
         until(process, "began 0")
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=60)
+        process.wait(timeout=110)
     assert process.returncode in {130, 143}
 
 

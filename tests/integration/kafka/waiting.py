@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 
-async def until(told: Callable[[], bool], seconds: float = 20.0) -> None:
+async def until(told: Callable[[], bool], seconds: float = 60.0) -> None:
     """Return as soon as that is true."""
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(seconds):

@@ -23,7 +23,7 @@ from eventbus.testing.conformance.samples import (
 
 async def waiting(storage: PostgresStorage, *, for_what: str = "transactionid") -> None:
     """Until somebody in this database waits for a lock of another transaction."""
-    async with asyncio.timeout(10), storage.pools.connecting() as connection:
+    async with asyncio.timeout(30), storage.pools.connecting() as connection:
         while not await connection.fetchval(
             "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
             " WHERE NOT l.granted AND l.locktype = $1 AND a.datname = current_database()",

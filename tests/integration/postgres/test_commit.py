@@ -102,7 +102,7 @@ async def test_no_answer_within_the_deadline_is_unknown_and_the_pool_is_whole(
     server: str, schema: str, proxied_url: str, proxy: FaultProxy
 ) -> None:
     await PostgresStorage(PostgresConfig(dsn=server, schema=schema)).upgrade()
-    config = PostgresConfig(dsn=proxied_url, schema=schema, command_seconds=0.5)
+    config = PostgresConfig(dsn=proxied_url, schema=schema, command_seconds=1)
     async with PostgresStorage(config) as storage:
         proxy.rule(toward="client", when=commit_reply, do=Swallow())
         with pytest.raises(CommitUnknownError) as caught:
@@ -206,7 +206,7 @@ async def _held_up_at_commit(storage: PostgresStorage, admin: Admin) -> str:
 
 
 async def _waiting_for_lock(admin: Admin) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not await admin.fetchval(
             "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
             " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"

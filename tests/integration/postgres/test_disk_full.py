@@ -146,7 +146,7 @@ async def names(url: str, statement: str) -> list[str]:
     try:
         return sorted(row[0] for row in await connection.fetch(statement))
     finally:
-        await connection.close(timeout=5)
+        await connection.close(timeout=30)
 
 
 async def test_without_space_for_its_log_the_server_crashes_and_nothing_committed_is_lost(

@@ -234,5 +234,5 @@ async def test_a_commit_of_events_is_heard_in_another_process(
 
     await admin.add_listener(f"{schema}_events", hear)
     await storage.append(some_append("order-1", [some_message(0)]))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await heard.wait()

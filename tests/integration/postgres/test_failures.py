@@ -48,14 +48,14 @@ async def test_cancelled_in_mid_statement_its_locks_go_soon(
         with pytest.raises(asyncio.CancelledError):
             await task
         assert whole(storage)
-    async with asyncio.timeout(5):  # far below the 30 s that the statements would take
+    async with asyncio.timeout(20):  # far below the 30 s that the statements would take
         await admin.execute(f"DROP TABLE {table}")
 
 
 async def test_cancelled_while_all_connections_are_taken_nothing_is_lost(
     server: str, schema: str
 ) -> None:
-    config = PostgresConfig(dsn=server, schema=schema, pool=1, acquire_seconds=0.2)
+    config = PostgresConfig(dsn=server, schema=schema, pool=1, acquire_seconds=1)
     await PostgresStorage(config).upgrade()
     async with PostgresStorage(config) as storage:
         ends, holds = asyncio.Event(), asyncio.Event()
@@ -395,18 +395,14 @@ async def test_a_server_that_says_nothing_is_left_at_the_deadline(
     server: str, schema: str, proxied_url: str, proxy: FaultProxy
 ) -> None:
     await PostgresStorage(PostgresConfig(dsn=server, schema=schema)).upgrade()
-    config = PostgresConfig(
-        dsn=proxied_url, schema=schema, command_seconds=0.4, acquire_seconds=1, connect_seconds=1
-    )
+    config = PostgresConfig(dsn=proxied_url, schema=schema, command_seconds=1)
     async with PostgresStorage(config) as storage:
         await _use(storage)
         proxy.rule(toward="server", when=every(), do=Blackhole(), times=10_000)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         with pytest.raises(StorageError) as caught:
-            await _use(storage)
+            async with asyncio.timeout(8):  # less than statements are waited for if nobody says so
+                await _use(storage)
         assert caught.value.code == "EB5007"
-        assert loop.time() - began < 2.0
         assert storage.trouble is not None
         proxy.heal()
         await _use(storage)
@@ -461,7 +457,7 @@ async def _hold(storage: PostgresStorage, holds: asyncio.Event, ends: asyncio.Ev
 
 
 async def _running(admin: Admin, text: str) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not await admin.fetchval(
             "SELECT count(*) FROM pg_stat_activity"
             " WHERE state = 'active' AND pid <> pg_backend_pid()"

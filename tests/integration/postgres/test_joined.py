@@ -284,7 +284,7 @@ async def test_the_hint_comes_with_the_sessions_commit_and_not_before(
         await asyncio.sleep(0)
         assert not hinted.is_set(), "a released savepoint is no commit"
         await session.commit()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await waiting
     assert hinted.is_set()
 
@@ -295,7 +295,7 @@ async def test_the_hint_of_an_asyncpg_caller_comes_again_after_its_commit(
     async with admin.transaction():
         async with storage.enlist(admin) as tx:
             await tx.outbox.add([some_message(key="k")])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await storage.wait("outbox", at_most=LONG)  # on leaving
         await storage.wait("outbox", at_most=LONG)  # 50 ms later
     assert len(await _outbox(storage)) == 1

@@ -160,13 +160,13 @@ async def test_hints_come_within_the_process_and_the_report_says_so(
     await pooled.wait("outbox", at_most=timedelta())
     async with pooled.transaction() as tx:
         await tx.outbox.add([some_message()])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await pooled.wait("outbox", at_most=LONG)
     assert "EB1117" in {finding.code for finding in await pooled.examine()}
 
 
 async def _answers(port: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -256,4 +256,4 @@ async def test_an_older_copy_in_the_place_of_the_server_is_noticed(
 async def copied(data: Path, copy: Path) -> None:
     """With its owner, who need not be ours."""
     command = ["cp", "-a", str(data), str(copy)]
-    await asyncio.to_thread(subprocess.run, command, check=True, timeout=60)
+    await asyncio.to_thread(subprocess.run, command, check=True, timeout=110)

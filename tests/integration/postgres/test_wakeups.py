@@ -20,7 +20,7 @@ async def _publish(storage: PostgresStorage) -> None:
 
 
 async def _listening(*storages: PostgresStorage) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         for storage in storages:
             await storage.wakeups.listening.wait()
 
@@ -36,7 +36,7 @@ async def test_a_commit_wakes_those_who_wait_in_this_process(storage: PostgresSt
         await _all_seen(storage)
         await storage.wait("outbox", at_most=LONG)
 
-    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
         for n in range(3):
             tasks.create_task(wait(), name=f"wait:{n}")
         await asyncio.sleep(0)
@@ -47,7 +47,7 @@ async def test_a_hint_between_read_and_wait_is_not_lost(storage: PostgresStorage
     await _listening(storage)
     await _all_seen(storage)
     await _publish(storage)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await storage.wait("outbox", at_most=LONG)
 
 
@@ -65,7 +65,7 @@ async def test_another_storage_of_the_schema_is_told(storage: PostgresStorage) -
         await _listening(storage, other)
         await _all_seen(other)
         await _publish(storage)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await other.wait("outbox", at_most=LONG)
 
 
@@ -78,7 +78,7 @@ async def test_another_schema_is_not_told(storage: PostgresStorage, server: str)
         await _all_seen(same)
         hints = other.wakeups._hints["outbox"]
         await _publish(storage)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await same.wait("outbox", at_most=LONG)
         assert other.wakeups._hints["outbox"] == hints
 
@@ -103,7 +103,7 @@ async def test_our_own_notification_wakes_us_only_once(storage: PostgresStorage)
         await _all_seen(other)
         before = storage.wakeups._hints["outbox"]
         await _publish(storage)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await other.wait("outbox", at_most=LONG)  # it was told, so we would have heard it too
         assert storage.wakeups._hints["outbox"] == before + 1
 
@@ -115,11 +115,11 @@ async def test_parked_rows_and_verbs_of_operators_wake_too(storage: PostgresStor
     await storage.wait("parked", at_most=timedelta())
     async with storage.transaction() as tx:
         await tx.parking.park([failed(some_message(key="k"), delay=None)], group="g")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await storage.wait("parked", at_most=LONG)
     what = Selection(place="dead-letter", group="g")
     assert await storage.inspection.change("redrive", what, actor="ops") == 1
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await storage.wait("parked", at_most=LONG)
 
 
@@ -133,7 +133,7 @@ async def test_a_listener_that_was_killed_comes_back_and_says_there_may_be_work(
         " WHERE application_name LIKE '%/listen' AND datname = current_database()"
     )
     assert killed == 1
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await storage.wait("outbox", at_most=LONG)
     await _listening(storage)
 
@@ -147,7 +147,7 @@ async def test_a_notifier_that_meets_what_nobody_foresaw_begins_again(
     async with PostgresStorage(PostgresConfig(dsn=server, schema=storage.config.schema)) as other:
         await _listening(storage, other)
         await _publish(other)  # its notifier is there
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await storage.wait("outbox", at_most=LONG)
         failed_once = asyncio.Event()
         execute = asyncpg.Connection.execute
@@ -160,7 +160,7 @@ async def test_a_notifier_that_meets_what_nobody_foresaw_begins_again(
 
         monkeypatch.setattr(asyncpg.Connection, "execute", fails_once)
         await _publish(other)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await failed_once.wait()
             await _publish(other)
             await storage.wait("outbox", at_most=LONG)
@@ -182,7 +182,7 @@ async def test_left_while_its_notifier_connects_nothing_stays_behind(
 
     monkeypatch.setattr(asyncpg, "connect", slow)
     other = PostgresStorage(PostgresConfig(dsn=server, schema=storage.config.schema))
-    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
         async with other:
             await begun.wait()
             tasks.create_task(_go_on_once_stopped(other, may_go_on), name="lets-it-connect")

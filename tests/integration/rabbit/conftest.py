@@ -72,7 +72,7 @@ class Management:
 
         request = Request(f"{self._base}/{path.format(vhost=self._vhost)}", method=method)
         request.add_header("Authorization", f"Basic {b64encode(self._login.encode()).decode()}")
-        with urlopen(request, timeout=10) as answer:
+        with urlopen(request, timeout=30) as answer:
             body = answer.read()
         return json.loads(body) if body else None
 

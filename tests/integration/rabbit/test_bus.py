@@ -77,8 +77,8 @@ async def test_a_group_without_storage_buries_what_fails_for_good(rabbit_url: st
     async with connection:
         channel = await connection.channel()
         queue = await channel.get_queue("orders.billing.dlq")
-        async with asyncio.timeout(10):
-            letter = await queue.get(timeout=5)
+        async with asyncio.timeout(30):
+            letter = await queue.get(timeout=30)
     assert letter is not None
     assert letter.headers["ce-type"] == "orders.placed"
     assert letter.headers["eventbus-dead-group"] == "billing"

@@ -196,7 +196,7 @@ async def test_a_deleted_queue_is_made_again(make: Make, management: Management)
 
 async def published_when_routed(transport: RabbitTransport, message: Message) -> None:
     """There is no queue for a moment: it is refused until there is."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             try:
                 await transport.publish([message])
@@ -211,7 +211,7 @@ async def test_a_frozen_broker_means_unknown_by_the_deadline_and_first_ones_stay
     make: Make, proxy: FaultProxy, proxied_url: str
 ) -> None:
     interest = an_interest(topic := unique("topic"))
-    async with known(make(proxied_url, publish_timeout=1), interest) as transport:
+    async with known(make(proxied_url, publish_timeout=2), interest) as transport:
         before = tasks()
         messages = counted(topic, count=30)
         await transport.publish(messages[:10])
@@ -235,7 +235,7 @@ async def test_a_lost_confirm_means_unknown_and_resolving_makes_repeats_only(
     make: Make, proxy: FaultProxy, proxied_url: str
 ) -> None:
     interest = an_interest(topic := unique("topic"))
-    async with known(make(proxied_url, publish_timeout=1), interest) as transport:
+    async with known(make(proxied_url, publish_timeout=2), interest) as transport:
         # All of them: a later one for several would tell of the lost one too.
         proxy.rule(toward="client", when=a_confirm, do=Swallow(), times=100)
         messages = counted(topic, count=5)

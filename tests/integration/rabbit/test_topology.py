@@ -145,7 +145,7 @@ async def test_a_dead_letter_goes_to_a_queue_that_is_made_for_it(
     async with connection:
         channel = await connection.channel()
         queue = await channel.get_queue(letter.topic)
-        found = await queue.get(timeout=5)
+        found = await queue.get(timeout=30)
         assert found is not None
         assert found.headers["ce-id"] == letter.id
         assert found.body == letter.payload
@@ -268,7 +268,7 @@ async def test_two_with_one_id_in_flight_do_not_confuse_each_other(make: Make) -
     async with make() as transport:
         await transport.examine([interest])
         unwanted = replace(message, type="suite.unwanted")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             outcomes = await asyncio.gather(
                 *(transport.publish([each]) for each in [message, unwanted] * 5),
                 return_exceptions=True,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from eventbus_rabbit import RabbitTransport
 
 
-async def until(fact: Callable[[], bool], *, within: float = 15.0) -> None:
+async def until(fact: Callable[[], bool], *, within: float = 60.0) -> None:
     """Return as soon as it holds."""
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(within):
@@ -16,6 +16,6 @@ async def until(fact: Callable[[], bool], *, within: float = 15.0) -> None:
             await turn
 
 
-async def until_well(transport: RabbitTransport, *, within: float = 15.0) -> None:
+async def until_well(transport: RabbitTransport, *, within: float = 60.0) -> None:
     """Until nothing keeps it from working."""
     await until(lambda: transport.trouble is None, within=within)

@@ -118,7 +118,7 @@ def left_behind(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a bus left: dead letters A-1 and B-2 of group dying, and one that waits behind A-1."""
     folder = tmp_path_factory.mktemp("left")
     (folder / "shop_app.py").write_text(APP, encoding="utf-8")
-    subprocess.run([sys.executable, "-c", FILL], check=True, cwd=folder, timeout=60)
+    subprocess.run([sys.executable, "-c", FILL], check=True, cwd=folder, timeout=110)
     return folder / "shop.db"
 
 

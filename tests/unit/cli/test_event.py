@@ -101,7 +101,7 @@ asyncio.run(fill())
 def log_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("log")
     (folder / "log_app.py").write_text(LOG_APP, encoding="utf-8")
-    subprocess.run([sys.executable, "-c", FILL], check=True, cwd=folder, timeout=60)
+    subprocess.run([sys.executable, "-c", FILL], check=True, cwd=folder, timeout=110)
     return folder
 
 
@@ -411,7 +411,7 @@ def test_a_replay_of_a_group_that_is_not_there_names_those_that_are(run: Run, fi
 
 
 def test_a_replay_stops_at_a_failure_and_says_where(run: Run, filled: Path) -> None:
-    subprocess.run([sys.executable, "-c", FREE], check=True, cwd=filled, timeout=60)
+    subprocess.run([sys.executable, "-c", FREE], check=True, cwd=filled, timeout=110)
     ran = run("event", "replay", "--group", "shipping", *APP, "--yes")
     position = found(run, "search", "--stream", "order-B", *FILE)[0]["position"]
     assert ran.code == 4
@@ -499,7 +499,7 @@ def test_ctrl_c_ends_a_tail(filled: Path) -> None:
 def test_a_reader_that_has_enough_ends_an_export(filled: Path) -> None:
     command = f"{sys.executable} -m eventbus event export - {' '.join(FILE)} | head -1"
     done = subprocess.run(
-        command, shell=True, cwd=filled, capture_output=True, text=True, timeout=60, check=True
+        command, shell=True, cwd=filled, capture_output=True, text=True, timeout=110, check=True
     )
     assert json.loads(done.stdout)["stream"] == "order-A-1"
     assert done.stderr == ""
@@ -514,7 +514,7 @@ def test_the_log_on_postgresql_is_looked_into_the_same_way(
     program = program.replace(
         "class WasOrdered", f"bus = app.replace(storage={url!r})\nclass WasOrdered"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=filled, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=filled, timeout=110)
     there = ("--storage", url)
     assert streams(found(run, "search", *there)) == [
         *("order-A-1", "parcel-A-1", "order-A-2", "parcel-A-2", "note-1")

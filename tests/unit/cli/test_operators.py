@@ -328,7 +328,7 @@ def test_on_a_terminal_a_change_asks(
             check=False,
             stdin=theirs,
             capture_output=True,
-            timeout=60,
+            timeout=110,
         )
     finally:
         os.close(ours)
@@ -348,7 +348,7 @@ def test_a_terminal_gets_a_cut_table_with_a_bold_heading(
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "60", **more}
     command = [sys.executable, "-m", "eventbus", "dead-letter", "list", *FILE]
     try:
-        subprocess.run(command, stdout=theirs, env=environment, check=True, timeout=60)
+        subprocess.run(command, stdout=theirs, env=environment, check=True, timeout=110)
         shown = os.read(ours, 10_000).decode()
     finally:
         os.close(ours)
@@ -373,6 +373,6 @@ def test_the_commands_work_beside_a_bus_that_runs(run: Run, filled: Path) -> Non
         assert bus.stdout.readline() == "entered\n"
         found: Ran = run("parked", "list", *FILE, *JSON)
         paused: Ran = run("outbox", "pause", *FILE, *JSON, "--yes")
-        bus.communicate("\n", timeout=60)
+        bus.communicate("\n", timeout=110)
     assert (found.code, len(found.result) > 0) == (0, True)
     assert paused.result["count"] == 1

@@ -49,7 +49,7 @@ def test_the_bar_moves_and_the_switch_is_asked_for(
     try:
         screen = _read_until(ours, "switch? 0 rows differ")
         os.write(ours, b"y\n")
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=110)
     finally:
         process.kill()
     assert process.returncode == 0

@@ -85,7 +85,7 @@ def start(project: Path) -> Iterator[Start]:
     for process in started:
         if process.poll() is None:
             process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
 
 
 def until(stream: IO[str] | None, text: str) -> list[str]:
@@ -101,13 +101,13 @@ def until(stream: IO[str] | None, text: str) -> list[str]:
 
 def end(process: Process, number: signal.Signals) -> tuple[int, str]:
     process.send_signal(number)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=60)
     return process.returncode, err
 
 
 def get(port: int, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -139,7 +139,7 @@ def test_collections_leave_out_what_a_worker_starts_with_and_are_rare(start: Sta
     process = start("run", "worker_app:swift")
     until(process.stderr, "ready;")
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=60)
     frozen, apart = map(int, out.split()[-2:])
     assert frozen > 10_000
     assert apart > 10_000
@@ -194,7 +194,7 @@ def test_dev_says_that_nobody_handles_it(start: Start, name: str, said: str) -> 
 
 def hanging(start: Start, *flags: str) -> Process:
     """A worker whose handler never ends."""
-    subprocess.run([sys.executable, "-c", FILL], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", FILL], check=True, timeout=110)
     process = start("run", "worker_app:bus", *flags)
     until(process.stdout, "hanging")
     return process
@@ -246,14 +246,14 @@ def test_an_address_in_use_is_refused(start: Start) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         process = start("run", "worker_app:swift", "--http", f"127.0.0.1:{taken.getsockname()[1]}")
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=60)
     assert (process.returncode, "EB1008" in err) == (2, True)
 
 
 @pytest.mark.parametrize("address", ["8080", "localhost:http", "127.0.0.1:99999"])
 def test_what_is_no_address_is_a_usage_error(start: Start, address: str) -> None:
     process = start("run", "worker_app:swift", "--http", address)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=60)
     assert (process.returncode, "EB8001 --http" in err) == (2, True)
 
 
@@ -271,14 +271,14 @@ def test_a_second_bus_on_a_file_is_refused(start: Start, filled: Path) -> None:
     first = start("run", "shop_app:bus", "--group", "fine")
     until(first.stderr, "ready;")
     second = start("run", "shop_app:bus")
-    _, err = second.communicate(timeout=30)
+    _, err = second.communicate(timeout=60)
     assert (second.returncode, "EB5303" in err) == (5, True)
     assert end(first, signal.SIGTERM)[0] == 0
 
 
 def test_an_unsafe_bus_does_not_start(start: Start) -> None:
     process = start("run", "shop_app:unsafe")
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=60)
     assert (process.returncode, "EB1110" in err, "Traceback" in err) == (2, True, False)
 
 

@@ -77,7 +77,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """What two sagas left that wait for their first answers."""
     folder = tmp_path_factory.mktemp("sagas")
     (folder / "saga_app.py").write_text(CODE, encoding="utf-8")
-    subprocess.run([sys.executable, "saga_app.py"], check=True, cwd=folder, timeout=60)
+    subprocess.run([sys.executable, "saga_app.py"], check=True, cwd=folder, timeout=110)
     return (folder / "sagas.db").read_bytes()
 
 
@@ -230,7 +230,7 @@ def test_a_worker_runs_sagas_and_the_relay_of_their_commands_until_it_is_told(
             if "ready" in line:
                 break
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0, told
+        assert process.wait(timeout=110) == 0, told
     finally:
         process.kill()
         process.wait()

@@ -51,7 +51,7 @@ FILE, JSON = ("--storage", "sqlite:///shop.db"), ("-o", "json")
 def database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("personal")
     (folder / "personal_app.py").write_text(APP, encoding="utf-8")
-    subprocess.run([sys.executable, "-c", FILL], check=True, cwd=folder, timeout=60)
+    subprocess.run([sys.executable, "-c", FILL], check=True, cwd=folder, timeout=110)
     return (folder / "shop.db").read_bytes()
 
 

@@ -95,7 +95,7 @@ async def test_near_the_bound_consumers_run_after_each_message() -> None:
         readers.create_task(member.receive(2000, ack=True), name="member:reader")
         for message in counted("shop", count=2000):
             await transport.publish([message])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not broker.idle():
                 await member.subscription.flush()
 

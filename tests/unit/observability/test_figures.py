@@ -55,7 +55,7 @@ class Figures:
 
 async def text_after(*answers: Mapping[str, float] | Exception) -> str:
     inspection, metrics = Figures(*answers), PrometheusInstrumentation(strict=True)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await DatabaseFigures(inspection, metrics, every_seconds=0.001).run(inspection.stopping)
     return metrics.text().decode()
 

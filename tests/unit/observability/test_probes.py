@@ -54,7 +54,7 @@ def serving(facts: Facts, tick: LoopTick | None = None, metrics: bool = True) ->
 
 def ask(probes: Probes, path: str, method: str = "GET") -> tuple[int, str, str]:
     """Status, content type and body; blocks whoever calls it."""
-    connection = http.client.HTTPConnection("127.0.0.1", probes.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", probes.port, timeout=30)
     try:
         connection.request(method, path)
         answer = connection.getresponse()
@@ -161,7 +161,7 @@ async def test_a_loop_that_runs_ticks_until_it_is_stopped() -> None:
     clock.seconds = 100
     assert tick.live()[0] is False
     running = asyncio.create_task(tick.run(stopping), name="tick:loop")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert await reported.next() == ("loop_lag_seconds", 0)
         assert tick.live() == (True, [])
         clock.seconds += 3  # before the next tick: 2.5 s later than it should be

@@ -76,7 +76,7 @@ class Worked:
         self.wanted = count
         watchdog = Watchdog("g", Group("g").timeout)
         task = asyncio.create_task(self.lane.keep(watchdog, "test:lane"), name="test:lane")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await self.enough.wait()
         self.lane.stop()
         await task
