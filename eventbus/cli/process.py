@@ -4,11 +4,14 @@ import asyncio
 import gc
 import logging
 import os
+import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 
+from eventbus.cli.failures import DONE
 from eventbus.cli.flags import Settings
 from eventbus.errors import MissingExtraError
 
@@ -27,6 +30,26 @@ def collect_rarely() -> None:
     """
     _, *older = gc.get_threshold()
     gc.set_threshold(APART, *older)
+
+
+@contextmanager
+def ending_early() -> Iterator[None]:
+    """SIGTERM ends this process well until a bus takes the signal: there is nothing to drain yet.
+
+    Without it the first process of a container is deaf to one that comes while the app is imported.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # nobody else can take signals
+        return
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(number: int, frame: object) -> None:
+    raise SystemExit(DONE)
 
 
 def write_logs(settings: Settings) -> None:

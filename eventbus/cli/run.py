@@ -15,7 +15,13 @@ from eventbus.cli.failures import DONE, PARTLY
 from eventbus.cli.flags import Command, Settings, app_argument, worker_flags
 from eventbus.cli.locate import app_of, target_of
 from eventbus.cli.output import note
-from eventbus.cli.process import collect_rarely, leave_what_hangs, loop_factory, write_logs
+from eventbus.cli.process import (
+    collect_rarely,
+    ending_early,
+    leave_what_hangs,
+    loop_factory,
+    write_logs,
+)
 from eventbus.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -56,6 +62,11 @@ def run(settings: Settings, /, app: str | None, **flags: Any) -> int:
 
 def work(settings: Settings, app: str | None, worker: Worker) -> int:
     """Report, run, drain; the exit code."""
+    with ending_early():
+        return _work(settings, app, worker)
+
+
+def _work(settings: Settings, app: str | None, worker: Worker) -> int:
     write_logs(settings)
     bus = tuned(app_of(settings, app), worker)
 

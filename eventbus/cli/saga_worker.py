@@ -10,6 +10,7 @@ from eventbus.cli.failures import DONE, FOUND
 from eventbus.cli.flags import Command, Settings, app_argument, worker_flags
 from eventbus.cli.locate import app_of
 from eventbus.cli.output import show_facts
+from eventbus.cli.process import ending_early
 from eventbus.cli.run import Worker, work
 from eventbus.errors import ConfigurationError
 
@@ -27,7 +28,8 @@ def worker(settings: Settings, /, app: str | None, types: tuple[str, ...], **fla
 
     Any number of processes: they divide the work, and one takes over from another.
     """
-    known = app_of(settings, app).sagas.families
+    with ending_early():
+        known = app_of(settings, app).sagas.families
     for name in types:
         if name not in known:
             raise _no_saga(name, sorted(known))

@@ -16,6 +16,7 @@ from typing import IO
 import pytest
 
 from eventbus.cli.reload import stamps
+from eventbus.testing.services.processes import free_port
 
 from .conftest import Run
 
@@ -113,13 +114,6 @@ def get(port: int, path: str) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_run_reports_its_guarantees_and_a_signal_drains_it(
     start: Start, number: signal.Signals
@@ -133,6 +127,17 @@ def test_run_reports_its_guarantees_and_a_signal_drains_it(
     until(process.stderr, "ready;")
     code, err = end(process, number)
     assert (code, "draining" in err) == (0, True)
+
+
+@pytest.mark.parametrize("command", [("run",), ("outbox", "relay"), ("saga", "worker")])
+def test_a_worker_that_is_told_to_end_before_it_began_ends_well(
+    start: Start, project: Path, command: tuple[str, ...]
+) -> None:
+    text = "import threading\n\nprint('importing', flush=True)\nthreading.Event().wait()\n"
+    (project / "slow_app.py").write_text(text, encoding="utf-8")
+    process = start(*command, "slow_app:bus")
+    until(process.stdout, "importing")
+    assert end(process, signal.SIGTERM) == (0, "")
 
 
 def test_collections_leave_out_what_a_worker_starts_with_and_are_rare(start: Start) -> None:
