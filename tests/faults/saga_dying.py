@@ -157,7 +157,12 @@ def while_frozen(copies: Places, directory: Path, number: int) -> dict[str, Any]
     work = partial(live, place, plan, signal.SIGSTOP, hits)
     zombie = children.forked(directory, f"zombie-{number}", lambda _: work())
     stopped = children.stopped_or_ended(zombie)
-    asyncio.run(pass_time(place, cut_idle=True))
+    try:
+        asyncio.run(pass_time(place, cut_idle=True))
+    except BaseException:
+        if stopped:
+            os.kill(zombie, signal.SIGKILL)  # it holds our output open: who reads it would wait
+        raise
     forked(partial(judge, place), out)
     told = _read(out)
     if stopped:

@@ -89,11 +89,14 @@ async def empty(url: str) -> None:
 
 
 async def pass_time(url: str, *, cut_idle: bool = False) -> int:
-    """Leases run out; how many idle transactions the server has ended meanwhile."""
+    """Leases run out; how many idle transactions the server has ended meanwhile.
+
+    They end first: one of them may have locked the row of a lease.
+    """
     async with looking(url) as look:
-        await look.rows(_LATER)
         cut = 0
         for _ in range(_LOOKS if cut_idle else 0):
             cut += len(await look.rows(_CUT_IDLE))
             await look.rows("SELECT pg_sleep(0.1)")
+        await look.rows(_LATER)
         return cut
