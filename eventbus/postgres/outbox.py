@@ -60,17 +60,20 @@ SELECT 1 FROM unnest($1::smallint[]) p(part) CROSS JOIN LATERAL (
    WHERE b.part = p.part AND b.due_at <= statement_timestamp() LIMIT 1) x LIMIT 1"""
 # By their places: a join would read all of the outbox where statistics say that it is empty. A row
 # that an operator changes in this moment is at another place then, and goes out once more.
+# Ids stand by partition, from `low` to `high`: an array of four for each row took longer to send.
 _OURS = """ARRAY(
   SELECT x.ctid
-    FROM unnest($1::smallint[], $2::bigint[], $3::text[], $4::bigint[]) d(part, id, lease, epoch)
-    JOIN {schema}.leases l ON l.name = d.lease AND l.epoch = d.epoch
+    FROM unnest($1::smallint[], $2::text[], $3::bigint[], $4::int[], $5::int[])
+           e(part, lease, epoch, low, high)
+    JOIN {schema}.leases l ON l.name = e.lease AND l.epoch = e.epoch
+   CROSS JOIN LATERAL unnest(($6::bigint[])[e.low:e.high]) d(id)
    CROSS JOIN LATERAL (SELECT b.ctid FROM {schema}.outbox b
-                        WHERE b.part = d.part AND b.id = d.id OFFSET 0) x)"""
+                        WHERE b.part = e.part AND b.id = d.id OFFSET 0) x)"""
 _SETTLE = f"DELETE FROM {{schema}}.outbox WHERE ctid = ANY ({_OURS})"
 _DEFER = f"""
 UPDATE {{schema}}.outbox
-   SET attempts = attempts + 1, error = $6,
-       due_at = coalesce(statement_timestamp() + $5::interval, 'infinity')
+   SET attempts = attempts + 1, error = $8,
+       due_at = coalesce(statement_timestamp() + $7::interval, 'infinity')
  WHERE ctid = ANY ({_OURS})"""
 # Scheduled rows that are due, by the owner of their partition; they get their outbox id now.
 _PROMOTE = """
@@ -178,17 +181,21 @@ async def flush(session: Session) -> None:
     session.outgoing.clear()
 
 
-def _ours(
-    leases: Collection[Lease], rows: Sequence[Outgoing]
-) -> tuple[list[int], list[int], list[str], list[int]]:
-    held = {_number(lease): lease for lease in leases}
-    mine = [(row, held[row.partition]) for row in rows if row.partition in held]
-    return (
-        [row.partition for row, _ in mine],
-        [row.row for row, _ in mine],
-        [lease.name for _, lease in mine],
-        [lease.epoch for _, lease in mine],
-    )
+def _ours(leases: Collection[Lease], rows: Sequence[Outgoing]) -> tuple[list[Any], ...]:
+    """Partition, lease, epoch, first and last place of its ids; and the ids."""
+    of: dict[int, list[int]] = {}
+    for row in rows:
+        of.setdefault(row.partition, []).append(row.row)
+    columns: tuple[list[Any], ...] = ([], [], [], [], [], [])
+    for lease in leases:
+        number = _number(lease)
+        if ids := of.pop(number, None):
+            low = len(columns[5]) + 1
+            columns[5].extend(ids)
+            place = (number, lease.name, lease.epoch, low, len(columns[5]))
+            for column, value in zip(columns[:5], place, strict=True):
+                column.append(value)
+    return columns
 
 
 def _number(lease: Lease) -> int:

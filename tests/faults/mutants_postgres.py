@@ -93,7 +93,7 @@ def _committed(_: Any) -> Any:
     return mutated
 
 
-EVERY_EPOCH = "AND l.epoch = d.epoch"
+EVERY_EPOCH = "AND l.epoch = e.epoch"
 HELD = """  SELECT array_agg(k.key) INTO held
     FROM (SELECT key FROM {schema}.parked_keys
            WHERE group_name = _group AND key = ANY(_keys) ORDER BY key FOR KEY SHARE) k;
@@ -219,7 +219,7 @@ _TABLE: dict[str, list[tuple[str, Patch, str]]] = {
         ),
         (
             "who is no owner promotes",
-            text(outbox, "AND l.epoch = e.epoch", "", "_PROMOTE"),
+            text(outbox, EVERY_EPOCH, "", "_PROMOTE"),
             "test_only_the_owner_promotes",
         ),
         (

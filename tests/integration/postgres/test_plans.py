@@ -11,8 +11,10 @@ from tests.integration.postgres.plans import Plan, forget_the_rows, wrong_plans
 ROWS = 100_000
 PARTS = f"ARRAY{list(range(64))}::smallint[]"
 SOME = (
-    "ARRAY[1, 2]::smallint[], ARRAY[1, 2]::bigint[], ARRAY['outbox/01', 'x'], ARRAY[1, 1]::bigint[]"
+    "ARRAY[1, 2]::smallint[], ARRAY['outbox/01', 'x'], ARRAY[1, 1]::bigint[],"
+    " ARRAY[1, 3], ARRAY[2, 3], ARRAY[1, 2, 3]::bigint[]"
 )
+GIVEN = "smallint[], text[], bigint[], int[], int[], bigint[]"
 IDS = "ARRAY[gen_random_uuid()], ARRAY[current_date]"
 READ = {"limit": 500, "per_part": 200}
 
@@ -23,13 +25,13 @@ PLANS: Mapping[str, Plan] = {
         {"outbox_pkey", "outbox_deferred"},
     ),
     "outbox.settle": (
-        *(outbox._SETTLE, {}, "smallint[], bigint[], text[], bigint[]", SOME, "control"),
+        *(outbox._SETTLE, {}, GIVEN, SOME, "control"),
         {"outbox_pkey", "leases_pkey"},
     ),
     "outbox.defer": (
         outbox._DEFER,
         {},
-        "smallint[], bigint[], text[], bigint[], interval, text",
+        f"{GIVEN}, interval, text",
         f"{SOME}, '1 s', 'why'",
         "control",
         {"outbox_pkey", "leases_pkey"},
