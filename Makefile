@@ -15,6 +15,7 @@ help:  ## what there is
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 10
 
 $(VENV)/$(STAMP): pyproject.toml
+	@echo "installing into $(VENV), once: a minute or two"
 	$$($(PYTHONS) oldest) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --group dev --editable '.[cli,crypto,otel,prometheus,testing,postgres,sqlalchemy,kafka,rabbit]'
