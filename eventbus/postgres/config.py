@@ -3,7 +3,7 @@
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit, urlunsplit
 
 from eventbus.errors import ConfigurationError
@@ -32,7 +32,7 @@ class PostgresConfig:
         ConfigurationError: EB1006, a value cannot be used.
     """
 
-    dsn: str
+    dsn: str = field(repr=False)  # it holds a password
     schema: str = "eventbus"
     service: str = "local"
     pool: int = 18

@@ -24,6 +24,10 @@ def test_ours_is_taken_out_and_the_rest_goes_to_the_driver() -> None:
     )
 
 
+def test_a_configuration_that_is_shown_shows_no_password() -> None:
+    assert "secret" not in repr(config_of(f"{HOST}?pool=7", "shop"))
+
+
 def test_opening_connects_to_nothing() -> None:
     storage = open_storage(HOST, "shop")
     assert storage.config.schema == "eventbus"
