@@ -108,7 +108,7 @@ class PostgresEvents:
 
     async def load(self, stream: str, *, kind: str, schema_hash: bytes, tenant: str = "") -> Loaded:
         """Snapshot and tail; version 0 if there is no stream."""
-        rows = await self._look(_LOAD, tenant, stream, kind, schema_hash, where="events.load")
+        rows = await self._events(_LOAD, tenant, stream, kind, schema_hash, where="events.load")
         if not rows:
             return Loaded(snapshot=None, tail=(), version=0)
         kept = [row for row in rows[1:2] if row["type"] is None]
@@ -121,7 +121,7 @@ class PostgresEvents:
                 position=Position(kept[0]["position"]),
                 state=kept[0]["data"],
             )
-        tail = [StoredEvent(row) for row in rows[1 + len(kept) :]]
+        tail = rows[1 + len(kept) :]
         return Loaded(snapshot=snapshot, tail=tail, version=rows[0]["version"])
 
     async def save_snapshot(self, stream: str, snapshot: Snapshot, *, tenant: str = "") -> None:
@@ -150,7 +150,7 @@ class PostgresEvents:
         tenant: str = "",
     ) -> Sequence[RecordedMessage]:
         """Its events with after < version < before, recorded by `until`."""
-        rows = await self._look(
+        return await self._events(
             _STREAM,
             tenant,
             stream,
@@ -161,7 +161,6 @@ class PostgresEvents:
             direction="DESC" if backwards else "ASC",
             limit=int(limit),
         )
-        return [StoredEvent(row) for row in rows]
 
     async def read_all(
         self,
@@ -258,9 +257,9 @@ class PostgresEvents:
         after = seen_by(append)
         return await self.read_stream(append.stream, after=after, tenant=tenant)
 
-    async def _look(self, statement: str, *args: Any, where: str, **parts: Any) -> list[Any]:
+    async def _events(self, statement: str, *args: Any, where: str, **parts: Any) -> list[Any]:
         sql = statement.format(schema=self._session.schema, **parts)
-        return await self._session.look(sql, *args, where=where)
+        return await self._session.look(sql, *args, where=where, rows_as=StoredEvent)
 
     async def _change(self, statement: str, *args: Any, where: str) -> bool:
         """Whether it changed a row."""

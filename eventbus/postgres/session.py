@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 from eventbus.errors import StorageError, UnsafeConfigurationError
@@ -53,10 +54,20 @@ class Session:
         self._unreleased: str | None = None
         self._numbered = 0
 
-    async def look(self, statement: str, *args: Any, where: str, role: Role = "work") -> list[Any]:
-        """All rows of a read of ours that locks nothing: before BEGIN it sees the same."""
+    async def look(
+        self,
+        statement: str,
+        *args: Any,
+        where: str,
+        role: Role = "work",
+        rows_as: type[Any] | None = None,
+    ) -> list[Any]:
+        """All rows of a read of ours that locks nothing: before BEGIN it sees the same.
+
+        `rows_as`: a subclass of the driver's `Record`.
+        """
         connection = await self._ready(role) if self.begun else await self._connected(role)
-        return await self._rows(connection, statement, args, where)
+        return await self._rows(connection, statement, args, where, rows_as)
 
     async def fetch(self, statement: str, *args: Any, where: str, role: Role = "work") -> list[Any]:
         """All rows of a statement of ours."""
@@ -204,9 +215,17 @@ class Session:
         return error
 
     async def _rows(
-        self, connection: Connection, statement: str, args: Sequence[Any], where: str
+        self,
+        connection: Connection,
+        statement: str,
+        args: Sequence[Any],
+        where: str,
+        rows_as: type[Any] | None = None,
     ) -> list[Any]:
-        rows: list[Any] = await self.run(connection.fetch, statement, *args, where=where)
+        fetch = connection.fetch
+        if rows_as is not None:
+            fetch = partial(fetch, record_class=rows_as)
+        rows: list[Any] = await self.run(fetch, statement, *args, where=where)
         return rows
 
     async def _connected(self, role: Role) -> Connection:

@@ -14,6 +14,7 @@ from eventbus.storage import Storage
 from eventbus.storage.events import EVERYTHING, FeedPage, Filter, Position
 
 PAGE = 1000  # events
+AT_ONCE = 100  # of them are handed out before others have a turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,14 +54,19 @@ class Feed:
 
     async def between(
         self, after: Position, upto: Position | None, only: Filter = EVERYTHING
-    ) -> AsyncGenerator[Recorded, None]:
-        """Every event after a position, up to another one; None: to the end of the log as it is."""
+    ) -> AsyncGenerator[Sequence[Recorded], None]:
+        """What stands after a position, up to another one; None: to the end of the log as it is.
+
+        In pieces: between two of them the loop has a turn, and with it the next page.
+        """
         bound = (await self._storage.read_bound()).bound
         end_at = bound if upto is None else min(bound, upto)
         async with aclosing(self._pages(after, end_at, only)) as pages:
             async for page in pages:
-                for one in await read(page.events, self._registry):
-                    yield one
+                events = await read(page.events, self._registry)
+                for start in range(0, len(events), AT_ONCE):
+                    await asyncio.sleep(0)
+                    yield events[start : start + AT_ONCE]
 
     async def follow(
         self, tail: Tail, after: Position | None, only: Filter

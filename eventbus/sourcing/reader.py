@@ -100,10 +100,11 @@ class EventReader:
         `only` is decided in the database, `where` here: it sees every event that `only` lets
         through, up to the end of the log as it is now.
         """
-        async with aclosing(self._feed.between(after, upto, only)) as events:
-            async for one in events:
-                if where(one):
-                    yield one
+        async with aclosing(self._feed.between(after, upto, only)) as pieces:
+            async for events in pieces:
+                for one in events:
+                    if where(one):
+                        yield one
 
     async def trace(self, correlation_id: str, *, only: Filter = EVERYTHING) -> list[Recorded]:
         """What belongs to one flow, in the order in which it happened; reads the whole log."""

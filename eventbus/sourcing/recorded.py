@@ -1,7 +1,7 @@
 """An event of the log: what was recorded, and what it says, decoded when somebody asks."""
 
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import Any
 
 from eventbus.codec import Registry
 from eventbus.event import Event
@@ -43,11 +43,12 @@ class Recorded:
         Raises:
             CodecError: as `event`.
         """
-        one = self.recorded
-        event = self._registry.current(one.type, one.schema_version, one.payload)
+        one, registry = self.recorded, self._registry
+        event: Any = registry.current(one.type, one.schema_version, one.payload)
         if event is None:
-            return cast("Event", self._registry.decode(one.message, self._opening))
-        return cast("Event", event)
+            event = registry.decode(one.message, self._opening)
+        decoded: Event = event
+        return decoded
 
     @property
     def hidden(self) -> Sequence[str]:
@@ -69,6 +70,8 @@ async def read(
         registry: the classes that reading knows.
         tx: that the caller holds.
     """
+    if not _are_sealed(found, registry):
+        return [Recorded(one, registry) for one in found]
     return list(await one_by_one(found, registry, tx))
 
 
@@ -76,7 +79,12 @@ async def one_by_one(
     found: Sequence[RecordedMessage], registry: Registry, tx: Transaction | None = None
 ) -> Iterator[Recorded]:
     """The same, and each is made when it is its turn: for who goes over a long log once."""
-    if not registry.personal or not any(one.type in registry.personal for one in found):
+    if not _are_sealed(found, registry):
         return (Recorded(one, registry) for one in found)
     openings = await registry.openings([one.message for one in found], tx)
     return (Recorded(one, registry, opening) for one, opening in zip(found, openings, strict=True))
+
+
+def _are_sealed(found: Sequence[RecordedMessage], registry: Registry) -> bool:
+    personal = registry.personal
+    return bool(personal) and any(one.type in personal for one in found)

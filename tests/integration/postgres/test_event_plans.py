@@ -4,6 +4,7 @@ The server counts scans of whole tables. `EVENTBUS_FAULTS=full` asks a log of 1,
 """
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from eventbus.postgres import PostgresConfig, PostgresStorage
+from eventbus.postgres import PostgresConfig, PostgresStorage, feed
 from eventbus.storage import verdicts
 from eventbus.storage.events import Append, Filter, Position, Snapshot
 from eventbus.testing.conformance.samples import some_messages
@@ -21,6 +22,7 @@ FULL = os.environ.get("EVENTBUS_FAULTS") == "full"
 STREAMS = 100_000 if FULL else 10_000
 EVENTS = 10  # of a stream
 WINDOW = STREAMS * EVENTS // 10  # of a page: with 1,000,000 events as it is
+PAGE = 100  # events; they lie on some ten pages of the disk, those of the window on hundreds
 LARGE = ("events_0", "streams")
 SCHEMA = "log_plans"
 
@@ -84,6 +86,28 @@ async def test_no_question_reads_the_log_whole(
         await read(storage)
         await live(storage)
     assert await scans(server) == before
+
+
+async def test_a_page_of_the_log_costs_what_it_shows(server: str, filled: PostgresStorage) -> None:
+    """By the plan that stays, which knows no position: it must not read, and sort, the window."""
+    connection = await asyncpg.connect(server, timeout=10)
+    try:
+        await connection.execute("SET plan_cache_mode = force_generic_plan")
+        for only in (Filter(), Filter(tenant=""), Filter(category="order"), Filter(share=(1, 2))):
+            conditions, values = feed._conditions(only)
+            page = feed._FEED.format(schema=SCHEMA, only=conditions, limit=PAGE)
+            types = ", ".join(["bigint", "bigint", *("text" for _ in values)])
+            await connection.execute(f"PREPARE page ({types}) AS {page}")
+            asked = ", ".join(["0", f"{WINDOW}", *(f"'{value}'" for value in values)])
+            text = await connection.fetchval(
+                f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE page ({asked})"
+            )
+            await connection.execute("DEALLOCATE page")
+            plan = json.loads(text)[0]["Plan"]
+            assert plan["Actual Rows"] == PAGE
+            assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < PAGE, (only, text)
+    finally:
+        await connection.close()
 
 
 async def append(storage: PostgresStorage) -> None:

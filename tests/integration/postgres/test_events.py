@@ -59,6 +59,25 @@ async def stream(storage: PostgresStorage, name: str) -> Sequence[RecordedMessag
         return await tx.events.read_stream(name)
 
 
+async def test_a_row_tells_what_stands_there(storage: PostgresStorage) -> None:
+    messages = some_messages(2)
+    await storage.append(some_append("order-1", messages, "absent"))
+    first, second = await stream(storage, "order-1")
+    async with storage.pools.connecting() as connection:
+        times = await connection.fetch(
+            f"SELECT recorded_at FROM {storage.config.schema}.events ORDER BY position"
+        )
+    assert [first.recorded_at, second.recorded_at] == [row["recorded_at"] for row in times]
+    assert [first.message, second.message] == messages
+    assert (first.type, first.payload) == (messages[0].type, messages[0].payload)
+    assert (first.version, second.version, first.stream) == (1, 2, "order-1")
+    assert (first.schema_version, first.tenant) == (1, "")
+    again = await feed(storage)
+    assert again == [first, second] != [second, first]
+    assert {*again, first, second} == {first, second}
+    assert repr(second) == f"<{second.type} order-1@2 position {second.position}>"
+
+
 async def test_a_slow_writer_holds_the_bound(
     storage: PostgresStorage, other: PostgresStorage
 ) -> None:

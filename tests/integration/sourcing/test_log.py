@@ -21,6 +21,7 @@ from eventbus.errors import (
     UnitOfWorkError,
     UnknownTypeError,
 )
+from eventbus.service import end
 from eventbus.sourcing import feed, loading
 from eventbus.sourcing.recorded import Recorded
 from eventbus.sqlite import SqliteStorage
@@ -345,6 +346,28 @@ def _in_memory() -> tuple[int, int]:
     objects = gc.get_objects()
     decoded = sum(isinstance(each, LineAdded) for each in objects)
     return decoded, sum(type(each).__name__ == "StoredEvent" for each in objects)
+
+
+async def test_others_have_turns_while_a_page_is_gone_over(url: str) -> None:
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    bus = EventBus("memory://", storage=url, handlers=[orders])
+    await bus.upgrade()
+    async with bus:
+        await bus.events.append("order-A-1", lines(*["a"] * 250), expected=0)
+        other = asyncio.create_task(take_turns())
+        try:
+            seen = [turns async for _ in bus.events.search()]
+        finally:
+            await end([other])
+    assert len(seen) == 250
+    assert seen[0] < seen[100] < seen[200]
 
 
 async def test_a_bus_without_a_storage_has_no_log() -> None:
