@@ -71,7 +71,7 @@ def _meaning(error: BaseException, state: str, *, ours: bool, cut: bool) -> tupl
         return (
             "the database has no connection left",
             "EB5001",
-            "raise max_connections, or lower ?pool=; eventbus guarantees prints the sum",
+            "raise max_connections, or lower ?pool= (docs: how-to/runbooks, sizing)",
         )
     if state in {"28000", "28P01", "3D000"}:
         return "the database refuses the login", "EB5001", "mend user, password or name"

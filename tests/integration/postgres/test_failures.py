@@ -233,6 +233,7 @@ async def test_no_connection_left_says_what_to_change(server: str, schema: str) 
         admin.terminate()
     assert caught.value.code == "EB5001"
     assert "53300" in caught.value.why
+    assert "runbooks, sizing" in caught.value.next
 
 
 async def test_nobody_listens_there(schema: str, unused_tcp_port: int) -> None:
