@@ -153,7 +153,8 @@ class EventBus:
         """Enter, work until SIGTERM or SIGINT, drain within `grace`; a second signal ends at once.
 
         Args:
-            only: roles or services: "relay", "consumer:billing"; None: everything.
+            only: roles or services: "relay", "consumer:billing"; None: everything. Retention comes
+                along in any case.
             grace: how long running handlers may take to end; then they are cancelled.
 
         Returns:

@@ -5,6 +5,8 @@ from collections.abc import Collection, Mapping, Sequence
 from eventbus.errors import ConfigurationError
 from eventbus.service import Service
 
+FORGETTING = frozenset({"retention", "archive"})  # beside whatever runs: one of all, by lease
+
 
 def is_of_a_group(name: str) -> bool:
     """Whether a service handles messages; what is not ends after them."""
@@ -19,6 +21,8 @@ def is_of_a_group(name: str) -> bool:
 
 def selected(services: Mapping[str, Service], only: Collection[str] | None) -> dict[str, Service]:
     """The services of `bus.run(only=…)`: by role or by name; a consumer brings its redelivery.
+
+    What forgets what nobody needs any more comes along, so that no split of an app leaves it out.
 
     Raises:
         ConfigurationError: EB1006, one of them names nothing.
@@ -42,14 +46,13 @@ def selected(services: Mapping[str, Service], only: Collection[str] | None) -> d
                 next="name one of them, or a role like 'relay'",
             )
         chosen |= found
-    return chosen
+    return chosen | {
+        name: service for name, service in services.items() if name.partition(":")[0] in FORGETTING
+    }
 
 
 def _with_sagas(services: Mapping[str, Service], only: Collection[str]) -> Sequence[str]:
-    """A saga is its consumer, its timers and its calls: `saga` all of them, `saga:place-order`.
-
-    What forgets them comes along.
-    """
+    """A saga is its consumer, its timers and its calls: `saga` all of them, `saga:place-order`."""
     sagas = [name.partition(":")[2] for name in services if name.startswith("timers:")]
     wishes: list[str] = []
     for wish in only:
@@ -57,8 +60,6 @@ def _with_sagas(services: Mapping[str, Service], only: Collection[str]) -> Seque
         found = [each for each in sagas if name in {"", each}]
         if role != "saga" or not found:
             wishes.append(wish)
-        elif "archive:0" in services:
-            wishes.append("archive")
         for each in found if role == "saga" else ():
             wishes += [f"consumer:{each}", f"timers:{each}", f"calls:{each}"]
     return wishes

@@ -36,6 +36,11 @@ class Retention:
         ttl = timedelta(seconds=EVERY_SECONDS)
         async with self._storage.transaction() as tx:
             lease = await tx.leases.acquire(["retention"], owner=self._owner, ttl=ttl, limit=1)
-        while lease and not stopping.is_set():
-            if await self._storage.prune(inbox=self._inbox, limit=BATCH) == 0:
-                break
+        try:
+            while lease and not stopping.is_set():
+                if await self._storage.prune(inbox=self._inbox, limit=BATCH) == 0:
+                    break
+        except StorageError:
+            async with self._storage.transaction() as tx:
+                await tx.leases.release(lease)  # another one may have the right that this one lacks
+            raise

@@ -172,6 +172,13 @@ class Rebuild:
             return False
         if parked and not self._options.allow_parked:
             raise refusals.parked(self._definition.name, parked)
+        narrowed = self._options.streams or self._options.since != START
+        if (
+            narrowed
+            and difference.gone
+            and not difference.equal + difference.differ + difference.new
+        ):
+            raise refusals.empty(self._definition.name, difference)
         if self._confirm is not None and not await self._confirm(difference):
             return False
         await self._owner.say("switch")

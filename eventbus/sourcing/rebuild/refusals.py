@@ -35,6 +35,12 @@ def ahead(name: str, since: Position, head: Position) -> ProjectionError:
     return nothing(name, why)
 
 
+def empty(name: str, difference: Difference) -> ProjectionError:
+    """EB6010: a part of the log was asked for that no row comes from."""
+    why = f"what was asked for of the log makes no row, and {difference.gone:,} would be gone"
+    return nothing(name, why)
+
+
 def differs(name: str, difference: Difference) -> ProjectionError:
     """EB6011: under `require_equal`."""
     return ProjectionError(

@@ -113,11 +113,23 @@ async def test_it_runs_beside_sagas_and_beside_participants_only(rig: Rig) -> No
             assert names().count("archive:0") == 2
 
 
-async def test_a_worker_of_sagas_alone_forgets_them_too(storage: SqliteStorage) -> None:
-    roles = ("consumer:flow", "timers:flow", "calls:flow", "archive:0", "relay:0")
+@pytest.mark.parametrize(
+    ("only", "works"),
+    [
+        ("saga", {"consumer:flow", "timers:flow", "calls:flow"}),
+        ("saga:flow", {"consumer:flow", "timers:flow", "calls:flow"}),
+        ("relay", {"relay:0"}),
+        ("consumer:billing", {"consumer:billing", "redelivery:billing"}),
+    ],
+)
+async def test_whatever_part_of_an_app_runs_forgets_what_nobody_needs(
+    storage: SqliteStorage, only: str, works: set[str]
+) -> None:
+    """Else no process of an app that is split would."""
+    groups = ("consumer:flow", "consumer:billing", "redelivery:billing")
+    roles = (*groups, "timers:flow", "calls:flow", "archive:0", "retention:0", "relay:0")
     services = dict.fromkeys(roles, Archive(storage))
-    for only in ("saga", "saga:flow"):
-        assert set(selected(services, [only])) == {*roles} - {"relay:0"}
+    assert set(selected(services, [only])) == works | {"archive:0", "retention:0"}
 
 
 def names() -> list[str]:

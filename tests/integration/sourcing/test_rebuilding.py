@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -337,6 +338,21 @@ async def test_a_rebuild_from_ahead_of_the_log_is_refused_and_what_serves_stays(
     before = await revenue.rows(busy)
     with pytest.raises(ProjectionError, match="ahead of the log") as caught:
         await busy.projections.rebuild(revenue.name, options=Options(since=Position(99_999)))
+    assert caught.value.code == "EB6010"
+    assert await revenue.rows(busy) == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [Options(streams=("order-of-nobody",)), Options(since=datetime(2100, 1, 1, tzinfo=UTC))],
+    ids=["stream", "time"],
+)
+async def test_a_rebuild_that_would_leave_no_row_is_not_switched_to(
+    busy: EventBus, revenue: Sum, options: Options
+) -> None:
+    before = await revenue.rows(busy)
+    with pytest.raises(ProjectionError, match="makes no row") as caught:
+        await busy.projections.rebuild(revenue.name, options=options)
     assert caught.value.code == "EB6010"
     assert await revenue.rows(busy) == before
 
