@@ -3,8 +3,9 @@
 Per batch where it can be.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from time import perf_counter
 from typing import Protocol
 
 from eventbus.message import NO_HEADERS, Message
@@ -44,3 +45,23 @@ class NoInstrumentation:
     def sending(self, messages: Sequence[Message]) -> AbstractContextManager[None]:
         """Nothing."""
         return nullcontext()
+
+
+@contextmanager
+def handing_over(
+    instrumentation: Instrumentation | None, messages: Sequence[Message], *, transport: str
+) -> Iterator[None]:
+    """Around one call that hands messages to the broker: its span and how long it took.
+
+    A call that failed took its time as well.
+    """
+    if instrumentation is None:
+        yield
+        return
+    began = perf_counter()
+    try:
+        with instrumentation.sending(messages):
+            yield
+    finally:
+        seconds = perf_counter() - began
+        instrumentation.observe("publish_duration_seconds", seconds, transport=transport)

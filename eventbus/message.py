@@ -84,7 +84,12 @@ def sent_at(id: str) -> float | None:
         known = UUID(id)
     except ValueError:
         return None
-    return (known.int >> 80) / 1000 if known.version == 7 else None
+    return made_at(known)
+
+
+def made_at(identity: UUID) -> float | None:
+    """The same of an identity: what is derived from a foreign id tells no time."""
+    return (identity.int >> 80) / 1000 if identity.version == 7 else None
 
 
 def own_key(message: Message) -> str:

@@ -129,6 +129,7 @@ class Wiring:
                 inline=self.inline,
                 guard=refuse_if_held,
                 keyring=self.keyring,
+                instrumentation=self.given.instrumentation,
             )
         return self._events
 

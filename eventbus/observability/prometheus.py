@@ -101,9 +101,14 @@ NAMES: Mapping[str, Metric] = MappingProxyType(
             "observe", "group", "Messages in one transaction of a lane.", MESSAGES
         ),
         "delivery_latency_seconds": _metric(
-            "observe", "group", "From the message's time to its verdict.", LATENCY_SECONDS
+            "observe",
+            "group",
+            "From the time in a message's id to its verdict; the first message of each batch.",
+            LATENCY_SECONDS,
         ),
-        "append_duration_seconds": _metric("observe", "", "One append to a stream."),
+        "append_duration_seconds": _metric(
+            "observe", "", "One append to a stream; in a transaction, without its commit."
+        ),
         "saga_step_duration_seconds": _metric(
             "observe", "saga step", "From sending a step's command to its reply.", LATENCY_SECONDS
         ),

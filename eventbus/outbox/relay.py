@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from datetime import timedelta
 from itertools import groupby
 from random import Random
@@ -13,7 +12,7 @@ from eventbus.errors import NotSent as NotSentResult
 from eventbus.errors import PublishError, StorageError, TransportError
 from eventbus.errors import Rejected as RejectedResult
 from eventbus.errors import Unknown as UnknownResult
-from eventbus.instrumentation import Instrumentation
+from eventbus.instrumentation import Instrumentation, handing_over
 from eventbus.outbox.holdings import TTL, Holdings
 from eventbus.outbox.unsettled import MOST, Unsettled
 from eventbus.service import Alarm, pause
@@ -177,9 +176,8 @@ class Relay:
         messages = [row.message for row in rows]
         if self._volatile:
             self._unsettled.going(rows)
-        spans = self._instrumentation
         try:
-            with nullcontext() if spans is None else spans.sending(messages):
+            with handing_over(self._instrumentation, messages, transport=self._scheme):
                 async with asyncio.timeout_at(until):
                     await self._hand_over(rows)
         except PublishError as error:

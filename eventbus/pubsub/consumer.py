@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 from math import isinf
+from time import time
 
 from eventbus.handler import Group
 from eventbus.instrumentation import Instrumentation
+from eventbus.message import made_at
 from eventbus.pubsub.gate import Gate
 from eventbus.pubsub.lanes import Lane, RunBatch, lane_for
 from eventbus.pubsub.watchdog import Watchdog
@@ -148,6 +150,8 @@ class Consumer:
             self._subscription.ack(deliveries)
         self._release(deliveries)
         self.handled += len(deliveries)
+        if self._instrumentation is not None:
+            self._observe_latency(deliveries[0])
         if self._revoking:
             asyncio.get_running_loop().call_soon(self._progress.set)  # once the lane let go
 
@@ -202,3 +206,13 @@ class Consumer:
                 "consumed_total", amount, transport=self._scheme, topic=topic, group=group
             )
         self._instrumentation.gauge("handlers_in_progress", float(self._held), group=group)
+
+    def _observe_latency(self, first: Delivery) -> None:
+        """Of the first of a batch, which waited longest; an id that is not ours tells no time."""
+        assert self._instrumentation is not None  # noqa: S101 - asked by the only caller
+        sent = made_at(first.message.identity)  # known: the inbox goes by it
+        if sent is not None:
+            seconds = max(0.0, time() - sent)  # the sender's clock may be ahead
+            self._instrumentation.observe(
+                "delivery_latency_seconds", seconds, group=self.group.name
+            )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from eventbus.errors import EventBusError
-from eventbus.instrumentation import Instrumentation
+from eventbus.instrumentation import Instrumentation, handing_over
 from eventbus.message import Message
 from eventbus.storage import Storage
 from eventbus.transport import Transport
@@ -118,7 +118,7 @@ class DirectPublisher:
             return
         outcome = "failed"
         try:
-            with instrumentation.sending([message]):
+            with handing_over(instrumentation, [message], transport=self._scheme):
                 await self._transport.publish([message])
             outcome = "confirmed"
         finally:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from datetime import timedelta
+from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
 from eventbus.codec import Encoder, Registry, is_personal, subjects_of, tenant_of
@@ -142,6 +143,14 @@ class Publishing:
         """
         keys = await self.keys(events, headers, cause, tenant, tx)
         return [self.message(each, None, None, headers, cause, tenant, keys) for each in events]
+
+    async def recorded(self, tx: Transaction, append: Append, events: Sequence[Event]) -> Appended:
+        """Record events with what commits with them, and report how long it took."""
+        began = perf_counter()
+        appended = await self.record(tx, append, events)
+        if self._instrumentation is not None:
+            self._instrumentation.observe("append_duration_seconds", perf_counter() - began)
+        return appended
 
     async def within(self, event: Event, tx: Transaction) -> Message:
         """One event of no flow, encoded in a transaction."""
@@ -308,7 +317,7 @@ class Unit:
             expected=expected,
             publish=messages if publish else (),
         )
-        return await self._publishing.record(tx, append, events)
+        return await self._publishing.recorded(tx, append, events)
 
     async def _keys(
         self, whats: Sequence[object], headers: Mapping[str, str]

@@ -1,9 +1,11 @@
 """bus.events: the log in code, and behind `eventbus event`."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from time import perf_counter
 
 from eventbus.codec import Encoder, Registry
 from eventbus.event import Event
+from eventbus.instrumentation import Instrumentation
 from eventbus.keyring import Keyring, Rewrapped, no_keyring
 from eventbus.message import NO_HEADERS, Message
 from eventbus.sealing import Subject
@@ -31,6 +33,7 @@ class EventLog(EventReader):
         inline: projections whose rows are written with the events.
         guard: refuses a call by a task that holds a unit of work.
         keyring: lets go of the keys of who is forgotten.
+        instrumentation: is told how long appends take.
     """
 
     def __init__(
@@ -42,12 +45,14 @@ class EventLog(EventReader):
         inline: Inline = NOTHING_INLINE,
         guard: Callable[[str], None] = lambda _: None,
         keyring: Keyring | None = None,
+        instrumentation: Instrumentation | None = None,
     ) -> None:
         super().__init__(storage, registry)
         self._encode = encode
         self._inline = inline
         self._guard = guard
         self._keyring = keyring
+        self._instrumentation = instrumentation
 
     async def append(
         self,
@@ -83,6 +88,13 @@ class EventLog(EventReader):
             expected=expected,
             publish=messages if publish else (),
         )
+        began = perf_counter()
+        appended = await self._append(append, events)
+        if self._instrumentation is not None:
+            self._instrumentation.observe("append_duration_seconds", perf_counter() - began)
+        return appended
+
+    async def _append(self, append: Append, events: Sequence[Event]) -> Appended:
         if not self._inline.concerns(events):
             return await self._storage.append(append)
         async with self._storage.transaction() as tx:

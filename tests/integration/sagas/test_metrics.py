@@ -1,38 +1,18 @@
 """What sagas and participants report about themselves."""
 
-from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
 
 from eventbus import EventBus
 from eventbus.errors import ConcurrencyError
-from eventbus.instrumentation import NoInstrumentation
 from eventbus.memory import MemoryBroker, MemoryTransport
 from eventbus.sqlite import SqliteStorage
 from eventbus.sqlite.sagas import SqliteSagas
+from tests.integration.figures import Figures
 from tests.integration.sagas.rig import Clock, Rig
 from tests.integration.sagas.shop import PARTICIPANTS, TABLES, Told
 from tests.unit.saga.shop import OrderPlaced, PlaceOrder
-
-Labels = tuple[tuple[str, str], ...]
-
-
-class Figures(NoInstrumentation):
-    """Remembers what it is told."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[tuple[str, Labels]] = Counter()
-        self.seconds: dict[tuple[str, Labels], list[float]] = {}
-
-    def count(self, name: str, amount: int = 1, /, **labels: str) -> None:
-        self.counts[name, tuple(labels.items())] += amount
-
-    def observe(self, name: str, seconds: float, /, **labels: str) -> None:
-        self.seconds.setdefault((name, tuple(labels.items())), []).append(seconds)
-
-    def of(self, name: str) -> dict[Labels, int]:
-        return {labels: count for (each, labels), count in self.counts.items() if each == name}
 
 
 @pytest.fixture
