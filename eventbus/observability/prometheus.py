@@ -149,10 +149,10 @@ NAMES: Mapping[str, Metric] = MappingProxyType(
         "projection_rebuild_progress_ratio": _metric(
             "gauge", "projection", "How much of a rebuild is done, from 0 to 1."
         ),
-        "saga_instances": _metric("gauge", "saga status", "Sagas by status."),
+        "saga_instances": _metric("gauge", "saga status", "Open sagas by status."),
         "saga_stuck_instances": _metric("gauge", "", "Sagas that need a person."),
         "saga_oldest_unknown_age_seconds": _metric(
-            "gauge", "", "How long the oldest call has an unknown outcome."
+            "gauge", "", "How long the oldest saga has been asking what became of a step."
         ),
         "saga_stashed_messages": _metric(
             "gauge", "", "Inputs that wait until their saga can take them."

@@ -8,7 +8,7 @@ from typing import Any
 
 from eventbus.errors import Finding
 from eventbus.inspection import Request, Selection, Verb
-from eventbus.postgres import picking, projection_figures, rules, verbs
+from eventbus.postgres import picking, projection_figures, rules, saga_figures, verbs
 from eventbus.postgres.audit import AUDIT
 from eventbus.postgres.completion import commit, roll_back
 from eventbus.postgres.feed import HOLDERS
@@ -60,18 +60,19 @@ class PostgresInspection:
         self._hint = hint
 
     async def figures(self) -> Mapping[str, float]:
-        """Gauges of outbox, parking, log and projections; counts stop at 10,000."""
+        """Gauges of outbox, parking, log, projections and sagas; counts stop at 10,000."""
         async with self._pools.connecting() as connection:
             outbox = await connection.fetchrow(_OUTBOX_FIGURES.format(schema=self._schema))
             groups = await connection.fetch(_GROUP_FIGURES.format(schema=self._schema))
             projections = await projection_figures.figures(connection, self._schema)
+            sagas = await saga_figures.figures(connection, self._schema)
             holders = await connection.fetch(HOLDERS.format(schema=self._schema))
         figures = {name: float(value) for name, value in outbox.items()}
         figures["log_held_seconds"] = max((row["seconds"] or 0.0 for row in holders), default=0.0)
         for row in groups:
             for name in ("parked_messages", "parked_keys", "dead_letters"):
                 figures[f"{name}{{{row['name']}}}"] = float(row[name])
-        return figures | projections
+        return figures | projections | sagas
 
     async def find(self, what: Selection, *, limit: int) -> Sequence[Mapping[str, Any]]:
         """Rows of a place, oldest first.

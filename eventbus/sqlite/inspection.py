@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from eventbus.errors import Finding
 from eventbus.inspection import Request, Selection, Verb
-from eventbus.sqlite import picking, rules, verbs
+from eventbus.sqlite import picking, rules, saga_figures, verbs
 from eventbus.sqlite.audit import AUDIT
 from eventbus.sqlite.picking import COUNT_UP_TO, DEAD_LETTERS
 from eventbus.sqlite.rows import NEVER
@@ -82,7 +82,7 @@ class SqliteInspection:
         self._access = access
 
     async def figures(self) -> Mapping[str, float]:
-        """Gauges of outbox, parking, log and projections; counts stop at 10,000."""
+        """Gauges of outbox, parking, log, projections and sagas; counts stop at 10,000."""
         return await self._access.look("inspection.figures", _figures)
 
     async def find(self, what: Selection, *, limit: int) -> Sequence[Mapping[str, Any]]:
@@ -174,4 +174,4 @@ def _figures(connection: sqlite3.Connection) -> dict[str, float]:
         figures[f"projection_lag_seconds{{{name}}}"] = milliseconds / 1000
     for name, ratio in connection.execute(_REBUILDS).fetchall():
         figures[f"projection_rebuild_progress_ratio{{{name}}}"] = float(ratio)
-    return figures
+    return figures | saga_figures.figures(connection)

@@ -11,8 +11,11 @@ from eventbus.inspection import Inspected, Place, Selection, Verb
 from eventbus.storage.leases import Lease
 from eventbus.storage.outbox import Outgoing
 from eventbus.storage.parking import Parked
+from eventbus.storage.sagas import Arm, Correlation, DefinitionRow
+from eventbus.testing.conformance.saga_samples import some_change, some_early, some_start
 from eventbus.testing.conformance.samples import (
     AFTER_SOON,
+    LONG,
     SOON,
     Clock,
     failed,
@@ -219,6 +222,41 @@ class InspectionSuite:
         assert figures[f"parked_messages{{{group}}}"] == 3
         assert figures[f"parked_keys{{{group}}}"] == 2
         assert figures[f"dead_letters{{{group}}}"] == 1
+
+    async def test_figures_tell_of_open_sagas_and_of_what_is_late(
+        self, storage: Inspected, clock: Clock
+    ) -> None:
+        saga, early = unique("saga"), Correlation(unique("saga"), "", "A-1")
+        definition = DefinitionRow(saga=saga, version=1, digest=b"d", graph=b"{}")
+        statuses = ("running", "running", "resolving", "stuck", "completed")
+        starts = [some_start(saga, str(number)) for number in range(len(statuses))]
+        async with storage.transaction() as tx:
+            await tx.sagas.register([definition])
+            await tx.sagas.start(starts)
+            records = await tx.sagas.lock([start.saga_id for start in starts])
+            timers = [Arm("deadline", 1, SOON), Arm("reminder", 1, LONG)]
+            changes = [
+                some_change(record, status=status, arm=timers)
+                for record, status in zip(records, statuses, strict=True)
+            ]
+            await tx.sagas.save(changes)
+            await tx.sagas.stash([some_early(early, some_message(key="A-1"))])
+        assert (await storage.inspection.figures())["timer_lag_seconds"] == 0
+        await clock.advance(AFTER_SOON)
+        figures = await storage.inspection.figures()
+        assert {
+            name: amount for name, amount in figures.items() if name.startswith("saga_instances{")
+        } == {
+            f"saga_instances{{{saga},running}}": 2,
+            f"saga_instances{{{saga},resolving}}": 1,
+            f"saga_instances{{{saga},compensating}}": 0,
+            f"saga_instances{{{saga},stuck}}": 1,
+        }
+        assert figures["saga_stuck_instances"] == 1
+        assert figures["saga_oldest_unknown_age_seconds"] >= AFTER_SOON - 0.1
+        assert figures["saga_stashed_messages"] == 1
+        late = AFTER_SOON - SOON.total_seconds()
+        assert late - 0.1 <= figures["timer_lag_seconds"] < LONG.total_seconds()
 
     async def test_rows_are_found_whole_oldest_first(self, storage: Inspected) -> None:
         group, _ = await _group(storage)

@@ -142,7 +142,17 @@ async def test_counts_stop_at_ten_thousand(storage: PostgresStorage, admin: Admi
         f"INSERT INTO {name}.parked"
         " (group_name, key, message, message_id, type, source, topic, origin)"
         " SELECT 'g' || n % 2, n::text, gen_random_uuid(), n::text, 't', 's', 't', 'o'"
-        " FROM generate_series(1, 20300) n"
+        " FROM generate_series(1, 20300) n;"
+        f"INSERT INTO {name}.saga_definition (saga_type, version, digest, graph)"
+        " SELECT 's' || n, 1, '', '' FROM generate_series(0, 1) n;"
+        f"INSERT INTO {name}.saga (saga_id, saga_type, business_key, def_version, def_digest,"
+        " status, data, data_version, version, created_at, updated_at, status_since)"
+        " SELECT gen_random_uuid(), 's' || n % 2, n::text, 1, '', 'stuck', '', 1, 1,"
+        " now(), now(), now() FROM generate_series(1, 20300) n;"
+        f"INSERT INTO {name}.saga_stash (saga_type, name, value, message, message_id, type, source,"
+        " topic, headers, payload, expires_at)"
+        " SELECT 's0', '', n::text, gen_random_uuid(), n::text, 't', 's', 't', '', '', now()"
+        " FROM generate_series(1, 10100) n"
     )
     figures = await storage.inspection.figures()
     assert figures["outbox_pending_messages"] == 10_000
@@ -150,6 +160,8 @@ async def test_counts_stop_at_ten_thousand(storage: PostgresStorage, admin: Admi
     assert figures["parked_keys{g0}"] == figures["parked_messages{g1}"] == 10_000
     assert figures["dead_letters{g0}"] == 0
     assert figures["dead_letters{g1}"] == 10_000
+    assert figures["saga_instances{s0,stuck}"] == figures["saga_stuck_instances"] == 10_000
+    assert figures["saga_stashed_messages"] == 10_000
 
 
 async def test_a_key_that_a_lane_holds_for_long_ends_in_an_error_that_changed_nothing(

@@ -8,6 +8,7 @@ from eventbus.postgres import (
     PostgresStorage,
     saga_calls,
     saga_effects,
+    saga_figures,
     saga_instances,
     saga_save,
     saga_stash,
@@ -97,6 +98,9 @@ PLANS: Mapping[str, Plan] = {
         *(saga_sweep._EFFECTS, LIMIT, "interval", "'90 days'", "work"),
         {"saga_effect_created", "saga_effect_pkey"},
     ),
+    "figures, open": (saga_figures._OPEN, {}, "", "", "control", {"saga_open"}),
+    "figures, stashed": (saga_figures._STASHED, {}, "", "", "control", {"saga_stash_pkey"}),
+    "figures, late": (saga_figures._LATE, {}, "", "", "control", {"saga_timer_due"}),
 }
 LARGE = {
     *("saga", "saga_step", "saga_timer", "saga_call", "saga_correlation", "saga_stash"),
@@ -134,7 +138,7 @@ def test_every_statement_has_its_plan_here_or_only_inserts() -> None:
     rooms = (saga_instances, saga_save, saga_timers, saga_stash, saga_calls, saga_effects)
     statements = {
         f"{room.__name__.rpartition('.')[2]}.{name}": value
-        for room in (*rooms, saga_sweep)
+        for room in (*rooms, saga_sweep, saga_figures)
         for name, value in vars(room).items()
         if name.isupper() and isinstance(value, str) and "{schema}" in value
     }
@@ -154,6 +158,7 @@ def test_every_statement_has_its_plan_here_or_only_inserts() -> None:
 
 
 FILL = f"""
+INSERT INTO saga_definition (saga_type, version, digest, graph) VALUES ('s', 1, 'd', 'g');
 INSERT INTO saga (saga_id, saga_type, business_key, def_version, def_digest, status, data,
     data_version, version, created_at, updated_at, status_since, finished_at)
   SELECT ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid, 's', n::text, 1, 'd',

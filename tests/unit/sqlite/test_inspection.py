@@ -8,7 +8,7 @@ import pytest
 
 from eventbus.errors import ConfigurationError
 from eventbus.inspection import Selection
-from eventbus.sqlite import SqliteStorage
+from eventbus.sqlite import SqliteStorage, saga_figures
 from eventbus.storage.parking import Failure, Parked
 from tests.unit.sqlite.helpers import message, with_table
 
@@ -51,6 +51,22 @@ async def test_reading_does_not_wait_for_the_writer(tmp_path: Path) -> None:
             await tx.sql.execute("INSERT INTO note VALUES ('open')")
             assert (await storage.inspection.figures())["dead_letters{g}"] == 1.0
             assert await storage.inspection.verify() == []
+
+
+async def test_figures_of_sagas_go_by_their_indexes(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    async with with_table(path):
+        beside = sqlite3.connect(path)
+        beside.create_function("eventbus_now", 0, lambda: 0)
+        for statement, given, index in (
+            (saga_figures._STATUS, ("s", "stuck"), "eventbus_saga_open (saga_type=? AND status=?)"),
+            (saga_figures._LATE, (), "eventbus_saga_timer_due (saga_type=? AND def_version=? AND "),
+        ):
+            plan = beside.execute(f"EXPLAIN QUERY PLAN {statement}", given).fetchall()
+            named = [row[3] for row in plan if "eventbus_saga" in row[3]]
+            assert named
+            assert all(line.startswith("SEARCH") and index in line for line in named), plan
+        beside.close()
 
 
 @pytest.mark.parametrize(
