@@ -37,7 +37,7 @@ STUCK_SECONDS = 10.0
 
 
 class SqliteStorage:
-    """A database in a file, or in memory if `path` is None.
+    """A database in a file, or in memory if `path` is None or ":memory:".
 
     In memory the data lives as long as this object: it may be left and entered again. Tasks that
     were started inside a transaction count as inside it: they cannot open one of their own.
@@ -59,6 +59,7 @@ class SqliteStorage:
         stepwise: bool = False,
         inspect_only: bool = False,
     ) -> None:
+        path = None if path == ":memory:" else path  # as SQLite itself calls it
         self.path = path
         self._opening = Opening(path=path, now=now or time.time, synchronous=synchronous)
         self._inspect_only = inspect_only

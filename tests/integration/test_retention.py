@@ -23,7 +23,7 @@ async def test_who_lacks_the_right_leaves_it_to_another_one(
         pruned.append("done")
         return 0
 
-    async with SqliteStorage(":memory:") as storage:
+    async with SqliteStorage() as storage:
         await storage.upgrade()
         one, other, late = (Retention(storage) for _ in range(3))
         monkeypatch.setattr(storage, "prune", refused)

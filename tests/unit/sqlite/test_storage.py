@@ -72,6 +72,14 @@ def test_in_memory_what_a_lost_loop_left_open_is_rolled_back() -> None:
     assert asyncio.run(read()) == []
 
 
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
+def test_in_memory_by_every_name_that_people_know(url: str) -> None:
+    """As a file of that name each connection had a database of its own, and a lock was left."""
+    storage = open_storage(url, "shop")
+    assert storage.path is None
+    assert not storage.capabilities.durable
+
+
 async def test_closing_drops_the_data_in_memory() -> None:
     storage = SqliteStorage()
     async with storage, storage.transaction() as tx:
