@@ -169,6 +169,22 @@ class Volatile(Protocol):
         ...
 
 
+@runtime_checkable
+class Rebuilding(Protocol):
+    """Optional, of a transport: how often it threw a client away and has built another one."""
+
+    @property
+    def rebuilds(self) -> int: ...
+
+
+@runtime_checkable
+class Rebalancing(Protocol):
+    """Optional, of a subscription: how often its group divided its work anew, joining included."""
+
+    @property
+    def rebalances(self) -> int: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """One step of a topology plan."""

@@ -47,6 +47,7 @@ class Membership(ConsumerRebalanceListener):
         health: Health,
     ) -> None:
         self.rebalances: int = 0
+        self.clients: int = 0  # that joined, one after another
         self.settled: asyncio.Event = asyncio.Event()  # what came last has settled in
         self.client: AIOKafkaConsumer | None = None
         self.assignment: Assignment | None = None
@@ -141,6 +142,7 @@ class Membership(ConsumerRebalanceListener):
             self.client = client
             client.subscribe(topics=list(self._interest.topics), listener=self)
             await within(JOIN_SECONDS, client.start())
+        self.clients += 1
         while not self._is_leaving:
             if self._fresh is not None and not await self._settle_in(client, self._fresh):
                 continue

@@ -74,6 +74,11 @@ class KafkaSubscription:
         return self._silence.rebuilds
 
     @property
+    def renewed(self) -> int:
+        """How often a client was followed by another one, whatever its end."""
+        return max(0, self._membership.clients - 1)
+
+    @property
     def late(self) -> int:
         """Verdicts that came twice, or too late."""
         return self._intake.late

@@ -54,6 +54,7 @@ class KafkaTransport:
         self._members: list[KafkaSubscription] = []
         self._counting: asyncio.Task[None] | None = None
         self._moved: str | None = None
+        self._renewed = 0  # by members that have left
 
     @property
     def capabilities(self) -> Capabilities:
@@ -71,8 +72,9 @@ class KafkaTransport:
 
     @property
     def rebuilds(self) -> int:
-        """How often the producer was thrown away, since it was entered."""
-        return 0 if self._publisher is None else self._publisher.rebuilds
+        """How often the producer or a group's consumer was thrown away, since it was entered."""
+        published = 0 if self._publisher is None else self._publisher.rebuilds
+        return published + self._renewed + sum(member.renewed for member in self._members)
 
     async def __aenter__(self) -> Self:
         """Connect, within `connect_seconds`.
@@ -107,7 +109,7 @@ class KafkaTransport:
         if control is None or publisher is None:
             return
         self._control = self._publisher = self._topics = None
-        members, self._members = self._members, []
+        members, self._members, self._renewed = self._members, [], 0
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await asyncio.gather(*(member.leave() for member in members))
@@ -145,6 +147,7 @@ class KafkaTransport:
         if self._control is None:
             raise self._unusable("the transport is not entered", "it subscribes while entered only")
         member = KafkaSubscription(self.config, self._control, interest, on_lost)
+        self._renewed += sum(known.renewed for known in self._members if known.is_left)
         self._members = [known for known in self._members if not known.is_left]
         self._members.append(member)
         return member

@@ -54,6 +54,7 @@ class Link:
 
     def __init__(self, config: RabbitConfig, purpose: str) -> None:
         self.trouble: str | None = "not connected"
+        self.rebuilds: int = 0
         self._config = config
         self._purpose = purpose
         self._current: AbstractConnection | None = None
@@ -171,6 +172,7 @@ class Link:
             self._current = None
             await _discard(connection)
             connection = await self._reconnect()
+            self.rebuilds += 1
             self._take(connection)
             log.info("%s connection to %s is back", self._purpose, self._config.place)
 

@@ -70,6 +70,11 @@ class RabbitTransport:
             )
         )
 
+    @property
+    def rebuilds(self) -> int:
+        """How often a connection was thrown away and is back, ever."""
+        return self._publishing.rebuilds + self._consuming.rebuilds
+
     async def __aenter__(self) -> Self:
         if self._entered:
             raise TransportError(

@@ -46,6 +46,7 @@ class Life:
                 await self._refuse_unsafe()  # what only an open storage or broker can tell
                 await wiring.prepare()
                 await running.start(only)
+            running.measure()
         except BaseException:
             await running.stop(timedelta())
             await stack.aclose()

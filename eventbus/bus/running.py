@@ -8,6 +8,7 @@ from datetime import timedelta
 from random import Random
 
 from eventbus.bus.afterwards import Afterwards
+from eventbus.bus.meter import Meter
 from eventbus.bus.report import Health
 from eventbus.bus.sagas import SagaServices, housekeeping, saga_services
 from eventbus.bus.selection import is_of_a_group, selected
@@ -71,6 +72,7 @@ class Running:
         self._stopping = asyncio.Event()
         self._groups_ended = asyncio.Event()
         self._supervisors: list[asyncio.Task[None]] = []
+        self._measuring: list[asyncio.Task[None]] = []
         self._relay: Relay | None = None
         self._groups: dict[str, GroupServices] = {}
         self._following: dict[str, Following] = {}
@@ -85,6 +87,16 @@ class Running:
             self.publish = DirectPublisher(
                 parts.transport, scheme=parts.scheme, instrumentation=parts.instrumentation
             ).publish
+
+    def measure(self) -> None:
+        """Report what no message tells, from now until it is stopped."""
+        parts = self._parts
+        if parts.instrumentation is not None:
+            meter = Meter(
+                parts.transport, lambda: self._groups, parts.instrumentation, scheme=parts.scheme
+            )
+            task = supervise({"meter:0": meter}, self._stopping)
+            self._measuring = [asyncio.create_task(task, name="bus:meter")]
 
     async def start(self, only: Collection[str] | None) -> None:
         """Start what is chosen, and wait for its subscriptions."""
@@ -130,6 +142,7 @@ class Running:
     async def stop(self, grace: timedelta) -> bool:
         """Soft stop, and the hard one when the grace is used up; True: nothing was cut."""
         self._draining = True
+        await end(self._measuring)
         if self._outbox is not None:
             await self._outbox.drain()
         self._stopping.set()

@@ -119,9 +119,6 @@ NAMES: Mapping[str, Metric] = MappingProxyType(
         "consumer_lag_messages": _metric(
             "gauge", "topic group", "Messages that wait for the group at the broker."
         ),
-        "consumer_lag_seconds": _metric(
-            "gauge", "group", "Age of the oldest message that waits at the broker."
-        ),
         "circuit_state": _metric(
             "gauge", "group", "The group's circuit breaker: 0 closed, 1 half-open, 2 open."
         ),

@@ -69,6 +69,11 @@ class GroupServices:
         """Whether an operator or an open circuit keeps it from starting anything."""
         return self._gate.reason is not None
 
+    @property
+    def circuit_state(self) -> int:
+        """0 closed, 1 half-open, 2 open."""
+        return self._gate.circuit_state
+
     def status(self) -> Mapping[str, str]:
         """By name of the service, for health."""
         state = "running" if self.consumer.is_subscribed else "not subscribed"

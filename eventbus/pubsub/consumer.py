@@ -58,6 +58,16 @@ class Consumer:
         return self._subscription is not None
 
     @property
+    def subscription(self) -> Subscription | None:
+        """What it is a member by, now."""
+        return self._subscription
+
+    @property
+    def topics(self) -> Sequence[str]:
+        """What the group wants of the broker."""
+        return self._interest.topics
+
+    @property
     def trouble(self) -> str | None:
         """Why it makes no progress, if it should."""
         blocked = getattr(self._batches, "blocked", 0)

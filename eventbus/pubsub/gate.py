@@ -28,6 +28,9 @@ class Circuit(Protocol):
         ...
 
 
+STATES = {"closed": 0, "half-open": 1, "open": 2}
+
+
 class Gate:
     """Lanes ask before they take; nothing here gives up membership or a message."""
 
@@ -40,6 +43,11 @@ class Gate:
     def is_shut(self) -> bool:
         """Whether asking for a permit is no use now; asking this uses none up."""
         return self.paused_by_operator or self._circuit.state == "open"
+
+    @property
+    def circuit_state(self) -> int:
+        """0 closed, 1 half-open, 2 open."""
+        return STATES[self._circuit.state]
 
     def permit(self, *, parked: bool = False) -> int:
         """How many messages may start now: 0 while paused, 1 as a probe.

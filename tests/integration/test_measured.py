@@ -1,5 +1,6 @@
 """What a bus reports of itself: how long things take, what has no answer, what waits."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -9,6 +10,7 @@ from eventbus import Context, Event, EventBus, subscribe
 from eventbus.errors import ConcurrencyError, PublishError, Rejected
 from eventbus.memory import MemoryTransport
 from eventbus.message import Message
+from eventbus.service import pause
 from tests.integration.figures import Figures
 
 
@@ -79,3 +81,12 @@ async def test_appends_are_timed_alone_and_in_a_unit_of_work(figures: Figures) -
     taken = figures.times("append_duration_seconds")[()]
     assert len(taken) == 2
     assert min(taken) > 0
+
+
+async def test_a_bus_that_consumes_reports_its_groups_at_once(figures: Figures) -> None:
+    lag = "consumer_lag_messages", (("topic", "measured"), *BILLING)
+    async with asyncio.timeout(60), EventBus("memory://", handlers=[bill], instrumentation=figures):
+        while lag not in figures.gauges:
+            await pause(asyncio.Event(), 0.001)
+    assert figures.gauges[lag] == 0
+    assert figures.gauges["circuit_state", BILLING] == 0

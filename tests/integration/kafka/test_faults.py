@@ -178,6 +178,7 @@ async def test_a_silent_consumer_is_replaced(connect: Open, topic: str, group: s
             await transport.publish(counted(topic, first=3, count=3))
             assert of_key(await _later(member, 3), "k") == [3, 4, 5]
             assert subscription.rebuilds >= 1
+            assert transport.rebuilds >= 1
 
 
 async def test_a_group_whose_every_new_client_falls_silent_says_so_and_ends(

@@ -78,6 +78,7 @@ async def test_a_broker_that_restarts_loses_nothing_and_is_used_again_within_10_
             assert all(each.lost for each in held[40:])
             await published_at_last(transport, messages[80:])
             await until_well(transport, within=10)
+            assert transport.rebuilds >= 2  # what publishes and what consumes
             got = await member.receive_until(messages[40:])
             await until(lambda: len(tasks()) <= len(before))
         assert not set(ids(held[:40])) & set(ids(got))
