@@ -57,7 +57,7 @@ NAMES: Mapping[str, Metric] = MappingProxyType(
             "count", "group event_type error", "Messages given up, by error code."
         ),
         "redriven_total": _metric(
-            "count", "group outcome", "Parked messages that were handled again."
+            "count", "group outcome", "Parked messages that ran, by what became of them."
         ),
         "outbox_relayed_total": _metric(
             "count", "transport outcome", "Messages that the relay handed to the broker."

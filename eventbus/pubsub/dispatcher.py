@@ -57,9 +57,10 @@ class Dispatcher:
         token = held.set(holding)
         try:
             began = perf_counter()
-            if batch[0].redelivered:
-                return await self._one_by_one(calls, run, stop)
-            done = await self._handle(calls, run, stop)
+            with self._verdicts.conflicts("batch"):
+                if batch[0].redelivered:
+                    return await self._one_by_one(calls, run, stop)
+                done = await self._handle(calls, run, stop)
             if self._instrumentation is not None and calls[0].route.batches is not None:
                 seconds = perf_counter() - began  # of the batch: its transitions commit together
                 self._instrumentation.observe(

@@ -47,16 +47,19 @@ class ParkedKeys:
         holding = Holding()
         token = held.set(holding)
         try:
-            attempts = await self._count(parked)
-            if not self.group.transactional:
-                return await self._outside(lease, parked, attempts, run)
-            async with run.within(self._storage) as tx:
-                waiting: Sequence[Parked] | None = parked
-                if not alone:
-                    waiting = await tx.parking.behind(
-                        lease, key, group=self.group.name, limit=MOST, closing=closing
-                    )
-                return await self._in_order(lease, waiting or (), attempts, tx, run)
+            with self._verdicts.conflicts("redelivery"):
+                attempts = await self._count(parked)
+                if not self.group.transactional:
+                    return await self._outside(lease, parked, attempts, run)
+                async with run.within(self._storage) as tx:
+                    waiting: Sequence[Parked] | None = parked
+                    if not alone:
+                        waiting = await tx.parking.behind(
+                            lease, key, group=self.group.name, limit=MOST, closing=closing
+                        )
+                    done, outcomes = await self._in_order(lease, waiting or (), attempts, tx, run)
+            self._verdicts.redriven(outcomes)
+            return done
         finally:
             holding.open = False
             held.reset(token)
@@ -75,6 +78,7 @@ class ParkedKeys:
         """
         attempts = {one.message.identity: one.attempts + 1 for one in counted}
         who = None if left.message is None else left.message.identity
+        outcomes: list[str] = []
         async with self._storage.transaction() as tx:
             waiting = await tx.parking.behind(lease, key, group=self.group.name, limit=MOST)
             guilty = [one for one in waiting or () if who in {None, one.message.identity}]
@@ -83,6 +87,8 @@ class ParkedKeys:
                 failed = self._verdicts.parked(call, left.error)
                 await self._verdicts.buried(call, failed, tx)
                 await self._park_again(call, failed, lease, tx)
+                outcomes.append(_outcome(guilty[0], failed))
+        self._verdicts.redriven(outcomes)
 
     async def _count(self, parked: Sequence[Parked]) -> Mapping[UUID, int]:
         if not parked:
@@ -98,18 +104,21 @@ class ParkedKeys:
         attempts: Mapping[UUID, int],
         tx: Transaction,
         run: Run,
-    ) -> int:
+    ) -> tuple[int, Sequence[str]]:
+        """How many are done and gone; what became of each that ran."""
         done: list[Parked] = []
+        outcomes: list[str] = []
         for one in waiting:
             call = self._call(one, attempts)
             failed = await self._attempt(one, call, tx, run)
+            outcomes.append(_outcome(one, failed))
             if failed is not None:
                 await self._verdicts.buried(call, failed, tx)
                 await self._park_again(call, failed, lease, tx)
                 break
             done.append(one)
         await tx.parking.settle(lease, done, group=self.group.name)
-        return len(done)
+        return len(done), outcomes
 
     async def _park_again(self, call: Call, failed: Parked, lease: Lease, tx: Transaction) -> None:
         await tx.parking.park([failed], group=self.group.name, lease=lease)
@@ -141,10 +150,24 @@ class ParkedKeys:
                 await self._verdicts.record_outside(context, failed, tx)
                 if failed is not None:
                     await self._park_again(call, failed, lease, tx)
-                    return done
-                await tx.parking.settle(lease, [one], group=self.group.name)
+                else:
+                    await tx.parking.settle(lease, [one], group=self.group.name)
+            self._verdicts.redriven([_outcome(one, failed)])
+            if failed is not None:
+                return done
         return len(parked)
 
     def _call(self, parked: Parked, attempts: Mapping[UUID, int]) -> Call:
         attempt = attempts.get(parked.message.identity, parked.attempts + 1)
         return self._calls.parked(parked, attempt)
+
+
+def _outcome(one: Parked, failed: Parked | None) -> str:
+    """In the words of `handled_total`; or what an operator wished."""
+    if failed is None:
+        dropped = one.failure is not None and one.failure.reason == "discarded"
+        return "discarded" if dropped else "done"
+    if failed.delay is not None:
+        return "parked"
+    quarantined = failed.failure is not None and failed.failure.reason == "quarantined"
+    return "quarantined" if quarantined else "dead"

@@ -23,6 +23,7 @@ from eventbus.storage.parking import Failure, Parked
 
 log: logging.Logger = logging.getLogger("eventbus.pubsub")
 
+MET_ANOTHER = "EB5011"  # a conflict or a deadlock: nothing is kept
 _ITS_OWN = frozenset({"EB5003", "EB5005", "EB5009"})  # storage errors that a message causes
 
 
@@ -251,6 +252,24 @@ class Verdicts:
         if self._instrumentation is not None:
             for handler in call.route.handlers:
                 self._outcomes[handler.name, _type_label(call), outcome] += 1
+
+    def redriven(self, outcomes: Sequence[str]) -> None:
+        """Tell what became of parked messages, once that stands."""
+        if self._instrumentation is not None:
+            for outcome, amount in Counter(outcomes).items():
+                self._instrumentation.count(
+                    "redriven_total", amount, group=self.group.name, outcome=outcome
+                )
+
+    @contextmanager
+    def conflicts(self, operation: str) -> Iterator[None]:
+        """Count a transaction that met another one: whoever ran it runs it again."""
+        try:
+            yield
+        except StorageError as error:
+            if error.code == MET_ANOTHER and self._instrumentation is not None:
+                self._instrumentation.count("storage_conflicts_total", operation=operation)
+            raise
 
     def report(self) -> None:
         """Tell circuit and instrumentation what the batch came to."""
