@@ -16,6 +16,7 @@ from eventbus.pubsub import watchdog
 from eventbus.sqlite import SqliteStorage
 from eventbus.storage import Storage
 from eventbus.testing.conformance.samples import make_table
+from tests.integration.figures import Figures
 
 SOON = timedelta(milliseconds=20)
 SOME_TIME = timedelta(seconds=30)
@@ -159,13 +160,15 @@ async def test_its_key_keeps_its_order(store: Storage) -> None:
 
 
 async def test_one_that_hangs_at_every_attempt_becomes_a_dead_letter(store: Storage) -> None:
-    bills = Bills(store, b=99)
-    bus = bills.bus(storage=store)
+    bills, figures = Bills(store, b=99), Figures()
+    bus = bills.bus(storage=store).replace(instrumentation=figures)
     rows = await bills.through(bus, ["a", "b", "c"], rows=2)
     assert sorted(rows) == ["a", "c"]
     assert bills.calls.count("b") == 3, "its attempts are counted, in redelivery too"
     [letter] = bills.letters
     assert (letter["key"], letter["attempts"], letter["reason"]) == ("b", 3, "exhausted")
+    again = {dict(labels)["outcome"]: n for labels, n in figures.of("redriven_total").items()}
+    assert again == {"parked": 1, "dead": 1}
 
 
 async def test_outside_a_transaction_too(store: Storage) -> None:
