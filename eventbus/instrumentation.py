@@ -6,8 +6,9 @@ Per batch where it can be.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from time import perf_counter
-from typing import Protocol
+from typing import Literal, Protocol
 
+from eventbus.errors import CommitUnknownError
 from eventbus.message import NO_HEADERS, Message
 
 
@@ -65,3 +66,14 @@ def handing_over(
     finally:
         seconds = perf_counter() - began
         instrumentation.observe("publish_duration_seconds", seconds, transport=transport)
+
+
+def count_unknown(
+    instrumentation: Instrumentation | None,
+    error: BaseException,
+    operation: str,
+    outcome: Literal["repeated", "raised"],
+) -> None:
+    """Count an error that leaves open whether a transaction is committed, and no other one."""
+    if instrumentation is not None and isinstance(error, CommitUnknownError):
+        instrumentation.count("unknown_outcomes_total", operation=operation, outcome=outcome)

@@ -26,11 +26,11 @@ from eventbus.bus.report import (
 from eventbus.bus.saga_desk import Sagas
 from eventbus.bus.tuning import AS_WRITTEN, Tuning
 from eventbus.bus.wiring import Given, Wiring
-from eventbus.errors import WiringError
+from eventbus.errors import CommitUnknownError, WiringError
 from eventbus.event import Command, Event, Untyped
 from eventbus.handler import Context, Group, Middleware, UnitOfWork
 from eventbus.inspection import Inspected, Inspection, Place
-from eventbus.instrumentation import Instrumentation
+from eventbus.instrumentation import Instrumentation, count_unknown
 from eventbus.keyring import MasterKeys
 from eventbus.message import NO_HEADERS
 from eventbus.pubsub.guarantees import GRACE
@@ -207,15 +207,19 @@ class EventBus:
         self._life.entered("transaction")
         storage = self._wiring.stored("transaction")
         begun = storage.transaction() if connection is None else storage.enlist(connection)
-        async with begun as tx:
-            unit = Unit(self._wiring.publishing, tx, tenant=tenant)
-            before = held.get()
-            held.set(unit)
-            try:
-                yield unit
-            finally:
-                unit.open = False
-                held.set(before)
+        try:
+            async with begun as tx:
+                unit = Unit(self._wiring.publishing, tx, tenant=tenant)
+                before = held.get()
+                held.set(unit)
+                try:
+                    yield unit
+                finally:
+                    unit.open = False
+                    held.set(before)
+        except CommitUnknownError as error:
+            count_unknown(self.instrumentation, error, "transaction", "raised")
+            raise
 
     @overload
     async def publish(

@@ -81,7 +81,7 @@ class Running:
         self._progressed = (-1, 0.0)
         self._outbox: OutboxPublisher | None = None
         if parts.storage is not None:
-            self._outbox = OutboxPublisher(parts.storage)
+            self._outbox = OutboxPublisher(parts.storage, parts.instrumentation)
             self.publish: Publish = self._outbox.publish
         else:
             self.publish = DirectPublisher(
@@ -222,6 +222,7 @@ class Running:
                     tail=parts.tail,
                     arrivals=parts.arrivals,
                     random=Random(),  # noqa: S311 - jitter
+                    instrumentation=parts.instrumentation,
                 )
         return self._following
 

@@ -12,7 +12,7 @@ from eventbus.errors import NotSent as NotSentResult
 from eventbus.errors import PublishError, StorageError, TransportError
 from eventbus.errors import Rejected as RejectedResult
 from eventbus.errors import Unknown as UnknownResult
-from eventbus.instrumentation import Instrumentation, handing_over
+from eventbus.instrumentation import Instrumentation, count_unknown, handing_over
 from eventbus.outbox.holdings import TTL, Holdings
 from eventbus.outbox.unsettled import MOST, Unsettled
 from eventbus.service import Alarm, pause
@@ -114,6 +114,7 @@ class Relay:
                 self._no_broker = None
             return await self._publish(rows) if rows else 0
         except StorageError as error:
+            count_unknown(self._instrumentation, error, "relay", "repeated")
             self._no_database = error.what
             log.warning("the relay waits for the database: %s", error)
             await pause(stopping, 1.0)
@@ -181,6 +182,7 @@ class Relay:
                 async with asyncio.timeout_at(until):
                     await self._hand_over(rows)
         except PublishError as error:
+            self._count_unknown(sum(isinstance(one, UnknownResult) for one in error.results))
             down = False
             for row, result in zip(rows, error.results, strict=True):
                 match result:
@@ -197,6 +199,7 @@ class Relay:
             self._no_broker = error.what if down else None
             return down
         except (TransportError, TimeoutError) as error:
+            self._count_unknown(len(rows) if isinstance(error, TimeoutError) else 0)
             self._no_broker = getattr(error, "what", None) or f"no answer within {TTL}"
             log.warning("the relay waits for the broker: %s", self._no_broker)
             for row in rows:
@@ -267,6 +270,13 @@ class Relay:
         """Rows that did not change belong to somebody else: ask at once which leases are ours."""
         if changed < wanted:
             self._holdings.doubt()
+
+    def _count_unknown(self, messages: int) -> None:
+        """Perhaps the broker holds them; they go out again under the same ids."""
+        if messages and self._instrumentation is not None:
+            self._instrumentation.count(
+                "unknown_outcomes_total", messages, operation="publish", outcome="repeated"
+            )
 
     def _ring_if_at_rest(self) -> None:
         if not self._busy:

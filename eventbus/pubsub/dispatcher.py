@@ -57,7 +57,7 @@ class Dispatcher:
         token = held.set(holding)
         try:
             began = perf_counter()
-            with self._verdicts.conflicts("batch"):
+            with self._verdicts.running_again("batch"):
                 if batch[0].redelivered:
                     return await self._one_by_one(calls, run, stop)
                 done = await self._handle(calls, run, stop)

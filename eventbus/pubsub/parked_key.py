@@ -47,7 +47,7 @@ class ParkedKeys:
         holding = Holding()
         token = held.set(holding)
         try:
-            with self._verdicts.conflicts("redelivery"):
+            with self._verdicts.running_again("redelivery"):
                 attempts = await self._count(parked)
                 if not self.group.transactional:
                     return await self._outside(lease, parked, attempts, run)

@@ -5,8 +5,8 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import timedelta
 
-from eventbus.errors import EventBusError
-from eventbus.instrumentation import Instrumentation, handing_over
+from eventbus.errors import EventBusError, PublishUnknownError
+from eventbus.instrumentation import Instrumentation, count_unknown, handing_over
 from eventbus.message import Message
 from eventbus.storage import Storage
 from eventbus.transport import Transport
@@ -27,8 +27,9 @@ class OutboxPublisher:
     In call order, one commit, no timer: so a lone call pays nothing for the others.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, instrumentation: Instrumentation | None = None) -> None:
         self._storage = storage
+        self._instrumentation = instrumentation
         self._waiting: deque[_Waiting] = deque()
         self._task: asyncio.Task[None] | None = None
 
@@ -83,8 +84,10 @@ class OutboxPublisher:
                     await tx.outbox.add(rows, delay=delay)
         except EventBusError as error:
             if len(batch) == 1:
+                count_unknown(self._instrumentation, error, "outbox", "raised")
                 _answer(batch[0], error)
                 return
+            count_unknown(self._instrumentation, error, "outbox", "repeated")
             for one in batch:  # only the guilty one pays
                 await self._commit([one])
         except BaseException as error:
@@ -121,6 +124,9 @@ class DirectPublisher:
             with handing_over(instrumentation, [message], transport=self._scheme):
                 await self._transport.publish([message])
             outcome = "confirmed"
+        except PublishUnknownError:
+            instrumentation.count("unknown_outcomes_total", operation="publish", outcome="raised")
+            raise
         finally:
             instrumentation.count(
                 "published_total",

@@ -11,7 +11,7 @@ from random import Random
 from eventbus.errors import CodecError, LimitError, StorageError
 from eventbus.event import Untyped
 from eventbus.handler import Effect, Group, Invocation, Reject, Retry
-from eventbus.instrumentation import Instrumentation
+from eventbus.instrumentation import Instrumentation, count_unknown
 from eventbus.pubsub.attempt import NO_DATA, Attempts, Decoded
 from eventbus.pubsub.call import Call, cut
 from eventbus.pubsub.gate import Circuit
@@ -262,13 +262,14 @@ class Verdicts:
                 )
 
     @contextmanager
-    def conflicts(self, operation: str) -> Iterator[None]:
-        """Count a transaction that met another one: whoever ran it runs it again."""
+    def running_again(self, operation: str) -> Iterator[None]:
+        """Count a transaction that met another one, or has no answer: whoever ran it repeats it."""
         try:
             yield
         except StorageError as error:
             if error.code == MET_ANOTHER and self._instrumentation is not None:
                 self._instrumentation.count("storage_conflicts_total", operation=operation)
+            count_unknown(self._instrumentation, error, operation, "repeated")
             raise
 
     def report(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from eventbus.codec import Registry
 from eventbus.errors import CommitUnknownError, EventBusError, LeaseLostError, StorageError
+from eventbus.instrumentation import Instrumentation, count_unknown
 from eventbus.service import end
 from eventbus.sourcing.arrivals import Arrivals
 from eventbus.sourcing.batch import Batches
@@ -46,6 +47,7 @@ class Following:
         tail: says that the log grew; of the process.
         arrivals: is told how far the rows are.
         random: jitter of the waits of parked sequences.
+        instrumentation: is told of commits without an answer.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Following:
         tail: Tail,
         arrivals: Arrivals,
         random: Random,
+        instrumentation: Instrumentation | None = None,
     ) -> None:
         self.definition: Definition = definition
         self.projected: int = 0  # events in pages that were written, ever: progress
@@ -66,6 +69,7 @@ class Following:
         self._registry = registry
         self._tail = tail
         self._arrivals = arrivals
+        self._instrumentation = instrumentation
         self._batches = Batches(definition, encode, random)
         self._redelivery = Redelivery(self._batches, registry, storage)
         self._holdings = Holdings(storage, definition)
@@ -156,6 +160,7 @@ class Following:
             await self._begin_anew()
             return 1
         except StorageError as error:
+            count_unknown(self._instrumentation, error, "projection", "repeated")
             await self._begin_anew()
             self._refused = error.code in _REFUSED
             self.trouble = f"{error.what}: {error.why}" if self._refused else error.what

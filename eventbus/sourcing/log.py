@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter
 
 from eventbus.codec import Encoder, Registry
+from eventbus.errors import CommitUnknownError
 from eventbus.event import Event
-from eventbus.instrumentation import Instrumentation
+from eventbus.instrumentation import Instrumentation, count_unknown
 from eventbus.keyring import Keyring, Rewrapped, no_keyring
 from eventbus.message import NO_HEADERS, Message
 from eventbus.sealing import Subject
@@ -89,7 +90,11 @@ class EventLog(EventReader):
             publish=messages if publish else (),
         )
         began = perf_counter()
-        appended = await self._append(append, events)
+        try:
+            appended = await self._append(append, events)
+        except CommitUnknownError as error:
+            count_unknown(self._instrumentation, error, "append", "raised")
+            raise
         if self._instrumentation is not None:
             self._instrumentation.observe("append_duration_seconds", perf_counter() - began)
         return appended

@@ -3,19 +3,47 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from eventbus import Context, Event, EventBus, subscribe
-from eventbus.errors import ConcurrencyError, PublishError, Rejected
+from eventbus import (
+    Context,
+    Event,
+    EventBus,
+    Group,
+    RetryPolicy,
+    subscribe,
+)
+from eventbus.errors import (
+    CommitUnknownError,
+    ConcurrencyError,
+    PublishError,
+    PublishUnknownError,
+    Rejected,
+)
 from eventbus.memory import MemoryTransport
 from eventbus.message import Message
 from eventbus.service import pause
-from tests.integration.figures import Figures
+from eventbus.sourcing import FoldingProjection, ReadModel, projects
+from eventbus.sqlite import SqliteStorage
+from eventbus.testing.faults import FaultPlan, FaultyStorage, FaultyTransport, Hang, LoseReply
+from tests.integration.figures import Figures, Labels
 
 
 class Sold(Event, type="measured.sold", key="sku"):
     sku: str
+
+
+class Sales(ReadModel, table="measured_sales", key="sku"):
+    sku: str
+    count: int = 0
+
+
+class Counting(FoldingProjection[Sales], name="measured-sales"):
+    @projects(Sold, key=lambda event: event.sku)
+    def sold(self, row: Sales, event: Sold) -> Sales:
+        return row.model_copy(update={"count": row.count + 1})
 
 
 @subscribe(Sold, group="billing")
@@ -90,3 +118,78 @@ async def test_a_bus_that_consumes_reports_its_groups_at_once(figures: Figures) 
             await pause(asyncio.Event(), 0.001)
     assert figures.gauges[lag] == 0
     assert figures.gauges["circuit_state", BILLING] == 0
+
+
+AT_ONCE = RetryPolicy(in_place=0, parked=(timedelta(milliseconds=1),))
+REPEATED = [
+    ("relay:publish", "publish"),
+    ("relay:commit+outbox.settle", "relay"),
+    ("consumer:commit+inbox.receive", "batch"),
+    ("projection:commit+checkpoints.save", "projection"),
+    ("redelivery:commit+parking.settle", "redelivery"),
+]
+
+
+@pytest.mark.parametrize(("call", "operation"), REPEATED)
+async def test_what_has_no_answer_and_is_done_again_is_counted(
+    call: str, operation: str, figures: Figures
+) -> None:
+    failures = [ConnectionError("the first time")] if operation == "redelivery" else []
+
+    @subscribe(Sold, group=Group("billing", retry=AT_ONCE))
+    async def charge(event: Sold, ctx: Context) -> None:
+        if failures:
+            raise failures.pop()
+
+    bus, plan = faulty(call, figures, charge, Counting)
+    async with asyncio.timeout(60), bus:
+        await bus.events.append("order-A", [Sold(sku="a")], expected="absent")
+        await bus.until_idle()
+        while not plan.hits:
+            await pause(asyncio.Event(), 0.001)
+        await bus.until_idle()
+    assert figures.of("unknown_outcomes_total") == unknown(operation, "repeated")
+
+
+@pytest.mark.parametrize("operation", ["outbox", "transaction", "append", "publish"])
+async def test_what_has_no_answer_and_is_told_to_the_caller_is_counted(
+    operation: str, figures: Figures
+) -> None:
+    call = {"outbox": "publish:commit", "transaction": "*:commit+outbox.add"}.get(operation)
+    bus, _ = faulty(call or f"*:{operation}", figures, stored=operation != "publish")
+    async with bus.client():
+        with pytest.raises((CommitUnknownError, PublishUnknownError)):
+            if operation == "append":
+                await bus.events.append("order-A", [Sold(sku="a")], expected="absent")
+            elif operation == "transaction":
+                async with bus.transaction() as tx:
+                    await tx.publish(Sold(sku="a"))
+            else:
+                await bus.publish(Sold(sku="a"))
+    assert figures.of("unknown_outcomes_total") == unknown(operation, "raised")
+
+
+async def test_calls_that_shared_a_commit_without_an_answer_are_counted_once(
+    figures: Figures,
+) -> None:
+    bus, _ = faulty("publish:commit", figures)
+    async with bus.client():
+        await asyncio.gather(bus.publish(Sold(sku="a")), bus.publish(Sold(sku="b")))
+    assert figures.of("unknown_outcomes_total") == unknown("outbox", "repeated")
+
+
+def faulty(
+    call: str, figures: Figures, *handlers: Any, stored: bool = True
+) -> tuple[EventBus, FaultPlan]:
+    """A bus whose first such call gets no answer."""
+    fault = Hang(seconds=0) if call == "*:append" else LoseReply()
+    plan = FaultPlan().add(call, 1, fault)
+    transport = FaultyTransport(MemoryTransport(), plan)
+    storage = FaultyStorage(SqliteStorage(), plan) if stored else None
+    return EventBus(
+        transport, storage=storage, handlers=handlers, service="shop", instrumentation=figures
+    ), plan
+
+
+def unknown(operation: str, outcome: str) -> dict[Labels, int]:
+    return {(("operation", operation), ("outcome", outcome)): 1}
