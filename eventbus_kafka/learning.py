@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from eventbus.errors import TransportError
 from eventbus.service import end
@@ -29,7 +30,7 @@ class Learning:
         self._ensure = ensure
         self._count = count
         self._where = where
-        self._asking: dict[str, asyncio.Task[None]] = {}
+        self._asking: dict[str, _Question] = {}
         self._refused: dict[str, str] = {}
 
     async def learn(self, topic: str) -> None:
@@ -39,15 +40,18 @@ class Learning:
             TimeoutError: the cluster did not answer in time, or publishing ends.
             TransportError: EB2001, it is away: nothing is known of the topic.
         """
-        asking = self._asking.get(topic)
-        if asking is None:
-            asking = asyncio.create_task(self._ask(topic), name=f"publisher:topic:{topic}")
-            self._asking[topic] = asking
-            asking.add_done_callback(lambda done: self._answered(topic, done))
-        await asyncio.wait([asking])
-        if asking.cancelled():
+        question = self._asking.get(topic) or self._begun(topic)
+        question.waiting += 1
+        try:
+            await asyncio.wait([question.asking])
+        finally:
+            question.waiting -= 1
+            if not (question.waiting or question.asking.done()):
+                self._answered(topic, question)
+                await end([question.asking])
+        if question.asking.cancelled():
             raise TimeoutError
-        asking.result()
+        question.asking.result()
 
     def why_not(self, topic: str) -> str:
         """Why nothing can be published there."""
@@ -55,7 +59,20 @@ class Learning:
 
     async def stop(self) -> None:
         """Ask no more."""
-        await end(list(self._asking.values()))
+        await end([question.asking for question in self._asking.values()])
+
+    def _begun(self, topic: str) -> "_Question":
+        asking = asyncio.create_task(self._ask(topic), name=f"publisher:topic:{topic}")
+        question = self._asking[topic] = _Question(asking)
+        asking.add_done_callback(lambda _: self._answered(topic, question))
+        return question
+
+    def _answered(self, topic: str, question: "_Question") -> None:
+        """Whoever comes from now on asks anew."""
+        if self._asking.get(topic) is question:
+            del self._asking[topic]
+        if question.asking.done() and not question.asking.cancelled():
+            question.asking.exception()  # whoever waited has it
 
     async def _ask(self, topic: str) -> None:
         self._refused.pop(topic, None)
@@ -70,7 +87,10 @@ class Learning:
                 raise found from error
             self._refused[topic] = f"{found.what}: {found.why}"
 
-    def _answered(self, topic: str, done: "asyncio.Task[None]") -> None:
-        del self._asking[topic]
-        if not done.cancelled():
-            done.exception()  # whoever waited has it; perhaps nobody waits any more
+
+@dataclass(slots=True, eq=False)
+class _Question:
+    """Under way as long as somebody waits for its answer."""
+
+    asking: asyncio.Task[None]
+    waiting: int = 0
