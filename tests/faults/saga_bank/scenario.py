@@ -18,6 +18,7 @@ from eventbus.testing.services import PostgresServer, private_postgres
 from tests.faults.bank.brokers import Broker, broker_of
 from tests.faults.bank.nemesis import Nemesis
 from tests.faults.bank.observer import Observer
+from tests.faults.bank.worker import entered
 from tests.faults.bank.workers import Worker, Workers
 from tests.faults.checkers.verdict import Verdict
 from tests.faults.history import History
@@ -231,8 +232,13 @@ class Bank:
                 await self._until(self._handed_over, self.plan.most_seconds / 4)
 
     def _renewed(self, slot: int, old: Worker | None) -> Callable[[], Awaitable[bool]]:
+        """It has joined: what the next one leaves comes to it, if it is its turn."""
+
         async def renewed() -> bool:
-            return self.workers.alive.get(slot) not in {None, old}
+            new = self.workers.alive.get(slot)
+            if new is None or new is old:
+                return False
+            return entered(self.directory, new.name).exists()
 
         return renewed
 
