@@ -181,8 +181,10 @@ def _settle(draft: Draft, row: StepRow, status: StepStatus, verb: Verb) -> None:
 
 def _reply(draft: Draft, row: StepRow, verb: Verb) -> Reply | None:
     said = verb.args.get("reply")
+    if said is None or row.phase == "undo":  # a process does not remember how its undos were done
+        return None
     cls = draft.definition.flow.spec(row).replies
-    if said is None or cls is None or row.phase == "undo":
+    if cls is None:
         return None
     body = said if isinstance(said, str) else orjson.dumps(said)
     return cls.model_validate_json(body)
