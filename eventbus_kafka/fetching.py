@@ -62,7 +62,7 @@ class Fetching:
             await self._out_of_range(now, error)
         except RecordTooLargeError as error:
             self._too_large(now, error)
-        except CLIENT_ERRORS:
+        except Exception:
             now.close()  # the client may have taken records, and not handed them over
             raise
         else:

@@ -22,13 +22,18 @@ class Learning:
     """Fills `partitions`; a topic that is not there afterwards is asked for again at the next call.
 
     Args:
+        seconds: of one question. Without an end of its own, one that hangs would be joined by
+            whoever comes, for as long as there is always somebody who waits.
         where: the cluster, for errors.
     """
 
-    def __init__(self, partitions: Partitions, ensure: Ensure, count: Count, where: str) -> None:
+    def __init__(
+        self, partitions: Partitions, ensure: Ensure, count: Count, *, seconds: float, where: str
+    ) -> None:
         self._partitions = partitions
         self._ensure = ensure
         self._count = count
+        self._seconds = seconds
         self._where = where
         self._asking: dict[str, _Question] = {}
         self._refused: dict[str, str] = {}
@@ -77,8 +82,9 @@ class Learning:
     async def _ask(self, topic: str) -> None:
         self._refused.pop(topic, None)
         try:
-            if await self._ensure(topic):
-                self._partitions.learn(topic, await self._count(topic))
+            async with asyncio.timeout(self._seconds):
+                if await self._ensure(topic):
+                    self._partitions.learn(topic, await self._count(topic))
         except TimeoutError:
             raise
         except FAILED as error:

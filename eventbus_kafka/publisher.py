@@ -26,7 +26,11 @@ class Publisher:
         self._partitions = Partitions()
         self._sender = Sender(config)
         self._learning = Learning(
-            self._partitions, ensure, self._sender.partitions_of, config.where
+            self._partitions,
+            ensure,
+            self._sender.partitions_of,
+            seconds=config.publish_seconds,
+            where=config.where,
         )
         self._calls: dict[Call, None] = {}
         self._timer: asyncio.TimerHandle | None = None

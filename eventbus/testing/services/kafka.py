@@ -208,9 +208,7 @@ async def _read_back(servers: list[str], offset: int) -> None:
 
 async def _delete_topics(url: str, prefix: str) -> None:
     async with _deadline(_TOPICS_SECONDS):
-        options = _options(
-            bootstrap_servers(url), _TOPICS_SECONDS
-        )  # one that is busy is asked once
+        options = _options(bootstrap_servers(url), _TOPICS_SECONDS)  # who is busy is asked once
         async with _started(_aiokafka().admin.AIOKafkaAdminClient(**options)) as admin:
             mine = [name for name in await admin.list_topics() if name.startswith(prefix)]
             while mine:
