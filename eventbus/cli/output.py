@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from eventbus.sealing import hidden
 SCHEMA = "eventbus.cli/1"
 
 Row = Mapping[str, Any]
+_PARTS = re.compile(r"\n  (where|why|next) +")  # of one of our errors, as in a log: on one line
 
 
 def show_rows(
@@ -113,6 +115,7 @@ def cell(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(cell, value)) or "-"
     text = hidden(value if isinstance(value, str) else str(_plain(value)))
+    text = _PARTS.sub(r" · \1: ", text)
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
 
 

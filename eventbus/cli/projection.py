@@ -170,6 +170,7 @@ def rebuild(settings: Settings, /, name: str, app: str | None, **flags: Any) -> 
     flags["shards"] = flags["shards"] or processes
     switch = not flags.pop("no_switch") and not settings.dry_run
     if switch and not sys.stdin.isatty():
+        _with_projector(settings, app, lambda projector: projector.status(name))  # it is there
         confirm(settings, f"projection {name}: rebuild and switch")
     bar = Bar(settings)
 

@@ -1,7 +1,7 @@
 """`eventbus saga lint|explore|diagram`: what can be said of a saga class."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
@@ -197,9 +197,15 @@ def _wanted(bus: "EventBus", name: str) -> "Definition":
     known = {definition.saga: definition for definition in told}
     if name in known:
         return known[name]
-    near = get_close_matches(name, known, n=3)
-    why = f"did you mean {', '.join(near)}?" if near else f"it has {', '.join(known) or 'none'}"
-    raise _unknown(f"the app has no saga {name!r}", why, "name a saga by the name= of its class")
+    raise no_saga(name, known)
+
+
+def no_saga(name: str, known: Iterable[str]) -> "ConfigurationError":
+    """EB1233: the app has no such class; and what was meant, or what there is."""
+    names = sorted(known)
+    near = get_close_matches(name, names, n=3)
+    why = f"did you mean {', '.join(near)}?" if near else f"it has {', '.join(names) or 'none'}"
+    return _unknown(f"the app has no saga {name!r}", why, "name a saga by the name= of its class")
 
 
 def _unknown(what: str, why: str, next: str) -> "ConfigurationError":

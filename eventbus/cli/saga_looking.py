@@ -15,6 +15,7 @@ from eventbus.cli.storages import with_storage
 
 if TYPE_CHECKING:
     from eventbus.bus import Shown
+    from eventbus.errors import SagaError
     from eventbus.inspection import Inspected
     from eventbus.storage import Transaction
     from eventbus.storage.sagas import ArmedTimer, SagaQuery, SagaSummary
@@ -185,22 +186,28 @@ async def _of_key(saga: str | None, key: str, tx: "Transaction") -> UUID:
         SagaError: EB7067, there is none.
         UsageError: sagas of several types have the key.
     """
-    from eventbus.errors import SagaError
     from eventbus.storage.sagas import SagaQuery
 
     found = await tx.sagas.look(SagaQuery(saga=saga, key=key), limit=2)
     if not found:
-        raise SagaError(
-            "EB7067",
-            f"there is no saga of the key {key!r}",
-            where=called(),
-            why="none began with it" + ("" if saga is None else f" as {saga!r}"),
-            next="eventbus saga list",
-        )
+        raise no_key(key, saga)
     if len(found) > 1:
         types = " and ".join(sorted(one.saga for one in found))
         raise click.UsageError(f"{types} have a saga of the key {key!r}: say --type as well")
     return found[0].saga_id
+
+
+def no_key(key: str, saga: str | None) -> "SagaError":
+    """EB7067: none of this key, or what else was asked of it."""
+    from eventbus.errors import SagaError
+
+    return SagaError(
+        "EB7067",
+        f"there is no saga of the key {key!r}",
+        where=called(),
+        why="none began with it" + ("" if saga is None else f" as {saga!r}"),
+        next="eventbus saga list",
+    )
 
 
 def _why(one: "SagaSummary") -> str | None:

@@ -10,11 +10,12 @@ import click
 import orjson
 
 from eventbus.cli.changing import confirm, one_of
-from eventbus.cli.failures import DONE, PARTLY
+from eventbus.cli.failures import DONE, PARTLY, REFUSED
 from eventbus.cli.flags import Command, Rate, Settings, all_of
 from eventbus.cli.locate import app_of
 from eventbus.cli.output import note, show_facts
-from eventbus.cli.saga_looking import filters, query_of
+from eventbus.cli.saga_class import no_saga
+from eventbus.cli.saga_looking import filters, no_key, query_of
 from eventbus.cli.storages import actor, with_bus
 from eventbus.errors import EventBusError, SagaError
 
@@ -142,18 +143,25 @@ def resume(settings: Settings, /, **flags: Any) -> int:
 def _change(settings: Settings, verb: "VerbName", flags: Args, args: Args = NONE) -> int:
     """Select, try, ask, change one after another, say what became of each; the exit code."""
     ids: Sequence[UUID] = flags["ids"]
-    narrowing = ("saga", "key", "status", "older_than", *(() if verb == "resolve" else ("step",)))
-    filtered = any(flags[name] is not None for name in narrowing)
+    narrowing = ("status", "older_than", *(() if verb == "resolve" else ("step",)))
+    narrowed = any(flags[name] is not None for name in narrowing)
+    named = flags["key"] is not None
     one_of(
-        [str(one) for one in ids], everything=filtered, or_else="--key, --type, --status stuck, …"
+        [str(one) for one in ids],
+        everything=narrowed or named or flags["saga"] is not None,
+        or_else="--key, --type, --status stuck, …",
     )
 
     async def tried(sagas: "Sagas") -> tuple[list[Changed], list[Refused]]:
+        if flags["saga"] is not None and flags["saga"] not in sagas.families:
+            raise no_saga(flags["saga"], sagas.families)
         chosen = ids or [one.saga_id for one in await _selected(sagas, flags)]
+        if named and not chosen and not narrowed:
+            raise no_key(flags["key"], flags["saga"])
         return await _each(sagas, chosen, verb, flags, args, dry_run=True)
 
     may, refused = _with_sagas(settings, tried)
-    if len(ids) == 1 and refused:
+    if (len(ids) == 1 or named) and len(refused) == 1 and not may:
         raise refused[0][1]
     if may and not settings.dry_run:
         for one in may if len(may) <= MOST else ():
@@ -185,7 +193,9 @@ def _change(settings: Settings, verb: "VerbName", flags: Args, args: Args = NONE
             *([] if may or refused else [f"{_number(0)} found"]),
         ],
     )
-    return PARTLY if refused else DONE
+    if refused:
+        return PARTLY if may else REFUSED
+    return DONE
 
 
 async def _selected(sagas: "Sagas", flags: Args) -> "Sequence[SagaSummary]":

@@ -12,7 +12,7 @@ from eventbus.cli.locate import app_of
 from eventbus.cli.output import show_facts
 from eventbus.cli.process import ending_early
 from eventbus.cli.run import Worker, work
-from eventbus.errors import ConfigurationError
+from eventbus.cli.saga_class import no_saga
 
 if TYPE_CHECKING:
     from eventbus.saga.stranding import Standing
@@ -32,7 +32,7 @@ def worker(settings: Settings, /, app: str | None, types: tuple[str, ...], **fla
         known = app_of(settings, app).sagas.families
     for name in types:
         if name not in known:
-            raise _no_saga(name, sorted(known))
+            raise no_saga(name, known)
     roles = tuple(f"saga:{name}" for name in types) or ("saga",)
     return work(settings, app, Worker(**flags, roles=("relay", *roles)))
 
@@ -100,16 +100,6 @@ def standing(file: Path) -> "list[tuple[dict[str, Any], Standing]]":
             f"{file} is not what `eventbus saga in-flight -o json` prints: {error!r}"
         ) from error
     return found
-
-
-def _no_saga(name: str, known: list[str]) -> ConfigurationError:
-    return ConfigurationError(
-        "EB1006",
-        f"the app has no saga {name!r}",
-        where="eventbus saga worker --type",
-        why=f"its sagas are: {', '.join(known) or 'none'}",
-        next="name one of them, or leave --type out for all",
-    )
 
 
 def _packed(graph: object) -> bytes:

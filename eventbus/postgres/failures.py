@@ -18,12 +18,27 @@ FAILURES: tuple[type[Exception], ...] = (
 
 _UNREACHABLE = ("08", "57P01", "57P02", "57P03", "57P05", "53300", "25P03")
 _POOLER = re.compile(r"unsupported startup parameter|prepared statement .* does not exist")
+# What the driver says of its own objects, once the connection under them is gone.
+_CUT = re.compile(
+    r"released back to the pool|another operation \(\d+\) is in progress"
+    r"|connection is closed|underlying connection is closed"
+)
+_WENT = "the connection ended in between; the server's log says why"
 _UNKNOWN_SETTING = "unrecognized configuration parameter"
 _LATER = (
     "nothing is lost: what runs goes on by itself when the database is back, what was to start is"
     " started again; eventbus doctor"
 )
+_SHORTER = "keep transactions short, with no HTTP call inside | a larger ?pool= | fewer lanes"
 _SETTINGS = "mend the URL: ours are schema, pool, pgbouncer and idle, all others go to the server"
+
+
+class AllTakenError(TimeoutError):
+    """Not the server is slow: this process has all connections of a pool in use."""
+
+    def __init__(self, most: int, seconds: float) -> None:
+        super().__init__(f"none was given back within {seconds:g} s")
+        self.most = most
 
 
 def sqlstate_of(error: BaseException) -> str:
@@ -52,11 +67,13 @@ def translated(
     """
     state = sqlstate_of(error)
     what, code, to_do = _meaning(error, state, ours=ours, cut=cut)
-    why = f"{state} {_first_line(error)}".strip()
+    why = _WENT if cut and not state and _CUT.search(str(error)) else _said(error, state)
     return StorageError(code, what, where=where, why=why, next=to_do)
 
 
 def _meaning(error: BaseException, state: str, *, ours: bool, cut: bool) -> tuple[str, str, str]:
+    if isinstance(error, AllTakenError):
+        return f"all {error.most} connections of the pool are taken", "EB5007", _SHORTER
     if isinstance(error, TimeoutError):
         return "the database did not answer in time", "EB5007", _LATER
     if isinstance(error, DataError | UnicodeError) or state.startswith("22") or state == "23502":
@@ -87,6 +104,8 @@ def _meaning(error: BaseException, state: str, *, ours: bool, cut: bool) -> tupl
         return "a lock or a statement took too long", "EB5007", _LATER
     if state == "53100":
         return "the database's disk is full", "EB5006", "free space; intake goes on by itself"
+    if state.startswith("23"):
+        return "a constraint refuses the row", "EB5005", "mend the data, or say ON CONFLICT"
     if ours and state == "42501":
         return "the role lacks a right", "EB5012", _right_for(str(error))
     if ours and state in {"3F000", "42P01", "42883", "42703"}:
@@ -98,6 +117,10 @@ def _right_for(denied: str) -> str:
     if "for database" in denied:  # an upgrade makes the schema
         return "GRANT CREATE ON DATABASE, or let a role that may run eventbus db upgrade --sql"
     return "GRANT it: USAGE on the schema, and the tables"
+
+
+def _said(error: BaseException, state: str) -> str:
+    return f"{state} {_first_line(error)}".strip()
 
 
 def _first_line(error: BaseException) -> str:

@@ -10,7 +10,7 @@ import asyncpg
 
 from eventbus.errors import StorageError
 from eventbus.postgres.config import PostgresConfig
-from eventbus.postgres.failures import FAILURES, is_cut, translated
+from eventbus.postgres.failures import FAILURES, AllTakenError, is_cut, translated
 from eventbus.postgres.kept import KeptConnections
 
 log: logging.Logger = logging.getLogger("eventbus.postgres")
@@ -74,10 +74,16 @@ class Pools:
                 return await self._acquire_new(role)
             return await pool.acquire(timeout=self.config.acquire_seconds)
         except FAILURES as error:
-            where = f"{self.config.where}, pool of {role}"
-            failure = translated(error, where, cut=not isinstance(error, TimeoutError))
+            failure = self._not_acquired(role, error)
             self.note(failure)
             raise failure from error
+
+    def _not_acquired(self, role: Role, error: Exception) -> StorageError:
+        pool = self._pools.get(role)
+        late = isinstance(error, TimeoutError)
+        if late and pool is not None and pool.get_size() == pool.get_max_size():
+            error = AllTakenError(pool.get_max_size(), self.config.acquire_seconds)
+        return translated(error, f"{self.config.where}, pool of {role}", cut=not late)
 
     async def release(self, role: Role, connection: Connection, *, whole: bool) -> None:
         """Give a connection back; one that is not whole is ended first. Never raises."""
@@ -93,6 +99,8 @@ class Pools:
         try:
             await pool.release(connection, timeout=RELEASE_SECONDS)
         except FAILURES as error:
+            if is_gone(connection):  # its pool took it back itself, when it was lost
+                return
             log.warning("a connection was not given back: %s", error)
 
     @asynccontextmanager

@@ -102,6 +102,7 @@ class Attempts:
             HandlerTimeoutError: EB4103, it ran longer than its group allows.
         """
         began = run.began = run.time()
+        run.called = True
         run.what = handler.name
         try:
             if self._middleware or not handler.plain:
@@ -145,6 +146,7 @@ class Attempts:
             failures[:] = await batches.handle_batch(calls, contexts[0].storage)
 
         run.began = run.time()
+        run.called = True
         run.what = self._routes.group.name
         run.message = None
         try:

@@ -21,6 +21,7 @@ log: logging.Logger = logging.getLogger("eventbus.pubsub")
 CONFLICTS = 3  # in a row
 # Conflict with another transaction, time-out, doomed transaction: a message may be to blame.
 _BY_A_MESSAGE = frozenset({"EB5011", "EB5007", "EB5004"})
+_LOST = "EB5001"  # that too, if a handler was at it: its statement may end the server's process
 
 
 class RunBatch(Protocol):
@@ -119,13 +120,16 @@ class Lane:
         batch: Sequence[Delivery] = self._take(permit)
         self.running = batch
         run.blamed = self._alone.pop(id(batch[0]), None)
-        failures = 0
+        failures = suspicions = 0
         while batch and not (failures and self._stopping.is_set()):
+            run.called = False
             try:
                 started = await self._batches.run(batch, run, self._stopping)
             except (StorageError, TransportError) as error:
                 failures += 1
-                batch = self._after_conflict(batch, error, failures, run)
+                if self._is_suspicious(error, run):
+                    suspicions += 1
+                    batch = self._after_conflict(batch, error, suspicions, run)
                 await self._back_off(error, failures)
                 continue
             if started:
@@ -136,6 +140,11 @@ class Lane:
         run.blamed = None
         self._put_back(batch)
 
+    def _is_suspicious(self, error: Exception, run: Run) -> bool:
+        code = getattr(error, "code", "")
+        lost = code == _LOST and run.called and self._group.transactional
+        return lost or code in _BY_A_MESSAGE
+
     def _after_conflict(
         self, batch: Sequence[Delivery], error: Exception, failures: int, run: Run
     ) -> Sequence[Delivery]:
@@ -144,7 +153,7 @@ class Lane:
         So only the offender is parked, once it did so alone as often: one that deadlocks with
         others, whose statement is never done in time, or that costs its connection.
         """
-        if getattr(error, "code", "") not in _BY_A_MESSAGE or failures < CONFLICTS:
+        if failures < CONFLICTS:
             return batch
         if len(batch) == 1:
             if failures >= 2 * CONFLICTS:

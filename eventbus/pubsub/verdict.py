@@ -28,7 +28,7 @@ _ITS_OWN = frozenset({"EB5003", "EB5005", "EB5009"})  # storage errors that a me
 
 
 class ProcessKilledError(Exception):
-    """A message whose attempts began and never ended: it may kill its process."""
+    """A message whose attempts began and never ended: it may kill its process or connection."""
 
 
 class OneOfThemError(Exception):
@@ -235,7 +235,8 @@ class Verdicts:
         return self.parked(
             call,
             ProcessKilledError(
-                f"{call.attempt - 1} attempts began and did not end: it may kill its process"
+                f"{call.attempt - 1} attempts began and did not end: it may kill its process,"
+                " or its connection to the database"
             ),
         )
 

@@ -24,6 +24,7 @@ class Run:
         "abandoned",
         "began",
         "blamed",
+        "called",
         "cancelled_at",
         "left",
         "message",
@@ -42,6 +43,7 @@ class Run:
         self.what: str = ""
         self.message: Message | None = None  # that the handler got; None: several
         self.blamed: Exception | None = None  # kept meeting it, alone in its batch
+        self.called: bool = False  # a handler, since the lane began its batch
         self.tx: Transaction | None = None  # open around the handler
         self.turn: asyncio.Lock | None = None  # held around the handler
         self.abandoned: bool = False

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from contextvars import Context
 from datetime import datetime, timedelta
 
+from eventbus.errors import StorageError
 from eventbus.service import end
 from eventbus.storage import Storage
 from eventbus.storage.events import Position, ReadBound
@@ -77,8 +78,11 @@ class Tail:
         while True:
             try:
                 moved = await self._look()
-            except Exception:  # whatever it is, who follows goes on where it was
-                log.exception("the log cannot be followed for a while")
+            except Exception as error:  # whatever it is, who follows goes on where it was
+                if isinstance(error, StorageError):
+                    log.warning("the log cannot be followed for a while: %s", error)
+                else:
+                    log.exception("the log cannot be followed for a while")
                 moved, seconds = False, LONGEST_SECONDS
                 await asyncio.sleep(seconds)
                 continue

@@ -137,6 +137,24 @@ async def test_a_failure_costs_one_message_though_its_batch_had_no_savepoints(
     assert 0 < sum(sent) <= AMOUNT  # from then on each message has its own
 
 
+async def test_a_message_that_ends_its_own_connection_is_parked_and_its_neighbours_are_done(
+    storage: PostgresStorage, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a statement does that takes the server's process with it: tried again, for ever."""
+    monkeypatch.setattr("eventbus.pubsub.lanes.CONFLICTS", 1)
+    messages = some(4)
+    guilty = messages[1]
+
+    async def fails(ctx: Context) -> None:
+        if ctx.message.id == guilty.id:
+            await ctx.sql.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    await handled(storage, table, messages, fails)
+    others = [one.id for one in messages if one is not guilty]
+    assert sorted(await written(storage, table)) == sorted(others)
+    assert await parked(storage) == [guilty.id]
+
+
 async def test_what_is_behind_the_guilty_one_waits_in_order(
     storage: PostgresStorage, table: str
 ) -> None:

@@ -69,6 +69,9 @@ async def test_cancelled_while_all_connections_are_taken_nothing_is_lost(
         with pytest.raises(StorageError) as caught:
             await _use(storage)
         assert caught.value.code == "EB5007"
+        assert caught.value.what == "all 1 connections of the pool are taken"
+        assert "within 1 s" in caught.value.why
+        assert "?pool=" in caught.value.next
         ends.set()
         await holder
         await _use(storage)
@@ -101,6 +104,23 @@ async def test_cancelled_while_it_connects_the_driver_leaves_no_error_that_nobod
             await pools.close()
     gc.collect()
     assert left == []
+
+
+async def test_a_connection_that_ended_in_between_is_not_told_in_the_words_of_the_driver(
+    storage: PostgresStorage, admin: Admin
+) -> None:
+    with pytest.raises(StorageError) as caught:
+        async with storage.transaction() as tx:
+            await tx.sql.fetch("SELECT 1")
+            connection, ended = tx.resource(asyncpg.Connection), asyncio.Event()
+            connection.add_termination_listener(lambda _: ended.set())
+            await admin.execute(f"SELECT pg_terminate_backend({connection.get_server_pid()})")
+            async with asyncio.timeout(60):
+                await ended.wait()
+            await tx.sql.fetch("SELECT 2")
+    assert caught.value.code == "EB5001"
+    assert caught.value.why == "the connection ended in between; the server's log says why"
+    assert whole(storage)
 
 
 STEPS = ["begin", "receive", "savepoint", "handler", "park", "flush"]
@@ -198,6 +218,7 @@ async def test_a_lock_that_takes_too_long_is_no_fault_of_the_message(
         ("22021", True, "EB5009"),
         ("23502", True, "EB5009"),
         ("23505", False, "EB5005"),
+        ("23514", False, "EB5005"),
     ],
 )
 async def test_what_the_server_reports_becomes_one_of_our_codes(
@@ -215,6 +236,9 @@ async def test_what_the_server_reports_becomes_one_of_our_codes(
     assert caught.value.code == code
     assert state in caught.value.why
     assert "as asked" in caught.value.why
+    assert (caught.value.what == "a constraint refuses the row") == (
+        state.startswith("23") and code == "EB5005"
+    )
     assert whole(storage)
 
 

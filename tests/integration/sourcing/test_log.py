@@ -414,14 +414,23 @@ async def test_after_a_crash_of_the_server_a_subscription_goes_on_after_its_last
             assert product_of((await coming).event) == "b"
 
 
-async def test_a_tail_goes_on_after_an_error(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("error", "traced"),
+    [
+        (OSError("away"), True),
+        (StorageError("EB5001", "away", where="here", why="restarted", next="wait"), False),
+    ],
+)
+async def test_a_tail_goes_on_after_an_error(
+    caplog: pytest.LogCaptureFixture, error: Exception, traced: bool
+) -> None:
     class Flaky(SqliteStorage):
         failures = 1
 
         async def read_bound(self) -> ReadBound:
             if self.failures:
                 self.failures -= 1
-                raise OSError("away")
+                raise error
             return await super().read_bound()
 
     async with EventBus("memory://", storage=Flaky(), handlers=[orders]) as bus:
@@ -430,6 +439,7 @@ async def test_a_tail_goes_on_after_an_error(caplog: pytest.LogCaptureFixture) -
             await bus.events.append("order-A-1", lines("a"), expected=0)
             assert product_of((await coming).event) == "a"
     assert "the log cannot be followed for a while" in caplog.text
+    assert ("Traceback" in caplog.text) == traced, "what is known needs none"
 
 
 async def test_streams_are_loaded_in_bulk_and_a_broken_load_goes_on(

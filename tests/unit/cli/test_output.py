@@ -5,6 +5,7 @@ import json
 import pytest
 
 from eventbus.cli.output import cell, table, to_json
+from eventbus.errors import StorageError
 
 ROWS: list[dict[str, str | None]] = [
     {"id": "0199a0c2", "key": "A-1", "error": "card refused"},
@@ -34,6 +35,13 @@ def test_a_table_without_rows_is_its_headings() -> None:
 
 def test_a_message_cannot_steer_the_terminal() -> None:
     assert cell("\x1b[2Jgone\n") == "\\x1b[2Jgone\\x0a"
+
+
+def test_an_error_of_ours_is_one_line_that_can_be_read() -> None:
+    error = StorageError("EB5009", "a value does not fit", where="SELECT", why="22012", next="mend")
+    assert cell(str(error)) == (
+        "EB5009 a value does not fit · where: SELECT · why: 22012 · next: mend"
+    )
 
 
 def test_bytes_are_text_or_base64() -> None:

@@ -85,6 +85,8 @@ def test_a_projection_that_nobody_has_is_a_usage_error(app: Any, run: Run) -> No
     assert ran.code == 2
     assert "EB6007" in ran.err
     assert "revenue" in ran.err
+    unsure = run("projection", "rebuild", "revenu", APP)
+    assert (unsure.code, unsure.err[:6]) == (2, "EB6007"), "before anybody is asked to confirm it"
 
 
 def test_an_app_without_a_storage_has_none(app: Any, run: Run) -> None:

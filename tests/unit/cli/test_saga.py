@@ -131,7 +131,20 @@ def test_one_saga_is_found_by_its_business_key(run: Run) -> None:
 
 def test_a_verb_that_finds_no_saga_says_so(run: Run) -> None:
     told = run("saga", "retry", "--status", "stuck", *APP)
-    assert (told.code, told.out) == (0, "0 sagas found\n")
+    assert (told.code, told.out) == (0, "0 sagas found\n"), "a set may be empty"
+    healthy = run("saga", "retry", "--key", "A-1", "--status", "stuck", *APP)
+    assert (healthy.code, healthy.out) == (0, "0 sagas found\n")
+
+
+def test_a_verb_for_what_is_named_and_not_there_is_refused(run: Run) -> None:
+    missing = run("saga", "retry", "--key", "A-9", *APP)
+    assert (missing.code, missing.err[:6]) == (5, "EB7067")
+    misspelt = run("saga", "cancel", "--type", "ordre", *APP)
+    assert (misspelt.code, misspelt.err[:6]) == (2, "EB1233")
+    assert "did you mean order?" in misspelt.err
+    none = run("saga", "pause", str(uuid4()), str(uuid4()), *APP, *JSON)
+    assert none.code == 5, "none of them was changed"
+    assert len(none.fits("saga-change").result["refused"]) == 2
 
 
 def test_timers_are_listed_those_that_are_due_apart(run: Run) -> None:
@@ -210,8 +223,8 @@ def test_a_build_that_would_strand_open_sagas_is_found(run: Run, sagas: Path) ->
 
 def test_a_worker_of_a_saga_that_is_not_there_is_refused(run: Run) -> None:
     told = run("saga", "worker", "saga_app:bus", "--type", "orders")
-    assert (told.code, told.err.splitlines()[0]) == (2, "EB1006 the app has no saga 'orders'")
-    assert "its sagas are: order" in told.err
+    assert (told.code, told.err.splitlines()[0]) == (2, "EB1233 the app has no saga 'orders'")
+    assert "did you mean order?" in told.err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="capability POSIX signals")

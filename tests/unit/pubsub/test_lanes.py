@@ -47,14 +47,19 @@ def handed(key: str | None, number: int = 0, *, redelivered: bool = False) -> Ha
 class Batches:
     """Records the batches of a lane; conflicts with what `meets` names."""
 
-    def __init__(self, meets: Callable[[Sequence[Delivery], Run], bool] = lambda b, r: False):
+    def __init__(
+        self,
+        meets: Callable[[Sequence[Delivery], Run], bool] = lambda b, r: False,
+        code: str = "EB5011",
+    ) -> None:
         self.seen: list[list[str]] = []
         self.meets = meets
+        self.code = code
 
     async def run(self, batch: Sequence[Delivery], run: Run, stop: asyncio.Event) -> int:
         self.seen.append([one.message.id for one in batch])
         if self.meets(batch, run):
-            raise StorageError("EB5011", "deadlock", where="here", why="crossed", next="again")
+            raise StorageError(self.code, "deadlock", where="here", why="crossed", next="again")
         return len(batch)
 
 
@@ -117,6 +122,47 @@ async def test_a_batch_in_conflict_goes_on_message_by_message_and_only_the_offen
     assert batches.seen[:CONFLICTS] == [["A-0", "A-1", "A-2"]] * CONFLICTS
     assert ["A-0"] in batches.seen, "the others of the batch go through"
     assert batches.seen.count(["A-1"]) > CONFLICTS, "alone, as often, before it is blamed"
+
+
+@pytest.mark.parametrize(
+    ("transactional", "called", "blamed"),
+    [(True, True, True), (True, False, False), (False, True, False)],
+)
+async def test_who_lost_its_connection_is_blamed_only_if_a_handler_was_at_it(
+    monkeypatch: pytest.MonkeyPatch, transactional: bool, called: bool, blamed: bool
+) -> None:
+    monkeypatch.setattr("eventbus.pubsub.lanes.CONFLICTS", 1)
+    away = 4
+    blames: list[bool] = []
+
+    def loses(batch: Sequence[Delivery], run: Run) -> bool:
+        nonlocal away
+        blames.append(run.blamed is not None)
+        run.called = called
+        away -= 1
+        return away > 0 and run.blamed is None
+
+    batches = Batches(loses, code="EB5001")
+    worked = Worked(Group("g", transactional=transactional), batches)
+    worked.lane.put(handed("A", 0))
+    await worked.off(1)
+    assert blames[-1] == blamed
+
+
+async def test_an_outage_is_no_suspicion_against_what_meets_another_one_after_it() -> None:
+    codes = ["EB5001"] * 2 * CONFLICTS + ["EB5011"]
+    blames: list[bool] = []
+
+    def meets(batch: Sequence[Delivery], run: Run) -> bool:
+        blames.append(run.blamed is not None)
+        batches.code = codes.pop(0) if codes else "EB5001"
+        return len(blames) <= 2 * CONFLICTS + 1
+
+    batches = Batches(meets)
+    worked = Worked(Group("g"), batches)
+    worked.lane.put(handed("A", 0))
+    await worked.off(1)
+    assert not any(blames)
 
 
 async def test_what_is_lost_while_it_waits_does_not_start() -> None:
