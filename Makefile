@@ -42,9 +42,10 @@ shop: $(VENV)/$(STAMP)  ## the order book as processes, on PostgreSQL with BROKE
 	@services=$$($(BIN)/python -m eventbus.testing.services up postgres $(BROKER)) && eval "$$services" && \
 	$(BIN)/python -m examples.order_book --transport "$(SHOP_$(BROKER))" --storage "$$EVENTBUS_TEST_POSTGRES_URL" $(CSV)
 
+WORKERS := --numprocesses=2 --dist=worksteal  # they share one of each service
 test: check $(NEWEST)/$(STAMP)  ## everything, on the oldest and the newest Python found
-	$(BIN)/python -m pytest --eventbus-require=postgres,rabbit,kafka
-	$(NEWEST)/bin/python -m pytest --eventbus-require=postgres,rabbit,kafka $(ON_NEWEST)
+	$(BIN)/python -m pytest --eventbus-require=postgres,rabbit,kafka $(WORKERS)
+	$(NEWEST)/bin/python -m pytest --eventbus-require=postgres,rabbit,kafka $(WORKERS) $(ON_NEWEST)
 
 check: $(VENV)/$(STAMP)  ## format, lint, types, imports
 	$(BIN)/ruff format --check .

@@ -34,6 +34,8 @@ from eventbus.transport import Transport
 
 log: logging.Logger = logging.getLogger("eventbus.bus")
 
+SHORTEST_LOOK_SECONDS = 0.002  # whether everything is idle; a look may ask the database
+LONGEST_LOOK_SECONDS = 0.02  # while nothing moves
 PAUSED_SECONDS = 1.0  # without progress: a group that is paused is not waited for
 RELAY_SECONDS = 4.0  # of the grace: to settle its batch and release its leases, after the groups
 STUCK_SECONDS = 300.0  # work and no progress for so long: a restart is the cure (B8)
@@ -118,16 +120,17 @@ class Running:
         `or_paused`: also when nothing moves because groups are paused.
         """
         loop = asyncio.get_running_loop()
-        before, since = -1, loop.time()
+        before, since, pause = -1, loop.time(), SHORTEST_LOOK_SECONDS
         while True:
             progress = self._progress()
             if await self._is_idle() and progress == before:
                 return
             if progress != before:
-                before, since = progress, loop.time()
+                before, since, pause = progress, loop.time(), SHORTEST_LOOK_SECONDS
             elif or_paused and loop.time() - since > PAUSED_SECONDS and self._is_paused():
                 return
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_LOOK_SECONDS)
 
     async def work_off(self, grace: timedelta) -> None:
         """What a transport that is not durable holds would be gone: let it be handled first."""

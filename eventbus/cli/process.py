@@ -41,15 +41,22 @@ def ending_early() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # nobody else can take signals
         return
-    before = signal.signal(signal.SIGTERM, _end)
+    told = False
+
+    def end(number: int, frame: object) -> None:
+        nonlocal told
+        told = True
+        raise SystemExit(DONE)
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
         yield
+    except Exception as error:
+        if told:  # what the signal broke in half is no failure of the app
+            raise SystemExit(DONE) from error
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _end(number: int, frame: object) -> None:
-    raise SystemExit(DONE)
 
 
 def write_logs(settings: Settings) -> None:

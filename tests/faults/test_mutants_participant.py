@@ -2,10 +2,12 @@
 
 import inspect
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from eventbus import EventBus
 from tests.faults.mutants_participant import MUTANTS
 from tests.faults.mutants_storage import Mutant
 from tests.integration import test_participant as tests
@@ -26,7 +28,9 @@ async def _run(mutant: Mutant) -> None:
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-async def test_the_tests_see_the_mutant(mutant: Mutant) -> None:
+async def test_the_tests_see_the_mutant(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     await _run(mutant)
+    soon = {"at_most": timedelta(seconds=10)}  # some mutants are never idle
+    monkeypatch.setattr(EventBus.until_idle, "__kwdefaults__", soon)
     with mutant.applied(), pytest.raises(SEEN):
         await _run(mutant)

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -333,7 +334,7 @@ async def test_however_long_the_log_is_no_more_than_two_pages_of_it_are_kept(
         async with aclosing(bus.events.search()) as found:
             async for one in found:
                 read += len(product_of(one.event))
-                if read % 50 == 0:
+                if read % 250 == 0:
                     kept.append(_in_memory())
     assert read == 1000
     assert max(decoded - before[0] for decoded, _ in kept) <= 2 * 50
@@ -343,9 +344,9 @@ async def test_however_long_the_log_is_no_more_than_two_pages_of_it_are_kept(
 def _in_memory() -> tuple[int, int]:
     """Events, decoded and as they are stored, that are held by anything."""
     gc.collect()
-    objects = gc.get_objects()
-    decoded = sum(isinstance(each, LineAdded) for each in objects)
-    return decoded, sum(type(each).__name__ == "StoredEvent" for each in objects)
+    kinds = Counter(map(type, gc.get_objects()))
+    stored = sum(many for kind, many in kinds.items() if kind.__name__ == "StoredEvent")
+    return kinds[LineAdded], stored
 
 
 async def test_others_have_turns_while_a_page_is_gone_over(url: str) -> None:

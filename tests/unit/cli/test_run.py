@@ -129,11 +129,23 @@ def test_run_reports_its_guarantees_and_a_signal_drains_it(
     assert (code, "draining" in err) == (0, True)
 
 
-@pytest.mark.parametrize("command", [("run",), ("outbox", "relay"), ("saga", "worker")])
+WAITING = "threading.Event().wait()"
+BROKEN = f"try:\n    {WAITING}\nexcept SystemExit:\n    raise RuntimeError('in half')"
+
+
+@pytest.mark.parametrize(
+    ("command", "waiting"),
+    [
+        (("run",), WAITING),
+        (("run",), BROKEN),  # as a lock that the signal came upon
+        (("outbox", "relay"), WAITING),
+        (("saga", "worker"), WAITING),
+    ],
+)
 def test_a_worker_that_is_told_to_end_before_it_began_ends_well(
-    start: Start, project: Path, command: tuple[str, ...]
+    start: Start, project: Path, command: tuple[str, ...], waiting: str
 ) -> None:
-    text = "import threading\n\nprint('importing', flush=True)\nthreading.Event().wait()\n"
+    text = f"import threading\n\nprint('importing', flush=True)\n{waiting}\n"
     (project / "slow_app.py").write_text(text, encoding="utf-8")
     process = start(*command, "slow_app:bus")
     until(process.stdout, "importing")
