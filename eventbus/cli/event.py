@@ -1,7 +1,7 @@
 """`eventbus event`: the log, looked into, followed, exported; publish and replay."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -191,20 +191,32 @@ def search(settings: Settings, /, limit: int, **selection: Any) -> None:
 def export(settings: Settings, /, file: str, **selection: Any) -> None:
     """Events as JSON lines, whole, in the order of the log; `-` is stdout."""
 
-    async def write(log: "EventLog", line: Callable[[str], object]) -> int:
+    async def write(log: "EventLog") -> int:
         count = 0
         async with aclosing(_found(log, **selection)) as rows:
-            async for row in rows:
-                line(f"{to_json(row)}\n")
-                count += 1
+            row = await anext(rows, None)
+            if row is None and (close := await close_to(log, selection["types"], type_of)):
+                instead = " | ".join(f"--type {name}" for name in close)
+                raise none_of(f"no event of {', '.join(selection['types'])}", instead)
+            with _written(file) as line:  # not before: what was there may be all that is left
+                while row is not None:
+                    line(f"{to_json(row)}\n")
+                    count += 1
+                    row = await anext(rows, None)
         return count
 
+    count = with_log(settings, write)
+    if file != "-":
+        note(settings, f"{count:,} events in {file}")
+
+
+@contextmanager
+def _written(file: str) -> Iterator[Callable[[str], object]]:
     if file == "-":
-        with_log(settings, lambda log: write(log, lambda line: click.echo(line, nl=False)))
+        yield lambda line: click.echo(line, nl=False)
         return
     with Path(file).open("w", encoding="utf-8") as out:
-        count = with_log(settings, lambda log: write(log, out.write))
-    note(settings, f"{count:,} events in {file}")
+        yield out.write
 
 
 @event.command(cls=Command)

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from errno import ENOSPC
 from typing import TYPE_CHECKING
 
 import click
@@ -38,6 +39,14 @@ def report(error: Exception, settings: Settings) -> int:
 def _known(error: Exception) -> "EventBusError":
     from eventbus.errors import ConfigurationError, EventBusError
 
+    if isinstance(error, OSError) and (error.filename is not None or error.errno == ENOSPC):
+        return ConfigurationError(
+            "EB8001",
+            f"a file cannot be used: {error.filename or 'the one that is written'}",
+            where=" ".join(["eventbus", *sys.argv[1:2]]),
+            why=error.strerror or type(error).__name__,
+            next="name another file, or mend what the system says of this one",
+        )
     if not isinstance(error, click.ClickException):
         return EventBusError(
             "EB9001",

@@ -17,7 +17,7 @@ from eventbus.pubsub.call import Call, cut
 from eventbus.pubsub.gate import Circuit
 from eventbus.pubsub.unit_of_work import HandlerContext, Publishing
 from eventbus.pubsub.watchdog import Run
-from eventbus.resilience.retry import Verdict, attempts_in_place, failure_of, verdict_of
+from eventbus.resilience.retry import Verdict, attempts_in_place, failure_of, told, verdict_of
 from eventbus.storage import Transaction
 from eventbus.storage.parking import Failure, Parked
 
@@ -344,12 +344,11 @@ def _log_failure(call: Call, group: Group, verdict: Verdict, failure: Failure) -
     dead = verdict.delay is None
     log.log(
         logging.ERROR if dead else logging.WARNING,
-        "group %s: %s %s: %s %s",
+        "group %s: %s %s: %s",
         group.name,
         message.id,
         "is a dead letter" if dead else f"is parked for {verdict.delay}",
-        failure.type,
-        failure.text.partition("\n")[0][:200],
+        told(failure),
         extra={
             "eventbus": {
                 "event_id": message.id,

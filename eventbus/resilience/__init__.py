@@ -7,6 +7,7 @@ from eventbus.resilience.retry import (
     attempts_in_place,
     failure_of,
     redact,
+    told,
     verdict_of,
     wait_after,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "attempts_in_place",
     "failure_of",
     "redact",
+    "told",
     "verdict_of",
     "wait_after",
 ]

@@ -17,6 +17,7 @@ from eventbus.handler import DeadLetter, Reject, Retry, RetryPolicy
 from eventbus.personal import without
 from eventbus.storage.parking import Failure
 
+_WHY = "  why   "  # a line of an error of ours
 IN_PLACE_CAPS_SECONDS = (0.05, 0.25)  # the last one for every further wait
 IN_PLACE_BUDGET_SECONDS = 1.0  # a transaction is open meanwhile
 TEXT_LIMIT_BYTES = 8192
@@ -152,6 +153,13 @@ def failure_of(error: Exception, verdict: Verdict, *, hidden: Sequence[str] = ()
         text=_text_of(error, hidden),
         fingerprint=_fingerprint_of(error),
     )
+
+
+def told(failure: Failure) -> str:
+    """What it failed with, in a line of the log: its type, and of an error of ours its reason."""
+    first, *rest = failure.text.split("\n")
+    why = next((line[len(_WHY) :] for line in rest if line.startswith(_WHY)), "")
+    return f"{failure.type} {first[:200]}" + (f": {why[:200]}" if why else "")
 
 
 def _type_name(error: Exception) -> str:

@@ -131,9 +131,13 @@ def _skip(draft: Draft, verb: Verb) -> None:
 
 def _resolve(draft: Draft, verb: Verb) -> None:
     """The operator says what became of a step."""
-    row = _in_doubt(draft, str(verb.args.get("step", "")))
+    step = str(verb.args.get("step", ""))
+    begun = dict.fromkeys(row.name for row in draft.log.rows)
+    row = _in_doubt(draft, step)
     done = verb.args.get("as")
-    if row is None:
+    if step not in begun:
+        _refuse(draft, f"it began no step {step!r}, but {', '.join(begun) or 'none'}")
+    elif row is None:
         _refuse(draft, "that step is neither unknown nor a failed undo")
     elif done not in {"done", "undone"}:
         _refuse(draft, "say as=done or as=undone")

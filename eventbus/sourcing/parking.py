@@ -6,7 +6,7 @@ from dataclasses import replace
 from random import Random
 
 from eventbus.handler import RetryPolicy
-from eventbus.resilience.retry import failure_of, verdict_of
+from eventbus.resilience.retry import failure_of, told, verdict_of
 from eventbus.sourcing.projection import RecordedEvent
 from eventbus.sourcing.recorded import Recorded
 from eventbus.storage.events import RecordedMessage
@@ -65,13 +65,12 @@ def log_failures(group: str, parked: Iterable[Parked]) -> None:
         if one.failure is not None:
             log.log(
                 logging.ERROR if one.delay is None else logging.WARNING,
-                "%s: %s %s, what follows of %s waits: %s %s",
+                "%s: %s %s, what follows of %s waits: %s",
                 group,
                 one.origin,
                 "is a dead letter" if one.delay is None else f"is parked for {one.delay}",
                 one.key,
-                one.failure.type,
-                one.failure.text.partition("\n")[0][:200],
+                told(one.failure),
             )
 
 

@@ -52,8 +52,18 @@ async def standing_of(storage: Storage, inspection: Inspection, definition: Defi
         building = any(one.status == "building" for one in versions)
         rebuild = await tx.projections.standing(name) if building else None
         seen = None if active is None else await _seen(tx, definition, active, bound)
+        first = None
+        if active is None and definition.runs == "following":
+            first = await first_after(tx, definition, Position(0), bound.bound)
     if seen is None:
-        return _standing(definition, versions, rebuild, _never_ran(definition))
+        return _standing(
+            definition,
+            versions,
+            rebuild,
+            _never_ran(definition),
+            lag_events=0 if first is None else bound.bound,
+            lag_seconds=0.0 if first is None else _age(first),
+        )
     if seen.active.runs == "inline":
         return _standing(definition, versions, rebuild, _lacks(seen), active=seen.active)
     behind = min(seen.positions.values(), default=Position(0))

@@ -81,7 +81,8 @@ class Level:
         """Act in a transaction in which both versions stand at one position, and nobody moves.
 
         Raises:
-            ProjectionError: EB6013, the old version's workers never stood together.
+            ProjectionError: EB6013, the old version's workers never stood together, or it never
+                came to where the new one stands.
         """
         old, shards = self._old, self._shards
         for attempt in range(refusals.TRIES):
@@ -90,7 +91,7 @@ class Level:
             try:
                 async with self._storage.transaction() as tx:
                     place = await self._held(tx)
-                    if place is not None:
+                    if place is not None and self._at <= place:
                         await self._level(tx, place)
                         return await act(tx)
             except StorageError as error:
@@ -100,7 +101,12 @@ class Level:
                     raise
                 log.info("%s: again after %s", old.name, error.what)
             await rest(attempt)
-        raise refusals.never_level(old.name)
+        raise refusals.never_level(old.name, await self._old_position(), self._at)
+
+    @property
+    def _at(self) -> Position:
+        """Where the new version stands: its foremost shard."""
+        return max(shard.position for shard in self._shards)
 
     async def put_back(self, tx: Transaction) -> None:
         """The old version's checkpoints, if they are ahead of the log: within `act`, to switch."""

@@ -1,6 +1,6 @@
 """Marks of the parts of a scan: checkpoints that say how far each is."""
 
-from eventbus.errors import ProjectionError
+from eventbus.errors import EventBusError, ProjectionError
 from eventbus.sourcing.definition import Definition
 from eventbus.sourcing.recorded import Recorded
 from eventbus.storage import Transaction
@@ -42,6 +42,12 @@ def unreadable(definition: Definition, event: Recorded, why: object) -> Projecti
         "EB6009",
         f"projection {definition.name!r} cannot be rebuilt from this log",
         where=f"{recorded.type} at {recorded.position}, {recorded.stream}@{recorded.version}",
-        why=f"{type(why).__name__}: {why}" if isinstance(why, Exception) else str(why),
+        why=_said(why),
         next="deploy code that reads it, then again with --resume; what serves is untouched",
     )
+
+
+def _said(why: object) -> str:
+    if isinstance(why, EventBusError):
+        return f"{why.what}: {why.why}"
+    return f"{type(why).__name__}: {why}" if isinstance(why, Exception) else str(why)

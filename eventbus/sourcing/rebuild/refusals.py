@@ -22,7 +22,7 @@ def nothing(name: str, why: str) -> ProjectionError:
     """EB6010: there is nothing to rebuild, or to roll back to."""
     return ProjectionError(
         "EB6010",
-        f"projection {name!r} has nothing to do that with",
+        f"projection {name!r} cannot do that",
         where="rebuild or rollback",
         why=why,
         next=f"eventbus projection status {name} APP",
@@ -64,14 +64,21 @@ def parked(name: str, amount: int) -> ProjectionError:
     )
 
 
-def never_level(name: str) -> ProjectionError:
-    """EB6013: the versions never stood together."""
+def never_level(name: str, serves: Position, new: Position) -> ProjectionError:
+    """EB6013: the versions never stood together; or the one that serves is behind, and stays so."""
+    why = "workers of its shards stand apart as long as much is recorded, or readers held locks"
+    to_do = f"eventbus projection pause {name} APP, then rebuild --resume, then resume it"
+    if serves < new:
+        why = f"what serves stands at {serves:,}, the new one at {new:,}: no worker moves it"
+        to_do = (
+            f"run a worker until eventbus projection status {name} APP has no lag; rebuild again"
+        )
     return ProjectionError(
         "EB6013",
         f"the versions of projection {name!r} never stood at one position",
         where=f"{TRIES} tries to switch",
-        why="workers of its shards stand apart as long as much is recorded, or readers held locks",
-        next=f"eventbus projection pause {name} APP, then rebuild --resume, then resume it",
+        why=why,
+        next=to_do,
     )
 
 

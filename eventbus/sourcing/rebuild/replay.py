@@ -104,5 +104,5 @@ class Replay:
                 try:
                     one.event  # noqa: B018 - it is kept
                 except CodecError as error:
-                    raise unreadable(self.definition, one, error.what) from error
+                    raise unreadable(self.definition, one, error) from error
         return events

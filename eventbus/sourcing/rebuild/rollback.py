@@ -39,8 +39,8 @@ async def roll_back(
         reason: why.
 
     Raises:
-        ProjectionError: EB6010, there is no such version, or it is of other code and inline;
-            EB6013, appends never paused.
+        ProjectionError: EB6004, it is being rebuilt; EB6010, there is no such version, or it is
+            of other code and inline; EB6013, appends never paused.
     """
     name = definition.name
     async with storage.transaction() as tx:
@@ -50,24 +50,24 @@ async def roll_back(
     if active is None or to is None:
         raise refusals.nothing(name, "no version that served before is kept")
     undone = _Undone(active, to, actor, reason)
-    if "inline" in {active.runs, to.runs}:
-        beat = Beat(name, active.version, to.version, "", 0)
-        owner = Owner(storage, beat, lambda _: None)
-        async with owner.held():
-            await _revived(storage, definition, undone)
-            level = Level(
-                storage,
-                definition,
-                registry,
-                encode=encode,
-                old=active,
-                shards=await owner.shards(definition, to),
-                options=Options(),
-                owner=owner,
-            )
-            await level.act(undone.switched)
-    else:
-        await _where_it_stands(storage, undone)
+    beat = Beat(name, active.version, to.version, "", 0)
+    owner = Owner(storage, beat, lambda _: None)
+    async with owner.held():  # a rebuild goes by the version that serves
+        if "inline" not in {active.runs, to.runs}:
+            await _where_it_stands(storage, undone)
+            return active.version, to.version
+        await _revived(storage, definition, undone)
+        level = Level(
+            storage,
+            definition,
+            registry,
+            encode=encode,
+            old=active,
+            shards=await owner.shards(definition, to),
+            options=Options(),
+            owner=owner,
+        )
+        await level.act(undone.switched)
     return active.version, to.version
 
 

@@ -78,7 +78,7 @@ class ShadowRows:
         try:
             return self._definition.steps(event.decode(), place=0)
         except CodecError as error:
-            raise unreadable(self._definition, event, error.what) from error
+            raise unreadable(self._definition, event, error) from error
         except Exception as error:  # the author's key function
             raise unreadable(self._definition, event, error) from error
 

@@ -1,6 +1,7 @@
 """A bus over each storage that has a log."""
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,12 @@ def url(request: pytest.FixtureRequest) -> str:
         return "sqlite://"
     server: str = request.getfixturevalue("server")
     return f"{server}?schema={unique('log')}"
+
+
+@pytest.fixture
+def lasting(url: str, tmp_path: Path) -> str:
+    """A storage whose data outlive the bus."""
+    return f"sqlite:///{tmp_path}/bus.db" if url == "sqlite://" else url
 
 
 @pytest.fixture

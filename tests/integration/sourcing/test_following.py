@@ -1,7 +1,6 @@
 """A projection follows the log: rows and checkpoint together, failures parked, the others go on."""
 
 from datetime import timedelta
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -16,15 +15,6 @@ from eventbus.testing import assert_rebuild_equals_live
 from eventbus.testing.conformance.samples import unique
 from tests.integration.sourcing.read_models import Journal, Sum, sell, sell_many, stream_of, until
 from tests.unit.sourcing.declarations import Placed, Withdrawn
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def lasting(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A storage whose data outlive the bus."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/bus.db"
-    server: str = request.getfixturevalue("server")
-    return f"{server}?schema={unique('log')}"
 
 
 async def bus_of(url: str, *projections: object) -> EventBus:

@@ -10,7 +10,7 @@ import pytest
 
 from eventbus import Event, EventBus
 from eventbus.errors import ProjectionError
-from eventbus.sourcing.rebuild import Beat, Options
+from eventbus.sourcing.rebuild import Beat, Options, refusals
 from eventbus.storage.events import Position
 from eventbus.storage.projections import Difference
 from eventbus.testing import assert_rebuild_equals_live
@@ -167,6 +167,44 @@ async def test_after_a_rollback_nothing_new_is_needed_to_catch_up(
     assert (await revenue.rows(busy)).get("XX") == (1, 5)
 
 
+async def test_while_it_is_rebuilt_nothing_is_rolled_back(busy: EventBus, revenue: Sum) -> None:
+    await busy.projections.rebuild(revenue.name)
+    codes: list[str] = []
+
+    async def confirm(_: Difference) -> bool:
+        with pytest.raises(ProjectionError) as caught:
+            await busy.projections.rollback(revenue.name)
+        codes.append(caught.value.code)
+        return True
+
+    rebuilt = await busy.projections.rebuild(revenue.name, confirm=confirm)
+    assert (codes, rebuilt.switched) == (["EB6004"], True)
+
+
+async def test_what_serves_behind_the_new_rows_is_told_where_nobody_moves_it(
+    lasting: str, revenue: Sum, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus = await _bus(lasting, revenue.projection())
+    async with bus:
+        await sell(bus, ("UK", 1))
+        await bus.until_idle()
+        await bus.projections.rebuild(revenue.name)
+        await sell(bus, ("UK", 1))
+        await bus.until_idle()
+        await bus.projections.rebuild(revenue.name, options=Options(switch=False))
+    monkeypatch.setattr(refusals, "TRIES", 2)
+    async with bus.client():
+        await bus.projections.rollback(revenue.name)  # to where it stood, and nobody follows
+        with pytest.raises(ProjectionError) as caught:
+            await bus.projections.rebuild(revenue.name)
+    assert caught.value.code == "EB6013"
+    assert "no worker moves it" in caught.value.why
+    async with bus:
+        await bus.until_idle()
+        rebuilt = await bus.projections.rebuild(revenue.name)
+    assert (rebuilt.difference.equal, rebuilt.difference.new) == (1, 0)
+
+
 async def test_there_is_nothing_to_roll_back_to_before_a_switch(
     busy: EventBus, revenue: Sum
 ) -> None:
@@ -299,6 +337,7 @@ async def test_an_event_that_cannot_be_decoded_stops_it_and_what_serves_is_untou
     with pytest.raises(ProjectionError) as caught:
         await busy.projections.rebuild(revenue.name)
     assert caught.value.code == "EB6009"
+    assert "shop.order-placed does not validate: country: missing" in caught.value.why
     assert await revenue.rows(busy) == before
 
 

@@ -38,6 +38,18 @@ async def test_the_cause_names_the_event_that_fails(shop: EventBus, revenue: Sum
     assert f"{stream_of('UK')}@2 failed: ValueError: an order of 13" in cause
 
 
+async def test_what_never_ran_lags_by_the_whole_log(url: str, revenue: Sum) -> None:
+    bus = EventBus("memory://", storage=url, handlers=[revenue.projection()])
+    await bus.upgrade()
+    async with bus.client():
+        empty = await bus.projections.status(revenue.name)
+        assert (empty.version, empty.lag_events) == (None, 0)
+        position = await sell(bus, ("UK", 1), ("FR", 2))
+        found = await bus.projections.status(revenue.name)
+        assert (found.version, found.lag_events) == (None, position)
+        assert found.cause == "it never ran on this database"
+
+
 @asynccontextmanager
 async def kept_open(bus: EventBus, *, append: bool) -> AsyncIterator[int]:
     """A transaction of another task; the pid of its connection."""

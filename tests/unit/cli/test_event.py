@@ -297,6 +297,28 @@ def test_an_export_is_a_line_of_json_for_each_event(run: Run, filled: Path) -> N
     assert [json.loads(line) for line in lines] == found(run, "search", *FILE)
 
 
+def test_an_export_of_nothing_that_is_there_leaves_the_file_as_it_was(
+    run: Run, filled: Path
+) -> None:
+    (filled / "out.jsonl").write_text("kept\n", encoding="utf-8")
+    ran = run("event", "export", "out.jsonl", "--type", "shop.shippet", *FILE)
+    assert (ran.code, ran.err[:6]) == (5, "EB8007")
+    assert "--type shop.shipped" in ran.err
+    away = run("event", "export", "out.jsonl", "--storage", "sqlite:///nowhere/app.db")
+    assert away.code == 3
+    assert (filled / "out.jsonl").read_text(encoding="utf-8") == "kept\n"
+    none = run("event", "export", "out.jsonl", "--since", "2999-01-01", *FILE)
+    assert (none.code, none.err.strip()) == (0, "0 events in out.jsonl")
+    assert (filled / "out.jsonl").read_text(encoding="utf-8") == ""
+
+
+def test_a_file_that_cannot_be_written_is_no_bug(run: Run, filled: Path) -> None:
+    ran = run("event", "export", "nowhere/out.jsonl", *FILE)
+    assert ran.code == 2
+    assert ran.err.splitlines()[0] == "EB8001 a file cannot be used: nowhere/out.jsonl"
+    assert "Traceback" not in ran.err
+
+
 def test_a_tail_shows_what_fits_and_ends_at_its_limit(run: Run, filled: Path) -> None:
     ran = run("event", "tail", "--from", "0", "--limit", "2", "--key", "A-2", *FILE, *JSON)
     rows = [json.loads(line) for line in ran.out.splitlines()]

@@ -21,6 +21,7 @@ from eventbus.resilience import (
     attempts_in_place,
     failure_of,
     redact,
+    told,
     verdict_of,
     wait_after,
 )
@@ -324,3 +325,11 @@ async def test_a_retry_in_place_does_not_change_the_fingerprint() -> None:
         raise AssertionError("it did not fail")
 
     assert await run(0) == await run(1)
+
+
+def test_the_log_is_told_what_and_why_in_a_line() -> None:
+    ours = DecodeError("EB3102", "it does not validate", where="here", why="cents: int", next="x")
+    verdict = Verdict(None, "quarantined", "EB3102")
+    line = told(failure_of(ours, verdict))
+    assert line == "eventbus.errors.DecodeError EB3102 it does not validate: cents: int"
+    assert told(failure_of(ValueError("no\nsecond"), verdict)) == "ValueError no"

@@ -214,7 +214,8 @@ def test_resolve_is_refused_where_nothing_is_in_doubt() -> None:
     play = Play(PlaceOrder)
     refused = "refused: that step is neither unknown nor a failed undo"
     assert play.verb("resolve", step="reserve", **{"as": "done"}).ignored == refused
-    assert play.verb("resolve", step="nothing", **{"as": "done"}).ignored == refused
+    unknown = "refused: it began no step 'nothing', but reserve"
+    assert play.verb("resolve", step="nothing", **{"as": "done"}).ignored == unknown
     stuck = failed_undo()
     wanted = "refused: say as=done or as=undone"
     assert stuck.verb("resolve", step="reserve").ignored == wanted
