@@ -11,12 +11,14 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
 from eventbus.errors import TransportError
+from eventbus_kafka.chatter import calm
 from eventbus_kafka.config import KafkaConfig
 from eventbus_kafka.errors import CLIENT_ERRORS, described, transport_error
 
 R = TypeVar("R")
 
 log: logging.Logger = logging.getLogger("eventbus.kafka")
+calm()
 
 HEADER_ROOM = 64 << 10  # bytes beside a body: key, headers, framing
 MAX_BATCH_BYTES = 128 << 10

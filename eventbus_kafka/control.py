@@ -157,12 +157,20 @@ class Control:
             try:
                 await within(PING_SECONDS, self._ask("ping", lambda a: a.describe_topics([])))
             except TimeoutError as error:
-                self.trouble = f"Kafka does not answer: {described(error)}"
+                self._say(f"Kafka does not answer: {described(error)}")
                 await self._close_admin()
             except TransportError as error:
-                self.trouble = f"{error.what}: {error.why}"
+                self._say(f"{error.what}: {error.why}")
             else:
-                self.trouble = None
+                self._say(None)
+
+    def _say(self, trouble: str | None) -> None:
+        """Logged when it begins, and when it is over."""
+        if trouble is not None and self.trouble is None:
+            log.warning("%s", trouble)
+        elif trouble is None and self.trouble is not None:
+            log.info("Kafka at %s answers again", ", ".join(self._config.servers))
+        self.trouble = trouble
 
 
 async def _closed(client: AIOKafkaAdminClient) -> None:

@@ -241,14 +241,15 @@ class Sender:
         why, self.rebuilds = self.broken, self.rebuilds + 1
         log.warning("the producer of Kafka is built anew: %s", why)
         await self._drop_producer()
-        delay = 0.1
+        delay, told = 0.1, False
         while True:
             self.trouble = why
             try:
                 await self._connect()
             except TransportError as error:
                 why = f"{error.what}: {error.why}"
-                log.warning("cannot publish: %s", why)
+                log.log(logging.DEBUG if told else logging.WARNING, "cannot publish: %s", why)
+                told = True
                 await asyncio.sleep(delay)
                 delay = min(MOST_BETWEEN_SECONDS, delay * 2)
             else:

@@ -23,7 +23,7 @@ class Life:
         """Open the storage and the transport, then start what is chosen.
 
         Args:
-            consume: False: publish and read only.
+            consume: False: publish and read only. With a storage no broker is asked for it.
             only: roles or services; None: everything.
 
         Raises:
@@ -41,7 +41,8 @@ class Life:
                 await stack.enter_async_context(wiring.storage)
                 if wiring.keyring is not None:
                     await wiring.keyring.check()
-            await stack.enter_async_context(wiring.transport)
+            if consume or running.needs_the_broker:
+                await stack.enter_async_context(wiring.transport)
             if consume:
                 await self._refuse_unsafe()  # what only an open storage or broker can tell
                 await wiring.prepare()

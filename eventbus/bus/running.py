@@ -90,6 +90,11 @@ class Running:
                 parts.transport, scheme=parts.scheme, instrumentation=parts.instrumentation
             ).publish
 
+    @property
+    def needs_the_broker(self) -> bool:
+        """Whether publishing does: the outbox takes what is published while it is away."""
+        return self._outbox is None or not self._parts.transport.capabilities.durable
+
     def measure(self) -> None:
         """Report what no message tells, from now until it is stopped."""
         parts = self._parts
@@ -295,7 +300,8 @@ class Running:
         return relayed + projected + sum(group.progress for group in self._groups.values())
 
     def _troubles(self) -> Iterable[str | None]:
-        yield self._parts.transport.trouble
+        if self._supervisors or self.needs_the_broker:
+            yield self._parts.transport.trouble
         if self._parts.storage is not None:
             yield self._parts.storage.trouble
         if self._relay is not None:

@@ -33,7 +33,8 @@ def tombstoned(stream: str) -> Exception:
         "EB8007",
         f"stream {stream!r} is tombstoned",
         where=called(),
-        why="none of its events is shown any more, and its name is never used again",
+        why="it is read no more, and its name never used again; the log as a whole shows its events"
+        " until they are deleted",
         next=f"eventbus event head {stream}",
     )
 

@@ -79,7 +79,7 @@ def replayed(settings: Settings, group: str, part: Part) -> int:
     bus = app_of(settings)
     count = asyncio.run(_counted(bus, group, part))
     affected = f"{count:,} events of the log: handled again by group {group!r}"
-    if not settings.dry_run:
+    if count and not settings.dry_run:
         confirm(settings, affected)
 
     def tell(done: "Replayed") -> None:
@@ -94,7 +94,8 @@ def replayed(settings: Settings, group: str, part: Part) -> int:
     facts: dict[str, Any] = {"group": group, "events": count, "dry_run": settings.dry_run}
     if settings.dry_run or not count:
         facts |= {"withheld": 0, "position": None}
-        show_facts(settings, "event replay", facts, [f"would be: {affected}"])
+        line = f"would be: {affected}" if count else f"no event of the log for group {group!r}"
+        show_facts(settings, "event replay", facts, [line])
         return DONE
     done = asyncio.run(replay())
     facts |= {"events": done.events, "withheld": done.withheld, "position": done.read_to}

@@ -14,6 +14,7 @@ from eventbus.errors import Rejected as RejectedResult
 from eventbus.errors import Unknown as UnknownResult
 from eventbus.instrumentation import Instrumentation, count_unknown, handing_over
 from eventbus.outbox.holdings import TTL, Holdings
+from eventbus.outbox.refusals import Refusals
 from eventbus.outbox.unsettled import MOST, Unsettled
 from eventbus.service import Alarm, pause
 from eventbus.storage import Storage
@@ -62,6 +63,7 @@ class Relay:
         self._busy = False
         self._volatile = not transport.capabilities.durable and isinstance(transport, Volatile)
         self._unsettled = Unsettled(self._ring_if_at_rest)
+        self._refusals = Refusals(lambda: asyncio.get_running_loop().time())
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Relay until stopping.
@@ -258,9 +260,11 @@ class Relay:
         async with self._storage.transaction() as tx:
             if settled:
                 self._notice(await tx.outbox.settle(self._holdings.leases, settled), len(settled))
+            self._refusals.tell(rejected)
             for row, reason in rejected:
-                log.warning("the broker refused message %s: %s", row.message.id, reason)
                 delay = delay_after(row.attempts + 1, self._random)
+                if delay is None:
+                    log.error("message %s is not tried again, until outbox retry", row.message.id)
                 self._notice(
                     await tx.outbox.defer(self._holdings.leases, [row], delay=delay, error=reason),
                     1,

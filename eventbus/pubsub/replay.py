@@ -16,6 +16,7 @@ from eventbus.pubsub.attempt import Attempts
 from eventbus.pubsub.routes import Route, Routes
 from eventbus.pubsub.unit_of_work import HandlerContext, Holding, Publishing, held
 from eventbus.pubsub.watchdog import Run
+from eventbus.resilience.retry import in_a_line
 from eventbus.service import end
 from eventbus.storage import Storage, Transaction
 from eventbus.storage.events import Appended, Expected, Filter, Position, RecordedMessage
@@ -218,6 +219,6 @@ def _stopped(
         f"the replay of group {group!r} stopped at position {recorded.position}:"
         f" {type(error).__name__}",
         where=f"{recorded.stream}@{recorded.version} {recorded.type}, id {recorded.message.id}",
-        why=without(str(error), hidden).partition("\n")[0] or "the handler says no more",
+        why=in_a_line(without(str(error), hidden)) or "the handler says no more",
         next=f"what came before it is kept: mend it, and go on with --from {recorded.position}",
     )

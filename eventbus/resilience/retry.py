@@ -157,9 +157,14 @@ def failure_of(error: Exception, verdict: Verdict, *, hidden: Sequence[str] = ()
 
 def told(failure: Failure) -> str:
     """What it failed with, in a line of the log: its type, and of an error of ours its reason."""
-    first, *rest = failure.text.split("\n")
+    return f"{failure.type} {in_a_line(failure.text)}"
+
+
+def in_a_line(text: str) -> str:
+    """The first line of an error; of one of ours its reason too."""
+    first, *rest = text.split("\n")
     why = next((line[len(_WHY) :] for line in rest if line.startswith(_WHY)), "")
-    return f"{failure.type} {first[:200]}" + (f": {why[:200]}" if why else "")
+    return first[:200] + (f": {why[:200]}" if why else "")
 
 
 def _type_name(error: Exception) -> str:

@@ -27,6 +27,7 @@ from eventbus.errors import (
     ConfigurationError,
     LimitError,
     NoTransactionError,
+    TransportError,
     UnitOfWorkError,
     WiringError,
 )
@@ -530,6 +531,22 @@ async def test_a_type_that_nobody_wants_is_not_ours() -> None:
         await bus.until_idle()
         assert await bus.dead_letters.list() == []
         assert broker.unacked("g") == 0
+
+
+@pytest.mark.parametrize("scheme", ["amqp", "kafka"])
+async def test_a_client_with_a_storage_publishes_while_the_broker_is_away(
+    scheme: str, unused_tcp_port: int
+) -> None:
+    away = f"{scheme}://127.0.0.1:{unused_tcp_port}"
+    bus = EventBus(away, storage="sqlite://", service="shop")
+    async with bus.client():
+        await bus.publish("shop.placed", {"order": "A-1"}, key="A-1")
+        assert [row["key"] for row in await bus.outbox.list()] == ["A-1"]
+        assert (await bus.health()).causes == ["not running"], "and nothing of the broker"
+    with pytest.raises(TransportError) as caught:
+        async with EventBus(away, service="shop").client():
+            pass
+    assert caught.value.code == "EB2001"
 
 
 async def test_health_names_what_runs_and_what_is_wrong() -> None:

@@ -439,6 +439,8 @@ def test_a_replay_stops_at_a_failure_and_says_where(run: Run, filled: Path) -> N
     assert ran.code == 4
     assert f"EB4206 the replay of group 'shipping' stopped at position {position}" in ran.err
     assert f"--from {position}" in ran.err
+    nothing = run("event", "replay", "--group", "shipping", "--to", "0", *APP)
+    assert (nothing.code, nothing.out) == (0, "no event of the log for group 'shipping'\n")
     assert [name for name, replaying in asyncio.run(seen()) if replaying] == ["A-1", "A-2"]
 
 
