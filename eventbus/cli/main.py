@@ -34,6 +34,7 @@ COMMANDS = {
     "describe": ("describe:describe", "Groups, handlers and types of the app."),
     "guarantees": ("guarantees:guarantees", "What each group is promised, and what is unsafe."),
     "explain": ("pages:explain", "The page of an error code."),
+    "export": ("exporting:export", "Rules for Prometheus, a dashboard for Grafana."),
     "doctor": ("doctor:doctor", "Configuration, connectivity, schema, backlog."),
     "completion": ("completion:completion", "Completion for bash, zsh or fish."),
 }

@@ -5,7 +5,7 @@ import sys
 
 from eventbus.testing.services.packages import install_packages
 
-PACKAGES = {"kcat": "kcat", "amqp-publish": "amqp-tools"}
+PACKAGES = {"kcat": "kcat", "amqp-publish": "amqp-tools", "promtool": "prometheus"}
 
 
 def main() -> int:

@@ -93,7 +93,7 @@ def copy(found: Distribution, target: Path) -> None:
 def test_the_wheel_holds_what_is_no_python(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    for pattern in ("py.typed", "**/migrations/*.sql", "cli/explain/*.md"):
+    for pattern in ("py.typed", "**/migrations/*.sql", "cli/explain/*.md", "cli/shipped/*"):
         here = {file.relative_to(ROOT).as_posix() for file in (ROOT / "eventbus").glob(pattern)}
         assert here, pattern
         assert here <= names, pattern

@@ -1,5 +1,6 @@
 """Every code that the source raises has its page, and every page its code."""
 
+import json
 import re
 from pathlib import Path
 
@@ -55,3 +56,10 @@ def test_commands_on_the_pages_exist() -> None:
 def test_a_page_is_printed(run: Run) -> None:
     assert run("explain", "eb5303").out.startswith("# EB5303: another bus has this SQLite file\n")
     assert run("explain", "EB5303", "-o", "json").fits("explain").result["code"] == "EB5303"
+
+
+def test_rules_and_the_dashboard_are_printed_as_they_are_read(run: Run) -> None:
+    assert run("export", "alerts").out.rstrip().endswith("#a-definition-is-missing")
+    assert json.loads(run("export", "grafana").out)["uid"] == "eventbus"
+    told = run("export", "grafana", "-o", "json").fits("export").result
+    assert json.loads(told["text"])["uid"] == "eventbus"
