@@ -16,6 +16,7 @@ from eventbus.instrumentation import Instrumentation, count_unknown, handing_ove
 from eventbus.outbox.holdings import TTL, Holdings
 from eventbus.outbox.refusals import Refusals
 from eventbus.outbox.unsettled import MOST, Unsettled
+from eventbus.resilience.seldom import SeldomLog
 from eventbus.service import Alarm, pause
 from eventbus.storage import Storage
 from eventbus.storage.outbox import Outgoing
@@ -63,6 +64,7 @@ class Relay:
         self._busy = False
         self._volatile = not transport.capabilities.durable and isinstance(transport, Volatile)
         self._unsettled = Unsettled(self._ring_if_at_rest)
+        self._lines, self._broker_lines = SeldomLog(log), SeldomLog(log)
         self._refusals = Refusals(lambda: asyncio.get_running_loop().time())
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -112,13 +114,14 @@ class Relay:
             works = self._holdings.leases and not self._holdings.paused
             rows = await self._read() if works else []
             self._no_database = None
+            self._lines.over("the relay has its database again")
             if not rows and not len(self._unsettled):  # nothing waits here, or not any more
                 self._no_broker = None
             return await self._publish(rows) if rows else 0
         except StorageError as error:
             count_unknown(self._instrumentation, error, "relay", "repeated")
             self._no_database = error.what
-            log.warning("the relay waits for the database: %s", error)
+            self._lines.tell(error.code, "the relay waits for the database: %s", error)
             await pause(stopping, 1.0)
             return 0
         finally:
@@ -203,11 +206,12 @@ class Relay:
         except (TransportError, TimeoutError) as error:
             self._count_unknown(len(rows) if isinstance(error, TimeoutError) else 0)
             self._no_broker = getattr(error, "what", None) or f"no answer within {TTL}"
-            log.warning("the relay waits for the broker: %s", self._no_broker)
+            self._broker_lines.tell("", "the relay waits for the broker: %s", self._no_broker)
             for row in rows:
                 self._unsettled.came_back(row)
             return True
         self._no_broker = None
+        self._broker_lines.over("the relay has its broker again")
         self._failures = 0
         confirmed.extend(rows)
         return False

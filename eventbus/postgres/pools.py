@@ -195,7 +195,7 @@ class Pools:
             if role not in self._pools:
                 self._pools[role] = await asyncpg.create_pool(
                     **self._options(role),
-                    min_size=1,
+                    min_size=0,  # or the driver connects by itself, and logs a traceback each time
                     max_size=self.config.pool if role == "work" else CONTROL,
                     init=self._look_back,
                     reset=_nothing_to_reset,

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 from eventbus.errors import StorageError
 from eventbus.postgres.failures import FAILURES
 from eventbus.postgres.pools import Connection, Pools
+from eventbus.resilience.seldom import SeldomLog
 from eventbus.service import end, pause
 from eventbus.storage import Work
 
@@ -85,13 +86,14 @@ class Wakeups:
         self._news[work] = asyncio.Event()  # who comes later compares counts
 
     async def _keep(self, work: Callable[[], Awaitable[None]]) -> None:
+        lines, text = SeldomLog(log), "wake-ups from other processes pause, polling goes on: %s"
         while not self._stopping.is_set():
             try:
                 await work()
             except _FAILURES as error:
-                log.info("wake-ups from other processes pause, polling goes on: %s", error)
-            except Exception:  # a hint is never worth its task: whatever it was, again
-                log.exception("wake-ups from other processes pause, polling goes on")
+                lines.tell("known", text, error, level=logging.INFO)
+            except Exception as error:  # a hint is never worth its task: whatever it was, again
+                lines.tell("unknown", text, error, level=logging.ERROR, trace=True)
             self.listening.clear()
             await pause(self._stopping, AGAIN_SECONDS)
 

@@ -14,6 +14,7 @@ from eventbus.handler import Group
 from eventbus.pubsub.gate import Gate
 from eventbus.pubsub.parked_key import ParkedKeys
 from eventbus.pubsub.watchdog import AbandonedError, Run
+from eventbus.resilience.seldom import SeldomLog
 from eventbus.service import Alarm
 from eventbus.storage import Storage
 from eventbus.storage.leases import Lease
@@ -52,6 +53,7 @@ class Redelivery:
             f"redelivery:{self.group.name}",
         )
         self._busy = False
+        self._lines = SeldomLog(log)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Redeliver until stopping; then end the messages that run and release the lease."""
@@ -88,6 +90,7 @@ class Redelivery:
             async with self._storage.transaction() as tx:
                 due = await tx.parking.due(self._lease, group=self.group.name, limit=100)
             self.trouble = None
+            self._lines.over("redelivery of %s goes on", self.group.name)
             return await self._run(self._lease, due) if due else 0
         except LeaseLostError as error:
             log.info("redelivery of %s stops: %s", self.group.name, error.what)
@@ -96,7 +99,8 @@ class Redelivery:
             return 0
         except StorageError as error:
             self.trouble = None if isinstance(error, CommitUnknownError) else error.what
-            log.warning("redelivery of %s waits for the database: %s", self.group.name, error)
+            text = "redelivery of %s waits for the database: %s"
+            self._lines.tell(error.code, text, self.group.name, error)
             return 0
         finally:
             self._busy = False

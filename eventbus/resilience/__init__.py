@@ -11,10 +11,12 @@ from eventbus.resilience.retry import (
     verdict_of,
     wait_after,
 )
+from eventbus.resilience.seldom import SeldomLog
 
 __all__ = [
     "CircuitBreaker",
     "RateLimit",
+    "SeldomLog",
     "Verdict",
     "attempts_in_place",
     "failure_of",

@@ -10,6 +10,7 @@ from typing import Any
 from eventbus.codec import Registry
 from eventbus.errors import CommitUnknownError, EventBusError, LeaseLostError, StorageError
 from eventbus.instrumentation import Instrumentation, count_unknown
+from eventbus.resilience.seldom import SeldomLog
 from eventbus.service import end
 from eventbus.sourcing.arrivals import Arrivals
 from eventbus.sourcing.batch import Batches
@@ -78,6 +79,7 @@ class Following:
         self._coming: tuple[Position, asyncio.Task[_Page]] | None = None
         self._server: datetime | None = None
         self._runs = False
+        self._lines = SeldomLog(log)
         self._refused = False  # until an operator, or other code, puts it right
         self._busy = False
         self._look_at = 0.0  # when to look for parked sequences that are due
@@ -166,10 +168,11 @@ class Following:
             self.trouble = f"{error.what}: {error.why}" if self._refused else error.what
             if isinstance(error, CommitUnknownError):
                 self.trouble = None
-            log.warning("projection %s waits: %s", self.definition.name, error)
+            self._lines.tell(error.code, "projection %s waits: %s", self.definition.name, error)
             return 0
         else:
             self.trouble, self._refused = None, False
+            self._lines.over("projection %s goes on", self.definition.name)
             return moved
         finally:
             self._busy = False

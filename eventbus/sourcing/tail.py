@@ -8,6 +8,7 @@ from contextvars import Context
 from datetime import datetime, timedelta
 
 from eventbus.errors import StorageError
+from eventbus.resilience.seldom import SeldomLog
 from eventbus.service import end
 from eventbus.storage import Storage
 from eventbus.storage.events import Position, ReadBound
@@ -27,6 +28,7 @@ class Tail:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._followers = 0
+        self._lines = SeldomLog(log)
         self._task: asyncio.Task[None] | None = None
         self._found: ReadBound | None = None
         self._news = asyncio.Event()
@@ -79,13 +81,17 @@ class Tail:
             try:
                 moved = await self._look()
             except Exception as error:  # whatever it is, who follows goes on where it was
-                if isinstance(error, StorageError):
-                    log.warning("the log cannot be followed for a while: %s", error)
-                else:
-                    log.exception("the log cannot be followed for a while")
+                kind = error.code if isinstance(error, StorageError) else type(error).__name__
+                self._lines.tell(
+                    kind,
+                    "the log cannot be followed for a while: %s",
+                    error,
+                    trace=not isinstance(error, StorageError),
+                )
                 moved, seconds = False, LONGEST_SECONDS
                 await asyncio.sleep(seconds)
                 continue
+            self._lines.over("the log is followed again")
             seconds = SHORTEST_SECONDS if moved else min(seconds * 2, LONGEST_SECONDS)
             await self._storage.wait("events", at_most=timedelta(seconds=seconds))
 

@@ -1,6 +1,7 @@
 """A server of the test's own, broken on purpose: restarts and crashes under load, a standby."""
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -9,6 +10,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
+from eventbus import EventBus
 from eventbus.errors import StorageError
 from eventbus.postgres import PostgresConfig, PostgresStorage
 from eventbus.postgres.fate import WITNESS, Fate
@@ -122,6 +124,33 @@ async def test_while_the_server_is_away_it_says_so_and_then_goes_on(own: Postgre
         async with storage.transaction() as tx:
             await tx.sql.execute(f"INSERT INTO {table} VALUES (1)")
         assert storage.trouble is None
+
+
+async def test_a_worker_whose_server_is_away_says_it_once_without_a_traceback(
+    own: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    config = PostgresConfig(dsn=own.url, acquire_seconds=1, connect_seconds=1)
+    await PostgresStorage(config).upgrade()
+    async with asyncio.timeout(120), EventBus("memory://", storage=PostgresStorage(config)) as bus:
+        await own.stop()
+        while not (await bus.health()).causes:
+            await turn()
+        for _ in range(20):  # looks of the relay: what it says goes by time
+            await turn()
+        await own.start()
+        while "the relay has its database again" not in caplog.messages:
+            await turn()
+    waits = [one for one in caplog.messages if one.startswith("the relay waits for the database")]
+    assert len(waits) == len({one.split()[6] for one in waits}), "each code once"
+    assert not any(one.exc_info for one in caplog.records)
+
+
+async def turn() -> None:
+    """A tenth of a second of the loop."""
+    later = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_later(0.1, later.set_result, None)
+    await later
 
 
 async def test_a_frozen_server_costs_the_deadline_and_no_connection(own: PostgresServer) -> None:
