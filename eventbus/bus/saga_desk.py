@@ -16,7 +16,7 @@ from eventbus.saga.family import Family
 from eventbus.saga.input import Verb
 from eventbus.saga.instance import Plan, Stuck
 from eventbus.saga.preview import preview
-from eventbus.saga.transition import Transition, all_or_none, write
+from eventbus.saga.transition import AllOrNone, Transition, write
 from eventbus.storage import Transaction
 from eventbus.storage.sagas import (
     ArmedTimer,
@@ -201,7 +201,7 @@ class Sagas:
                 one = await self._locked(saga_id, tx)
                 said = {"preview": _preview(one)} if verb in TURNING_BACK else {}
                 fed = Verb(verb, {**args, **said}, actor, reason)
-                async with all_or_none(tx, [one]):
+                async with AllOrNone(tx, [one]):
                     decision = await one.feed(fed)
                 _roll_back_if(dry_run, one, decision)
                 await write(tx, [one], self._engines[one.family.name].tools)

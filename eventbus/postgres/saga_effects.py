@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from eventbus.postgres.saga_rows import EFFECT, columns, delay, effect_of, in_order
+from eventbus.postgres.saga_rows import EFFECT, delay, effect_of, in_order
 from eventbus.postgres.session import Session, only_read_committed
 from eventbus.storage.saga_verdicts import not_ours
 from eventbus.storage.sagas import EffectEnd, EffectRow, EffectStart
@@ -15,8 +15,7 @@ from eventbus.storage.sagas import EffectEnd, EffectRow, EffectStart
 _BEGIN = f"""
 INSERT INTO {{schema}}.saga_effect (effect_id, saga_id, step, state, lease_until, created_at)
 SELECT DISTINCT ON (i) i, g, s, t, statement_timestamp() + l, statement_timestamp()
-  FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::interval[])
-       WITH ORDINALITY u(i, g, s, t, l, o)
+  FROM unnest($1::{{schema}}.begun_effect[]) WITH ORDINALITY u(i, g, s, t, l, o)
  ORDER BY i, o ON CONFLICT (effect_id) DO NOTHING RETURNING {EFFECT}"""
 _STANDS = f"""
 SELECT {EFFECT}, coalesce(state = 'executing' AND lease_until <= statement_timestamp(), false)
@@ -30,9 +29,7 @@ RETURNING {EFFECT}"""
 # Locked in order and compared before one is written: all or none. Row by row and by its place, so
 # that no plan reads the table, whatever statistics say of it.
 _FINISH = """
-WITH u AS (
-  SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::bigint[])
-                u(effect_id, state, reply_type, reply, fence)),
+WITH u AS (SELECT * FROM unnest($1::{schema}.ended_effect[])),
 ours AS MATERIALIZED (
   SELECT e.place, u.* FROM (SELECT * FROM u ORDER BY effect_id) u CROSS JOIN LATERAL (
     SELECT e.ctid AS place FROM {schema}.saga_effect e
@@ -47,7 +44,7 @@ ended AS (
     undo_reply_type = CASE u.state WHEN 'undone' THEN u.reply_type END,
     undo_reply = CASE u.state WHEN 'undone' THEN u.reply END
    FROM ours u WHERE e.ctid = u.place
-    AND (SELECT count(*) FROM ours) = cardinality($1::uuid[]))
+    AND (SELECT count(*) FROM ours) = cardinality($1))
 SELECT effect_id FROM ours"""
 
 _FORGET = "DELETE FROM {schema}.saga_effect WHERE effect_id = ANY($1::uuid[])"
@@ -59,7 +56,7 @@ async def begin(session: Session, effects: Sequence[EffectStart]) -> list[Effect
     if not effects:
         return []
     rows = [(e.effect_id, e.saga_id, e.step, e.state, delay(e.lease)) for e in effects]
-    new = await _fetch(session, _BEGIN, *columns(rows, 5), where="sagas.begin_effect")
+    new = await _fetch(session, _BEGIN, rows, where="sagas.begin_effect")
     session.wrote = True
     stand = {row["effect_id"]: row for row in new}
     # not given out yet: to whom of the starts it goes
@@ -99,7 +96,7 @@ async def finish(session: Session, effects: Sequence[EffectEnd]) -> None:
     if not effects:
         return
     rows = [(e.effect_id, e.state, e.reply_type, e.reply, e.fence) for e in effects]
-    ours = await _fetch(session, _FINISH, *columns(rows, 5), where="sagas.finish_effect")
+    ours = await _fetch(session, _FINISH, rows, where="sagas.finish_effect")
     session.wrote = True
     if len(ours) < len(effects):
         raise not_ours(effects, {row["effect_id"] for row in ours})

@@ -1,42 +1,28 @@
 """All transitions of a batch in one statement, tripwire included."""
 
-from collections.abc import Iterator, Sequence
-from itertools import count
+# ruff: noqa: S608 - statements are built from this room's constants only; values are bound
+
+from collections.abc import Sequence
 from typing import Any
 
 from eventbus.postgres.fate import WITNESS
-from eventbus.postgres.saga_rows import FINAL, STEP, columns, delay
+from eventbus.postgres.saga_rows import FINAL, STEP, delay
 from eventbus.postgres.session import Session
 from eventbus.storage.saga_verdicts import not_locked
 from eventbus.storage.sagas import SagaChange
 
-_CHANGE = (
-    "saga_id uuid, was bigint, version bigint, def_version int, def_digest bytea, status text,"
-    " paused boolean, intent text, state_name text, data bytea, data_version int, plan bytea,"
-    " error bytea, final boolean"
-)
-_STEP = (
-    "saga_id uuid, seq int, phase text, name text, occurrence int, kind text, effect_id uuid,"
-    " status text, attempt int, reply_type text, reply bytea, error bytea, final boolean"
-)
-_ARM = "saga_id uuid, name text, epoch bigint, delay interval"
-_TOUCHED = "saga_id uuid, name text"  # timers that are armed or disarmed
-_CALL = "saga_id uuid, effect_id uuid, seq int, phase text, step text, input bytea"
-_CORRELATION = "saga_id uuid, saga_type text, name text, value text"
-_JOURNAL = (
-    "saga_id uuid, version bigint, input_kind text, input_id text, from_status text,"
-    " to_status text, detail bytea, actor text, worker text"
-)
-_KINDS = (_CHANGE, _STEP, _ARM, _TOUCHED, _CALL, _CORRELATION, _JOURNAL)
-_WIDTHS = [kind.count(",") + 1 for kind in _KINDS]
+Row = tuple[Any, ...]
 
+_NAMED = ", ".join(f"u.{column}" for column in STEP.split(", "))
 # Versions are compared under the lock before one is written: all or none. What hangs on an instance
 # is written by what its update returns. A timer is armed, deleted or moved, never two of these.
 # What is there is found row by row, and written by its place: a join reads all timers where
 # statistics say that there are none.
-_STATEMENT = """
-WITH c AS (SELECT * FROM {change}), armed AS (SELECT * FROM {arm}),
-touched AS (SELECT * FROM {touched}), asked AS (SELECT * FROM {call}),
+_SAVE = f"""
+WITH c AS (SELECT * FROM unnest($1::{{schema}}.changed_saga[])),
+touched AS (SELECT * FROM unnest($3::{{schema}}.changed_timer[])),
+armed AS (SELECT * FROM touched WHERE delay IS NOT NULL),
+asked AS (SELECT * FROM unnest($4::{{schema}}.asked_call[])),
 held AS MATERIALIZED (
   SELECT s.place, c.saga_id FROM (SELECT saga_id, was FROM c ORDER BY saga_id) c
    CROSS JOIN LATERAL (
@@ -55,10 +41,10 @@ i AS (
     AND (SELECT count(*) FROM held) = (SELECT count(*) FROM c)
   RETURNING s.saga_id, s.saga_type, s.def_version, s.paused, c.final),
 steps AS (
-  INSERT INTO {{schema}}.saga_step AS t (saga_id, {columns}, started_at, finished_at)
-  SELECT i.saga_id, {named}, statement_timestamp(),
+  INSERT INTO {{schema}}.saga_step AS t (saga_id, {STEP}, started_at, finished_at)
+  SELECT i.saga_id, {_NAMED}, statement_timestamp(),
          CASE WHEN u.final THEN statement_timestamp() END
-    FROM {step} JOIN i ON i.saga_id = u.saga_id
+    FROM unnest($2::{{schema}}.changed_step[]) u JOIN i ON i.saga_id = u.saga_id
   ON CONFLICT (saga_id, seq, phase) DO UPDATE SET
     name = excluded.name, status = excluded.status, attempt = excluded.attempt,
     reply_type = excluded.reply_type, reply = excluded.reply, error = excluded.error,
@@ -113,7 +99,8 @@ moved AS (
       WHERE NOT EXISTS (SELECT 1 FROM asked u WHERE u.effect_id = m.effect_id)))),
 correlated AS (
   INSERT INTO {{schema}}.saga_correlation (saga_type, name, value, saga_id)
-  SELECT u.saga_type, u.name, u.value, i.saga_id FROM {correlation} JOIN i ON i.saga_id = u.saga_id
+  SELECT u.saga_type, u.name, u.value, i.saga_id
+    FROM unnest($5::{{schema}}.added_correlation[]) u JOIN i ON i.saga_id = u.saga_id
    ORDER BY u.saga_type COLLATE "C", u.name COLLATE "C", u.value COLLATE "C"
   ON CONFLICT DO NOTHING),
 journalled AS (
@@ -121,28 +108,8 @@ journalled AS (
          (saga_id, version, at, input_kind, input_id, from_status, to_status, detail, actor, worker)
   SELECT i.saga_id, u.version, statement_timestamp(), u.input_kind, u.input_id, u.from_status,
          u.to_status, u.detail, u.actor, u.worker
-    FROM {journal} JOIN i ON i.saga_id = u.saga_id)
-SELECT saga_id, {witness} FROM held"""
-
-
-def _assembled() -> str:
-    numbers = count(1)
-    named = ", ".join(f"u.{column}" for column in STEP.split(", "))
-    parts = [_unnest(kind, numbers) for kind in _KINDS]
-    names = ("change", "step", "arm", "touched", "call", "correlation", "journal")
-    return _STATEMENT.format(
-        columns=STEP, named=named, witness=WITNESS, **dict(zip(names, parts, strict=True))
-    )
-
-
-def _unnest(kind: str, numbers: Iterator[int]) -> str:
-    """`unnest($1::uuid[], …) u(saga_id, …)` of "saga_id uuid, …"."""
-    fields = [field.split() for field in kind.split(",")]
-    arrays = ", ".join(f"${next(numbers)}::{type_}[]" for _, type_ in fields)
-    return f"unnest({arrays}) u({', '.join(name for name, _ in fields)})"
-
-
-_SAVE = _assembled()
+    FROM unnest($6::{{schema}}.journal_entry[]) u JOIN i ON i.saga_id = u.saga_id)
+SELECT saga_id, {WITNESS} FROM held"""
 
 
 async def save(session: Session, changes: Sequence[SagaChange]) -> None:
@@ -160,26 +127,23 @@ async def save(session: Session, changes: Sequence[SagaChange]) -> None:
         session.hints.add("timers")
 
 
-def _arguments(changes: Sequence[SagaChange]) -> list[list[Any]]:
-    kinds: tuple[Sequence[Sequence[Any]], ...] = (
+def _arguments(changes: Sequence[SagaChange]) -> tuple[list[Row], ...]:
+    return (
         [_change_row(one) for one in changes],
         _each_once([row for one in changes for row in _step_rows(one)], 3),
-        _each_once([row for one in changes for row in _arm_rows(one)], 2),
-        [row for one in changes for row in _touched_rows(one)],
+        _each_once([row for one in changes for row in _timer_rows(one)], 2),
         _each_once([row for one in changes for row in _call_rows(one)], 2),
         [(one.saga_id, k.saga, k.name, k.value) for one in changes for k in one.correlations],
         [row for one in changes for row in _journal_rows(one)],
     )
-    found = [columns(rows, width) for rows, width in zip(kinds, _WIDTHS, strict=True)]
-    return [column for kind in found for column in kind]
 
 
-def _each_once(rows: Sequence[Sequence[Any]], width: int) -> list[Sequence[Any]]:
+def _each_once(rows: Sequence[Row], width: int) -> list[Row]:
     """One statement cannot touch a row twice: the last one of a key stands."""
-    return list({tuple(row[:width]): row for row in rows}.values())
+    return list({row[:width]: row for row in rows}.values())
 
 
-def _change_row(one: SagaChange) -> Sequence[Any]:
+def _change_row(one: SagaChange) -> Row:
     return (
         one.saga_id,
         one.was,
@@ -198,7 +162,7 @@ def _change_row(one: SagaChange) -> Sequence[Any]:
     )
 
 
-def _step_rows(one: SagaChange) -> list[Sequence[Any]]:
+def _step_rows(one: SagaChange) -> list[Row]:
     return [
         (
             one.saga_id,
@@ -219,22 +183,20 @@ def _step_rows(one: SagaChange) -> list[Sequence[Any]]:
     ]
 
 
-def _arm_rows(one: SagaChange) -> list[Sequence[Any]]:
-    return [(one.saga_id, arm.name, arm.epoch, delay(arm.delay)) for arm in one.arm]
+def _timer_rows(one: SagaChange) -> list[Row]:
+    """What is armed is no more disarmed."""
+    disarmed = [(one.saga_id, name, None, None) for name in one.disarm]
+    return disarmed + [(one.saga_id, arm.name, arm.epoch, delay(arm.delay)) for arm in one.arm]
 
 
-def _touched_rows(one: SagaChange) -> list[Sequence[Any]]:
-    return [(one.saga_id, name) for name in {*one.disarm, *(arm.name for arm in one.arm)}]
-
-
-def _call_rows(one: SagaChange) -> list[Sequence[Any]]:
+def _call_rows(one: SagaChange) -> list[Row]:
     return [
         (one.saga_id, call.effect_id, call.seq, call.phase, call.step, call.input)
         for call in one.calls
     ]
 
 
-def _journal_rows(one: SagaChange) -> list[Sequence[Any]]:
+def _journal_rows(one: SagaChange) -> list[Row]:
     return [
         (
             one.saga_id,

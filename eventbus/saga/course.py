@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from eventbus.saga.advance import advance
-from eventbus.saga.copying import copier
 from eventbus.saga.decision import Decision
 from eventbus.saga.definition import Definition
 from eventbus.saga.input import Input, TimerFired
@@ -20,6 +19,7 @@ from eventbus.storage.sagas import (
     SagaRecord,
     StepRow,
 )
+from eventbus.values import copier
 
 _copied, _entry = copier(Instance), copier(JournalEntry)
 
@@ -112,6 +112,11 @@ class Course:
     def changed(self) -> bool:
         """Whether there is anything to write."""
         return bool(self._journal)
+
+    @property
+    def touched(self) -> bool:
+        """Whether it is not any more as it was locked."""
+        return bool(self._journal or self._arm)
 
     def change(self, *, worker: str, correlations: tuple[Correlation, ...] = ()) -> SagaChange:
         """All transitions as one write.

@@ -7,6 +7,7 @@ from uuid import UUID
 from eventbus.event import Command, Event
 from eventbus.saga.instance import Plan, Stuck
 from eventbus.storage.sagas import Arm, CallRequest, JournalEntry, Phase, Status, StepRow
+from eventbus.values import make_quickly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,3 +66,6 @@ class Decision:
     # "late", "duplicate", "stray", "overdue", "unexpected"; "held": stash it under "#held";
     # "refused: …": a verb that is not allowed now. Only version and journal row are written.
     ignored: str | None = None
+
+
+make_quickly(Send, Decision)

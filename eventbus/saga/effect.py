@@ -22,6 +22,7 @@ from eventbus.saga.effect_replies import (
 )
 from eventbus.storage import Storage, Transaction
 from eventbus.storage.sagas import EFFECTS_ARE_KEPT, EffectEnd, EffectRow, EffectStart
+from eventbus.values import make_quickly
 
 BUSY = timedelta(seconds=40)  # who met running work looks again; with a lease, when that ended
 SKEW = timedelta(days=1)  # of two hosts' clocks: rows are taken for gone a day before they go
@@ -38,6 +39,9 @@ class _Asked:
     headers: EffectHeaders
     late: bool
     start: EffectStart
+
+
+make_quickly(_Asked)
 
 
 @dataclass(slots=True, kw_only=True)

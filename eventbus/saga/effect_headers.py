@@ -8,6 +8,7 @@ from uuid import UUID
 
 from eventbus.errors import DecodeError
 from eventbus.message import Message
+from eventbus.values import make_quickly
 
 Phase = Literal["forward", "undo", "resolve"]
 
@@ -26,6 +27,9 @@ class EffectHeaders:
     target: UUID  # of the forward command
     reply_to: str
     since: datetime | None  # first sending of the forward command
+
+
+make_quickly(EffectHeaders)
 
 
 def headers_of(message: Message, *, undo: bool) -> EffectHeaders:

@@ -8,10 +8,10 @@ from eventbus.errors import DecodeError
 from eventbus.event import Rejection, Reply, Undone
 from eventbus.keyring import no_keyring
 from eventbus.message import NO_HEADERS, Message
-from eventbus.saga.copying import copier
 from eventbus.saga.effect_headers import EffectHeaders
 from eventbus.sealing import Key, Subject
 from eventbus.storage import Transaction
+from eventbus.values import copier
 
 Outcome = Literal["succeeded", "rejected", "cancelled", "undone", "unknown"]
 

@@ -19,7 +19,7 @@ from eventbus.saga.input import DEAD, GaveUp, Started
 from eventbus.saga.journal import GAVE_UP
 from eventbus.saga.outgoing import Tools
 from eventbus.saga.tenancy import new_saga_id
-from eventbus.saga.transition import Transition, all_or_none, raise_if_ours, write
+from eventbus.saga.transition import AllOrNone, Transition, raise_if_ours, write
 from eventbus.storage import Transaction
 from eventbus.storage.sagas import Correlation, SagaRecord, SagaStart, Stashed
 
@@ -248,7 +248,7 @@ class Engine:
             self._missing()
             return None
         try:
-            async with all_or_none(tx, transitions):
+            async with AllOrNone(tx, transitions):
                 for one in transitions:
                     await self._feed(one, each, work)
         except Exception as error:  # the border where the author's code may fail in any way

@@ -13,6 +13,7 @@ from eventbus.saga.input import Input, Outcome, Received, Replied
 from eventbus.saga.outgoing import KeysAdded, Tools
 from eventbus.saga.tenancy import LONGEST_TENANT, with_tenant
 from eventbus.storage.sagas import Correlation
+from eventbus.values import make_quickly
 
 _OUTCOMES: dict[str, Outcome] = {
     "succeeded": "succeeded",
@@ -44,6 +45,9 @@ class Incoming:
     def missing(self) -> tuple[Route, Correlation]:
         """Whose policy counts if there is no saga."""
         return self.keys[0]
+
+
+make_quickly(Incoming)
 
 
 def read(message: Message, family: Family, tools: Tools) -> Incoming:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from eventbus.event import Event, Reply
+from eventbus.values import make_quickly
 
 Outcome = Literal["succeeded", "rejected", "cancelled", "undone", "unknown"]
 
@@ -34,6 +35,9 @@ class Replied:
     outcome: Outcome
     reply: Reply | None = None
     message_id: str | None = None
+
+
+make_quickly(Started, Replied)
 
 
 @dataclass(frozen=True, slots=True)

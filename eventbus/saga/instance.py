@@ -10,6 +10,7 @@ import orjson
 
 from eventbus.errors import SagaError
 from eventbus.storage.sagas import Phase, SagaRecord, Status, StepRow
+from eventbus.values import make_quickly
 
 Steps = Sequence[StepRow]
 Reason = Literal[
@@ -133,6 +134,9 @@ class Instance:
             error=error,
             version=record.version,
         )
+
+
+make_quickly(Instance)
 
 
 def _illegible(record: SagaRecord, why: Exception) -> SagaError:

@@ -10,10 +10,10 @@ from eventbus.event import Event, TypedMessage
 from eventbus.handler import UnitOfWork
 from eventbus.instrumentation import Instrumentation
 from eventbus.message import NO_HEADERS, Message
-from eventbus.saga.copying import copier
 from eventbus.saga.decision import Key, Send
 from eventbus.saga.tenancy import tenant_of, with_tenant
 from eventbus.storage import Transaction
+from eventbus.values import copier
 
 Encode = Callable[
     [TypedMessage, Mapping[str, str], Message | None, Transaction], Awaitable[Message]

@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
-from eventbus.saga.copying import copier
 from eventbus.storage.sagas import Phase, StepRow
+from eventbus.values import copier
 
 DEFINITE = frozenset({"succeeded", "rejected", "cancelled", "skipped"})
 REFUSED = frozenset({"rejected", "cancelled"})  # no effect, and none will come

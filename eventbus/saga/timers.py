@@ -10,7 +10,7 @@ from eventbus.saga.engine import Engine
 from eventbus.saga.handover import BURIED, HANDED
 from eventbus.saga.illegible import Illegible
 from eventbus.saga.input import DEAD, GaveUp, TimerFired
-from eventbus.saga.transition import Transition, all_or_none, raise_if_ours, write
+from eventbus.saga.transition import AllOrNone, Transition, raise_if_ours, write
 from eventbus.service import Alarm
 from eventbus.storage import Storage, Transaction
 from eventbus.storage.sagas import LOOKED_AFTER, SagaRecord
@@ -126,7 +126,7 @@ async def act(one: Transition, tx: Transaction) -> None:
             await one.feed(GaveUp(timer.name.removeprefix(BURIED), DEAD))
             continue
         try:
-            async with all_or_none(tx, [one]):
+            async with AllOrNone(tx, [one]):
                 await one.feed(TimerFired(timer.name, timer.epoch))
         except Exception as error:  # the border where the author's code may fail in any way
             raise_if_ours(error)

@@ -1,9 +1,10 @@
 """One locked saga in one transaction: what is fed to it, and what comes of that."""
 
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from time import time
+from types import TracebackType
 from uuid import UUID
 
 from eventbus.errors import ConcurrencyError, StorageError
@@ -46,7 +47,7 @@ class Transition:
     def __init__(
         self, family: Family, course: Course, record: SagaRecord, tools: Tools, tx: Transaction
     ) -> None:
-        self.course = course
+        self.course: Course = course
         self.family = family
         self.record = record
         self.messages: list[Message] = []
@@ -130,7 +131,7 @@ class Transition:
         """One that fails makes it stuck, and waits on."""
         for each in waiting:
             try:
-                async with all_or_none(self._tx, [self]):
+                async with AllOrNone(self._tx, [self]):
                     await self.offer(each.message)
             except Exception as error:  # the border where the author's code may fail in any way
                 raise_if_ours(error)
@@ -146,8 +147,10 @@ class Transition:
             return change
         return replace(change, arm=tuple(self._jittered(arm) for arm in change.arm))
 
-    def mark(self) -> Mark:
-        """Where it stands, for `back`."""
+    def mark(self) -> Mark | None:
+        """Where it stands, for `back`; None: nothing was fed to it yet, as nearly always."""
+        if not self.course.touched and not (self.stashed or self._drained):
+            return None
         return Mark(
             self.course.mark(),
             len(self.messages),
@@ -156,8 +159,13 @@ class Transition:
             len(self._drained),
         )
 
-    def back(self, mark: Mark) -> None:
+    def back(self, mark: Mark | None) -> None:
         """Forget what came since then; what was taken out of the stash goes back."""
+        if mark is None:
+            self.course = Course(self.course.definition, self.record)
+            self.messages, self._correlations = [], []
+            self.stashed, self._drained = self._drained, []
+            return
         self.course.back(mark.course)
         del self.messages[mark.messages :]
         del self._correlations[mark.correlations :]
@@ -270,18 +278,30 @@ async def write(
             )
 
 
-@asynccontextmanager
-async def all_or_none(tx: Transaction, transitions: Sequence[Transition]) -> AsyncIterator[None]:
+class AllOrNone(AbstractAsyncContextManager[None]):
     """If the block raises, forget what it fed; authors' SQL is rolled back too."""
-    marks = [(each, each.mark()) for each in transitions]
-    run_sql = any(each.course.definition.has_local_steps for each in transitions)
-    async with tx.savepoint() if run_sql else nullcontext():
-        try:
-            yield
-        except BaseException:
-            for each, mark in marks:
+
+    def __init__(self, tx: Transaction, transitions: Sequence[Transition]) -> None:
+        self._transitions = transitions
+        run_sql = any(each.course.definition.has_local_steps for each in transitions)
+        self._block: AbstractAsyncContextManager[None] = (
+            tx.savepoint() if run_sql else nullcontext()
+        )
+
+    async def __aenter__(self) -> None:
+        self._marks = [each.mark() for each in self._transitions]
+        await self._block.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            for each, mark in zip(self._transitions, self._marks, strict=True):
                 each.back(mark)
-            raise
+        await self._block.__aexit__(kind, error, trace)
 
 
 def raise_if_ours(error: Exception) -> None:

@@ -8,6 +8,7 @@ from zlib import crc32
 
 from eventbus.message import Message
 from eventbus.storage.leases import Lease
+from eventbus.values import make_quickly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,9 @@ class Outgoing:
     attempts: int
     # since it was added, by the database's clock
     age: timedelta = field(default=timedelta(), compare=False)
+
+
+make_quickly(Outgoing)
 
 
 PARTITIONS = 64

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 from uuid import UUID
 
 from eventbus.message import Message
+from eventbus.values import make_quickly
 
 Status = Literal["running", "resolving", "compensating", "stuck", "completed", "compensated"]
 StepStatus = Literal[
@@ -228,6 +229,20 @@ class EffectEnd:
     reply_type: str | None = None  # of the undo if `undone`
     reply: bytes | None = None
     fence: int = 0  # in the WHERE
+
+
+make_quickly(
+    Correlation,
+    SagaStart,
+    StepRow,
+    SagaRecord,
+    Arm,
+    JournalEntry,
+    SagaChange,
+    EffectStart,
+    EffectRow,
+    EffectEnd,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

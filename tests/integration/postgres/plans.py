@@ -27,8 +27,8 @@ async def wrong_plans(
         leading = {row["index"]: row for row in await connection.fetch(_LEADING, schema)}
     for name, (statement, limits, types, values, role, wanted) in plans.items():
         sql = statement.format(schema=schema, **limits)
-        taken = f"({types})" if types else ""
-        given = f"({values})" if values else ""
+        taken = f"({types})".format(schema=schema) if types else ""
+        given = f"({values})".format(schema=schema) if values else ""
         async with storage.pools.connecting(role) as connection:
             await connection.execute("SET plan_cache_mode = force_generic_plan")
             await connection.execute(f"PREPARE asked {taken} AS {sql}")
