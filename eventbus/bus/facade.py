@@ -393,7 +393,8 @@ class EventBus:
             NoTransactionError: EB4105, the bus has no storage.
         """
         storage = cast("Inspected", self._wiring.stored("sagas"))
-        return Sagas(self._wiring.engines, storage, self._wiring.publishing)
+        wiring = self._wiring
+        return Sagas(wiring.engines, storage, wiring.publishing, self.instrumentation)
 
     @property
     def parked(self) -> Place:

@@ -1,13 +1,15 @@
 """What operators do with sagas: look, start, and put right, each change in its journal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
-from eventbus.errors import SagaError
+from eventbus.errors import CommitUnknownError, SagaError
 from eventbus.event import Event
 from eventbus.inspection import Inspected, Selection
+from eventbus.instrumentation import Instrumentation, count_unknown
 from eventbus.message import NO_HEADERS
 from eventbus.pubsub.unit_of_work import Publishing, refuse_if_held
 from eventbus.saga.decision import Decision
@@ -57,11 +59,16 @@ class Sagas:
     """`bus.sagas`: of an entered bus, or one that is open as a client."""
 
     def __init__(
-        self, engines: Mapping[str, Engine], storage: Inspected, publishing: Publishing
+        self,
+        engines: Mapping[str, Engine],
+        storage: Inspected,
+        publishing: Publishing,
+        instrumentation: Instrumentation | None = None,
     ) -> None:
         self._engines = engines
         self._storage = storage
         self._publishing = publishing
+        self._instrumentation = instrumentation
 
     @property
     def families(self) -> Mapping[str, Family]:
@@ -77,7 +84,7 @@ class Sagas:
         """
         refuse_if_held("sagas.start")
         engine = self._starter(event)
-        async with self._storage.transaction() as tx:
+        async with self._changing() as tx:
             (message,) = await self._publishing.events([event], headers, tx=tx)
             return await engine.start(message, tx)
 
@@ -197,7 +204,7 @@ class Sagas:
         """
         refuse_if_held(f"sagas.{verb}")
         try:
-            async with self._storage.transaction() as tx:
+            async with self._changing() as tx:
                 one = await self._locked(saga_id, tx)
                 said = {"preview": _preview(one)} if verb in TURNING_BACK else {}
                 fed = Verb(verb, {**args, **said}, actor, reason)
@@ -212,6 +219,16 @@ class Sagas:
         if verb == "retry" and not dry_run:
             await self._redrive(one, actor=actor, reason=reason)
         return one.course.saga.status
+
+    @asynccontextmanager
+    async def _changing(self) -> AsyncIterator[Transaction]:
+        """A transaction; that it has no answer is counted, and told to the caller."""
+        try:
+            async with self._storage.transaction() as tx:
+                yield tx
+        except CommitUnknownError as error:
+            count_unknown(self._instrumentation, error, "saga", "raised")
+            raise
 
     async def _locked(self, saga_id: UUID, tx: Transaction) -> Transition:
         for record in await tx.sagas.lock([saga_id]):

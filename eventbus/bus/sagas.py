@@ -145,11 +145,11 @@ def saga_services(made: Mapping[str, Engine], storage: Storage) -> dict[str, Sag
     }
 
 
-def housekeeping(storage: Storage) -> Service:
+def housekeeping(storage: Storage, instrumentation: Instrumentation | None) -> Service:
     """What forgets: beside sagas, and beside participants."""
     from eventbus.saga.archive import Archive
 
-    return Archive(storage)
+    return Archive(storage, instrumentation=instrumentation)
 
 
 async def register(families: Mapping[str, Family], storage: Storage) -> None:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 from eventbus.errors import StorageError
+from eventbus.instrumentation import Instrumentation, count_unknown
 from eventbus.service import pause
 from eventbus.storage import Storage
 
@@ -20,8 +21,15 @@ LEASE = "archive"
 class Archive:
     """The housekeeping of sagas, and of participants."""
 
-    def __init__(self, storage: Storage, *, finished: timedelta = FINISHED) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        finished: timedelta = FINISHED,
+        instrumentation: Instrumentation | None = None,
+    ) -> None:
         self._storage = storage
+        self._instrumentation = instrumentation
         self._finished = finished
         self._owner = uuid4().hex
 
@@ -31,6 +39,7 @@ class Archive:
             try:
                 await self.once(stopping)
             except StorageError as error:
+                count_unknown(self._instrumentation, error, "archive", "repeated")
                 log.warning("the archive of sagas waits for the database: %s", error)
 
     async def once(self, stopping: asyncio.Event) -> int:

@@ -89,6 +89,7 @@ class CallWorker:
             return len(calls)
         except StorageError as error:
             self.trouble = None if isinstance(error, CommitUnknownError) else error.what
+            self._engine.tools.count_unknown(error, "calls")
             log.warning("calls of %s wait for the database: %s", self._engine.family.name, error)
             return 0
         finally:
@@ -98,6 +99,8 @@ class CallWorker:
         self._running.pop(task, None)
         self._alarm.ring()
         if not task.cancelled() and (error := task.exception()) is not None:
+            # once its lease has ended it runs again
+            self._engine.tools.count_unknown(error, "calls")
             log.error("a call failed outside its step", exc_info=error)
 
     async def _execute(self, call: Call) -> None:
@@ -140,6 +143,7 @@ class CallWorker:
                     if not await tx.sagas.renew_calls([call], ttl=LEASE):
                         return
             except StorageError as error:
+                self._engine.tools.count_unknown(error, "calls")
                 log.warning("the lease of a call was not extended: %s", error)
 
     async def _renew(self, call: Call, ttl: timedelta) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from eventbus.event import Event, TypedMessage
 from eventbus.handler import UnitOfWork
-from eventbus.instrumentation import Instrumentation
+from eventbus.instrumentation import Instrumentation, count_unknown
 from eventbus.message import NO_HEADERS, Message
 from eventbus.saga.decision import Key, Send
 from eventbus.saga.tenancy import tenant_of, with_tenant
@@ -44,6 +44,10 @@ class Tools:
         """Add to a counter."""
         if self.instrumentation is not None:
             self.instrumentation.count(name, amount, **labels)
+
+    def count_unknown(self, error: BaseException, operation: str) -> None:
+        """Count a transaction that has no answer, and whose work is done again."""
+        count_unknown(self.instrumentation, error, operation, "repeated")
 
     def observe(self, name: str, seconds: float, **labels: str) -> None:
         """One more duration."""

@@ -79,6 +79,7 @@ class Timers:
             self.trouble = None
         except StorageError as error:
             self.trouble = None if isinstance(error, CommitUnknownError) else error.what
+            self._engine.tools.count_unknown(error, "timers")
             log.warning("timers of %s wait for the database: %s", self._engine.family.name, error)
             return TROUBLED_SECONDS
         finally:

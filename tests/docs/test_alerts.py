@@ -30,7 +30,7 @@ def test_the_page_of_metrics_says_which_ones_nothing_reports() -> None:
 
 
 def asks_for_what_is_reported(expression: str) -> None:
-    found = re.findall(r"eventbus_(\w+?)(_bucket)?\b(?:\{(\w+)=)?", expression)
+    found = re.findall(r"eventbus_(\w+?)(_bucket|_count)?\b(?:\{(\w+)=)?", expression)
     assert found, expression
     for name, _, selector in found:
         assert name in NAMES.keys() - not_reported(), expression
