@@ -29,6 +29,7 @@ class Case:
     fires: str
     rests: str
     labels: dict[str, str] = field(default_factory=dict[str, str])
+    beside: tuple[str, str] | None = None  # another series, and its values in both
 
 
 BILLING = {"group": "billing"}
@@ -65,6 +66,13 @@ CASES = {
     "EventbusLogHeld": Case("eventbus_log_held_seconds", "60x60", "20x60"),
     "EventbusSagaStuck": Case("eventbus_saga_stuck_instances", "1x60", "0x60"),
     "EventbusSagaUnknown": Case("eventbus_saga_oldest_unknown_age_seconds", "400x60", "200x60"),
+    "EventbusSagaUndos": Case(  # of 100 steps a minute a fifth is undone, or a twentieth
+        'eventbus_saga_compensations_total{saga="order",step="charge",outcome="undone"}',
+        "0+20x60",
+        "0+5x60",
+        {"saga": "order", "step": "charge"},
+        ('eventbus_saga_step_duration_seconds_count{saga="order",step="charge"}', "0+100x60"),
+    ),
     "EventbusTimerLag": Case("eventbus_timer_lag_seconds", "20x60", "5x60"),
     "EventbusSagaTripwire": Case(
         'eventbus_saga_tripwire_total{saga="order"}', "1x60", "0x60", {"saga": "order"}
@@ -111,7 +119,10 @@ async def test_an_alert_fires_for_its_trouble_and_rests_without(
     tests = [
         {
             "interval": "1m",
-            "input_series": [{"series": case.series, "values": values}],
+            "input_series": [
+                {"series": series, "values": points}
+                for series, points in ((case.series, values), *filter(None, [case.beside]))
+            ],
             "alert_rule_test": [
                 {"eval_time": "30m", "alertname": name, "exp_alerts": [_fired(name)] * fires}
             ],
