@@ -1,6 +1,7 @@
 """One group's deliveries: intake, back-pressure, progress, drain."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from math import isinf
 from time import time
@@ -11,6 +12,7 @@ from eventbus.message import made_at
 from eventbus.pubsub.gate import Gate
 from eventbus.pubsub.lanes import Lane, RunBatch, lane_for
 from eventbus.pubsub.watchdog import Watchdog
+from eventbus.resilience.seldom import SeldomLog
 from eventbus.transport import Delivery, Interest, Subscription, Transport
 
 MAX_HELD_BYTES = 64 << 20
@@ -93,8 +95,9 @@ class Consumer:
             self.subscribed.set()
             self._held = self._held_bytes = 0
             self._joined.clear()
+            lines = SeldomLog(logging.getLogger("eventbus.pubsub"))
             self._lanes = [
-                Lane(self.group, self._batches, self.gate, self._done, self._dropped)
+                Lane(self.group, self._batches, self.gate, self._done, self._dropped, lines)
                 for _ in range(self._width)
             ]
             try:

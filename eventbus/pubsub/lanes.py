@@ -13,6 +13,7 @@ from eventbus.handler import Group
 from eventbus.message import own_key
 from eventbus.pubsub.gate import Gate
 from eventbus.pubsub.watchdog import AbandonedError, Run, Watchdog
+from eventbus.resilience.seldom import SeldomLog
 from eventbus.service import pause
 from eventbus.transport import Delivery
 
@@ -42,6 +43,7 @@ class Lane:
         gate: Gate,
         done: Callable[[Sequence[Delivery]], None],
         dropped: Callable[[Delivery], None],
+        lines: SeldomLog | None = None,
     ) -> None:
         self.waiting: deque[Delivery] = deque()
         self.running: Sequence[Delivery] = ()
@@ -50,6 +52,7 @@ class Lane:
         self._gate = gate
         self._done = done
         self._dropped = dropped
+        self._lines = lines or SeldomLog(log)  # of the group: its lanes wait for the same
         self._alone: dict[int, Exception | None] = {}  # deliveries, and what they are blamed for
         self._stopping = asyncio.Event()
         self._wake: asyncio.Future[None] | None = None
@@ -132,6 +135,8 @@ class Lane:
                     batch = self._after_conflict(batch, error, suspicions, run)
                 await self._back_off(error, failures)
                 continue
+            if failures:
+                self._lines.over("group %s goes on", self._group.name)
             if started:
                 self._done(batch[:started])
             batch = batch[started:]
@@ -192,12 +197,12 @@ class Lane:
 
     async def _back_off(self, error: Exception, failures: int) -> None:
         """Our database or broker is away: the lane keeps its batch, and parks nothing."""
-        unknown = isinstance(error, CommitUnknownError)
-        log.log(
-            logging.INFO if unknown else logging.WARNING,
+        self._lines.tell(
+            getattr(error, "code", type(error).__name__),
             "group %s: batch runs again: %s",
             self._group.name,
             error,
+            level=logging.INFO if isinstance(error, CommitUnknownError) else logging.WARNING,
         )
         seconds = min(5.0, 0.1 * 2 ** (failures - 1))
         if getattr(error, "code", "") in _BY_A_MESSAGE:  # with jitter, or two lanes meet again

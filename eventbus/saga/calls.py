@@ -8,6 +8,7 @@ from typing import Any
 
 from eventbus.errors import CommitUnknownError, StorageError
 from eventbus.event import Reply
+from eventbus.resilience.seldom import SeldomLog
 from eventbus.saga.definition import Definition, StepSpec
 from eventbus.saga.engine import Engine
 from eventbus.saga.input import CallDone, GaveUp, Outcome
@@ -35,6 +36,7 @@ class CallWorker:
     def __init__(self, engine: Engine, storage: Storage) -> None:
         self.finished: int = 0  # ever: progress
         self.trouble: str | None = None
+        self._lines = SeldomLog(log)
         self._engine = engine
         self._storage = storage
         self._running: dict[asyncio.Task[None], Call] = {}
@@ -82,6 +84,7 @@ class CallWorker:
                     limit=free,
                 )
             self.trouble = None
+            self._lines.over("calls of %s go on", self._engine.family.name)
             for call in calls:
                 task = asyncio.create_task(self._execute(call), name=f"calls:{call.saga}")
                 self._running[task] = call
@@ -90,7 +93,8 @@ class CallWorker:
         except StorageError as error:
             self.trouble = None if isinstance(error, CommitUnknownError) else error.what
             self._engine.tools.count_unknown(error, "calls")
-            log.warning("calls of %s wait for the database: %s", self._engine.family.name, error)
+            text = "calls of %s wait for the database: %s"
+            self._lines.tell(error.code, text, self._engine.family.name, error)
             return 0
         finally:
             self._busy = False

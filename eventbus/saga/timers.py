@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from eventbus.errors import CommitUnknownError, StorageError
+from eventbus.resilience.seldom import SeldomLog
 from eventbus.saga.engine import Engine
 from eventbus.saga.handover import BURIED, HANDED
 from eventbus.saga.illegible import Illegible
@@ -34,6 +35,7 @@ class Timers:
     def __init__(self, engine: Engine, storage: Storage) -> None:
         self.fired: int = 0  # ever: progress
         self.trouble: str | None = None
+        self._lines = SeldomLog(log)
         self._engine = engine
         self._storage = storage
         self._runs = False
@@ -77,10 +79,12 @@ class Timers:
             fired = 0 if rest > 0 else await self._fire()
             self._more = fired > 0
             self.trouble = None
+            self._lines.over("timers of %s go on", self._engine.family.name)
         except StorageError as error:
             self.trouble = None if isinstance(error, CommitUnknownError) else error.what
             self._engine.tools.count_unknown(error, "timers")
-            log.warning("timers of %s wait for the database: %s", self._engine.family.name, error)
+            text = "timers of %s wait for the database: %s"
+            self._lines.tell(error.code, text, self._engine.family.name, error)
             return TROUBLED_SECONDS
         finally:
             self._busy = False

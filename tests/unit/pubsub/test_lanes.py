@@ -1,6 +1,7 @@
 """Lanes: order per key, limits of a batch, conflicts split up, what is lost does not start."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -163,6 +164,26 @@ async def test_an_outage_is_no_suspicion_against_what_meets_another_one_after_it
     worked.lane.put(handed("A", 0))
     await worked.off(1)
     assert not any(blames)
+
+
+async def test_what_a_batch_waits_for_is_told_once_and_that_it_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    away = 3
+
+    def fails(batch: Sequence[Delivery], run: Run) -> bool:
+        nonlocal away
+        away -= 1
+        return away > 0
+
+    worked = Worked(Group("g"), Batches(fails, code="EB5001"))
+    worked.lane.put(handed("A", 0))
+    await worked.off(1)
+    assert [one.partition("\n")[0] for one in caplog.messages] == [
+        "group g: batch runs again: EB5001 deadlock",
+        "group g goes on",
+    ]
 
 
 async def test_what_is_lost_while_it_waits_does_not_start() -> None:
