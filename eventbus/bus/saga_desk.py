@@ -234,9 +234,11 @@ class Sagas:
         for record in await tx.sagas.lock([saga_id]):
             engine = self._engines.get(record.saga)
             one = None if engine is None else engine.transition(record, tx)
-            if one is not None:
-                return one
-        raise not_there(saga_id, "or this bus has no class of its version")
+            if one is None:
+                what = f"this bus has no class of {record.saga} v{record.definition}"
+                raise not_there(saga_id, "its rules stand in that class: --app", what)
+            return one
+        raise not_there(saga_id)
 
     def _starter(self, event: Event) -> Engine:
         starters = [
@@ -277,7 +279,7 @@ async def shown(saga_id: UUID, tx: Transaction) -> Shown:
     """Read it whole; raises EB7067."""
     found = await tx.sagas.look(SagaQuery(ids=[saga_id]), limit=1)
     if not found:
-        raise not_there(saga_id, "or was swept")
+        raise not_there(saga_id)
     (record,) = await tx.sagas.lock([saga_id])
     return Shown(
         saga=record,
@@ -287,14 +289,12 @@ async def shown(saga_id: UUID, tx: Transaction) -> Shown:
     )
 
 
-def not_there(saga_id: UUID, why: str) -> SagaError:
-    """EB7067."""
+def not_there(
+    saga_id: UUID, why: str = "it never was, or was swept", what: str = "no such saga"
+) -> SagaError:
+    """EB7067: it, or the class that it goes by."""
     return SagaError(
-        "EB7067",
-        f"no such saga: {saga_id}",
-        where="bus.sagas",
-        why=f"it never was, {why}",
-        next="eventbus saga list",
+        "EB7067", f"{what}: {saga_id}", where="bus.sagas", why=why, next="eventbus saga list"
     )
 
 

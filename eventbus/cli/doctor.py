@@ -77,7 +77,9 @@ async def _checks(settings: Settings, app: str | None, listed: Listed) -> AsyncI
 
 async def _of_app(settings: Settings, bus: "EventBus") -> AsyncIterator[Check]:
     description = await bus.describe()
-    yield check("app", "ok", f"{len(description.groups)} groups, transport {description.transport}")
+    yield check(
+        "app", "ok", f"groups: {len(description.groups)}, transport {description.transport}"
+    )
     for finding in description.findings:
         if finding.level != "say":
             status = "fail" if finding.level == "refuse" else "warn"

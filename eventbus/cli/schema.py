@@ -126,6 +126,7 @@ def check(settings: Settings, mode: "Mode", file: Path) -> int:
 def upcast(settings: Settings, name: str, sample: Path) -> None:
     """A stored body as this code reads it; version 1 unless V is given."""
     from eventbus.codec import plan_of
+    from eventbus.errors import CodecError
     from eventbus.message import Message, new_id
 
     types = _types(settings)
@@ -140,7 +141,12 @@ def upcast(settings: Settings, name: str, sample: Path) -> None:
         key=None,
         headers={"dataschema": f"urn:eventbus:schema:{shape.type}:{start}"},
     )
-    event = types.decode(stored)
+    try:
+        event = types.decode(stored)
+    except CodecError as error:  # nothing is quarantined here
+        error.where = f"--sample {sample}, as v{start}"
+        error.next = "mend the class, its upcaster or the sample | another version: TYPE@V"
+        raise
     steps = [{"version": at, "upcaster": shape.upcasters[at]} for at in range(start, shape.version)]
     import json
 

@@ -147,6 +147,16 @@ def test_a_verb_for_what_is_named_and_not_there_is_refused(run: Run) -> None:
     assert len(none.fits("saga-change").result["refused"]) == 2
 
 
+def test_a_verb_for_a_saga_of_another_version_says_what_is_missing(run: Run, sagas: Path) -> None:
+    first = ids(run)[0]
+    later = CODE.replace('name="order"', 'name="order", version=2')
+    (sagas / "saga_app.py").write_text(later, encoding="utf-8")
+    told = run("saga", "pause", first, *APP)
+    assert (told.code, told.err[:6]) == (5, "EB7067")
+    assert "this bus has no class of order v1" in told.err
+    assert run("saga", "show", first, *FILE).code == 0
+
+
 def test_timers_are_listed_those_that_are_due_apart(run: Run) -> None:
     rows = run("saga", "timers", *FILE, *JSON).fits("saga-timers").result
     assert [row["key"] for row in rows] == ["A-1", "A-2"]

@@ -178,7 +178,10 @@ def test_a_sample_goes_through_the_upcasters(run: Run) -> None:
     for version, code in ((2, "EB3102"), (3, "EB3101")):
         name = f"shop.ordered@{version}"
         refused = run("schema", "upcast", name, "--sample", "sample.json", *app)
-        assert (refused.code, json.loads(refused.err)["code"]) == (5, code)
+        told = json.loads(refused.err)
+        assert (refused.code, told["code"]) == (5, code)
+        assert told["where"] == f"--sample sample.json, as v{version}"
+        assert "quarantined" not in told["next"]
 
 
 def test_a_sample_that_is_not_there_is_refused(run: Run) -> None:
