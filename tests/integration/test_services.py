@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -15,12 +16,13 @@ import pytest
 from eventbus.testing.services import private_postgres, running
 from eventbus.testing.services.find import acquire, down, release, status, up
 from eventbus.testing.services.postgres import (
+    _ask,
     create_database,
     drop_database,
     programs_or_reason,
 )
 from eventbus.testing.services.processes import Process, born, this_process
-from eventbus.testing.services.service import Running
+from eventbus.testing.services.service import ProbeError, Running
 from eventbus.testing.services.state import DIRECTORY
 
 pytest_plugins = ["pytester"]
@@ -164,6 +166,17 @@ class TestUsers:
             await connection.fetchval("SELECT 1")
         connection.terminate()
         assert await ask(server, "SELECT count(*) FROM pg_database WHERE datname ~ '^t_'") == 0
+
+    async def test_what_takes_too_long_goes_on_at_the_server(self) -> None:
+        server, role = up("postgres").url, f"r_{uuid4().hex}"
+        statement = f"DO $$ BEGIN PERFORM pg_sleep(2); CREATE ROLE {role}; END $$"
+        with pytest.raises(ProbeError, match="no answer"):
+            await _ask(server, statement, 1.0)
+        there = f"SELECT count(*) FROM pg_sleep(0.1), pg_roles WHERE rolname = '{role}'"
+        async with asyncio.timeout(60):
+            while not await ask(server, there):
+                pass
+        await ask(server, f"DROP ROLE {role}")
 
 
 RUN = """

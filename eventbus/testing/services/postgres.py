@@ -32,7 +32,8 @@ IMAGE = "postgres:17"
 SETTINGS = {"max_connections": "200", "max_prepared_transactions": "0", "fsync": "on"}
 _PASSWORD = "eventbus"  # noqa: S105  # of a throw-away container on loopback
 _PROBE_SECONDS = 5.0
-_DATABASE_SECONDS = 90.0  # a dropped one takes a checkpoint of all with it
+_DATABASE_SECONDS = 90.0
+_DROP_SECONDS = 20.0  # it flushes every file of the server: on a slow disk that takes minutes
 
 
 class Postgres:
@@ -122,20 +123,26 @@ def create_database(url: str) -> str:
 def drop_database(url: str) -> None:
     """Drop what `create_database` made; connections to it are ended by the server.
 
+    A server that has not done it within 20 s goes on with it: no test waits for its disk.
+
     Raises:
         ConfigurationError: EB1303, the server refuses.
     """
     parts = urlsplit(url)
     name = parts.path.removeprefix("/")
     _administer(
-        urlunsplit(parts._replace(path="/postgres")), f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"
+        urlunsplit(parts._replace(path="/postgres")),
+        f"DROP DATABASE IF EXISTS {name} WITH (FORCE)",
+        or_goes_on_after=_DROP_SECONDS,
     )
 
 
-def _administer(url: str, statement: str) -> None:
+def _administer(url: str, statement: str, *, or_goes_on_after: float | None = None) -> None:
     try:
-        apart(_execute(url, statement))
+        apart(_execute(url, statement, or_goes_on_after or _DATABASE_SECONDS))
     except ProbeError as error:
+        if or_goes_on_after and isinstance(error.__cause__, TimeoutError):
+            return
         raise ConfigurationError(
             "EB1303",
             "PostgreSQL for tests refuses a database for a test",
@@ -154,12 +161,12 @@ async def _version(url: str) -> str:
     return version
 
 
-async def _execute(url: str, statement: str) -> None:
+async def _execute(url: str, statement: str, seconds: float) -> None:
     """Once nobody is in the way: PostgreSQL itself waits 5 s for those that it told to end."""
-    in_use, until = _asyncpg().ObjectInUseError, time.monotonic() + _DATABASE_SECONDS
+    in_use, until = _asyncpg().ObjectInUseError, time.monotonic() + seconds
     while True:
         try:
-            await _ask(url, statement, _DATABASE_SECONDS)
+            await _ask(url, statement, seconds)
         except ProbeError as error:
             if not isinstance(error.__cause__, in_use) or time.monotonic() > until:
                 raise
@@ -168,15 +175,19 @@ async def _execute(url: str, statement: str) -> None:
 
 
 async def _ask(url: str, statement: str, seconds: float) -> object:
-    """The only value of the answer, None if there is none."""
+    """The only value of the answer, None if there is none; late, the server goes on with it."""
     asyncpg = _asyncpg()
     try:
         async with asyncio.timeout(seconds):
-            connection = await asyncpg.connect(url, timeout=seconds, command_timeout=seconds)
+            connection = await asyncpg.connect(url, timeout=seconds)
+            asked = asyncio.create_task(connection.fetchval(statement), name="ask:postgres")
             try:
-                return await connection.fetchval(statement)
+                return await asyncio.shield(asked)  # cancelled, the driver would cancel it there
             finally:
                 connection.terminate()  # close() waits for the server without a deadline of ours
+                await asyncio.wait([asked])
+                if not asked.cancelled():
+                    asked.exception()
     except TimeoutError as error:
         raise ProbeError(f"no answer within {seconds:.0f} s") from error
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:

@@ -59,7 +59,8 @@ class Server(Database):
         await self._made(f"{self._name}_backup", of=self._name)
 
     async def restore(self) -> None:
-        drop_database(self.url)
+        """What served gets another name: to drop it may take minutes."""
+        await self._administer(f"ALTER DATABASE {self._name} RENAME TO {self._name}_before")
         await self._made(self._name, of=f"{self._name}_backup")
 
     @property
@@ -67,11 +68,14 @@ class Server(Database):
         return urlsplit(self.url).path.removeprefix("/")
 
     async def _made(self, name: str, *, of: str) -> None:
+        await self._administer(f"CREATE DATABASE {name} TEMPLATE {of}")
+
+    async def _administer(self, statement: str) -> None:
         connection = await asyncpg.connect(
             urlunsplit(urlsplit(self.url)._replace(path="/postgres"))
         )
         try:
-            await connection.execute(f"CREATE DATABASE {name} TEMPLATE {of}")
+            await connection.execute(statement)
         finally:
             await connection.close()
 
@@ -86,8 +90,8 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     try:
         yield server
     finally:
-        for url in (server.url, f"{server.url}_backup"):
-            drop_database(url)
+        for suffix in ("", "_backup", "_before"):
+            drop_database(f"{server.url}{suffix}")
 
 
 @pytest.fixture

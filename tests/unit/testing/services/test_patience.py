@@ -32,6 +32,15 @@ def test_a_database_that_somebody_still_leaves_is_dropped_later(
     assert answers == []
 
 
+def test_a_database_that_a_slow_disk_keeps_is_left_to_the_server(
+    answers: list[Exception | None],
+) -> None:
+    answers += [TimeoutError(), TimeoutError()]
+    postgres.drop_database("postgresql://u@h/t_1")
+    with pytest.raises(ConfigurationError, match="EB1303"):
+        postgres.create_database("postgresql://u@h/postgres")
+
+
 def test_any_other_refusal_is_told_at_once(answers: list[Exception | None]) -> None:
     answers += [asyncpg.InsufficientPrivilegeError("not yours"), None]
     with pytest.raises(ConfigurationError, match="not yours"):
