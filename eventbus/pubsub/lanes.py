@@ -130,7 +130,7 @@ class Lane:
                 started = await self._batches.run(batch, run, self._stopping)
             except (StorageError, TransportError) as error:
                 failures += 1
-                if self._is_suspicious(error, run):
+                if is_suspicious(error, run, self._group):
                     suspicions += 1
                     batch = self._after_conflict(batch, error, suspicions, run)
                 await self._back_off(error, failures)
@@ -144,11 +144,6 @@ class Lane:
         self.running = ()
         run.blamed = None
         self._put_back(batch)
-
-    def _is_suspicious(self, error: Exception, run: Run) -> bool:
-        code = getattr(error, "code", "")
-        lost = code == _LOST and run.called and self._group.transactional
-        return lost or code in _BY_A_MESSAGE
 
     def _after_conflict(
         self, batch: Sequence[Delivery], error: Exception, failures: int, run: Run
@@ -219,6 +214,13 @@ class Lane:
     def _nudge(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
+
+
+def is_suspicious(error: Exception, run: Run, group: Group) -> bool:
+    """Whether a message may be to blame for what its transaction met."""
+    code = getattr(error, "code", "")
+    lost = code == _LOST and run.called and group.transactional
+    return lost or code in _BY_A_MESSAGE
 
 
 def lane_for(delivery: Delivery, lanes: Sequence[Lane], group: Group) -> Lane:

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from eventbus.handler import Group
+from eventbus.message import Message
 from eventbus.pubsub.call import Call, Calls
 from eventbus.pubsub.unit_of_work import Holding, held
 from eventbus.pubsub.verdict import Verdicts
-from eventbus.pubsub.watchdog import AbandonedError, Run, Watchdog
+from eventbus.pubsub.watchdog import Run, Watchdog
 from eventbus.storage import Storage, Transaction
 from eventbus.storage.leases import Lease
 from eventbus.storage.parking import Parked
@@ -66,29 +67,40 @@ class ParkedKeys:
             self._verdicts.report()
 
     async def give_up(
-        self, lease: Lease, key: str, counted: Sequence[Parked], left: AbandonedError
+        self,
+        lease: Lease,
+        key: str,
+        counted: Sequence[Parked],
+        error: Exception,
+        message: Message | None = None,
     ) -> None:
-        """Park again, by the policy of the group, what a handler did not end with.
+        """Park again, by the policy of the group, what a handler or a commit did not end with.
 
         Args:
             lease: of the group's parking.
             key: whose turn it was.
             counted: whose attempts were counted before they started.
-            left: which message it was, if that is known; else the first of the key.
+            error: what it failed with.
+            message: which one it was, if that is known; else the first of the key.
         """
         attempts = {one.message.identity: one.attempts + 1 for one in counted}
-        who = None if left.message is None else left.message.identity
+        who = None if message is None else message.identity
         outcomes: list[str] = []
         async with self._storage.transaction() as tx:
             waiting = await tx.parking.behind(lease, key, group=self.group.name, limit=MOST)
             guilty = [one for one in waiting or () if who in {None, one.message.identity}]
             if guilty:
                 call = self._call(guilty[0], attempts)
-                failed = self._verdicts.parked(call, left.error)
+                failed = self._verdicts.parked(call, error)
                 await self._verdicts.buried(call, failed, tx)
                 await self._park_again(call, failed, lease, tx)
                 outcomes.append(_outcome(guilty[0], failed))
         self._verdicts.redriven(outcomes)
+
+    async def uncount(self, one: Parked) -> None:
+        """Its last attempt was none."""
+        async with self._storage.transaction() as tx:
+            await tx.inbox.uncount([one.message], group=self.group.name)
 
     async def _count(self, parked: Sequence[Parked]) -> Mapping[UUID, int]:
         if not parked:

@@ -7,12 +7,15 @@ import socket
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
+from random import random
 from uuid import uuid4
 
 from eventbus.errors import CommitUnknownError, LeaseLostError, StorageError
 from eventbus.handler import Group
 from eventbus.pubsub.gate import Gate
+from eventbus.pubsub.lanes import CONFLICTS, is_suspicious
 from eventbus.pubsub.parked_key import ParkedKeys
+from eventbus.pubsub.verdict import MET_ANOTHER
 from eventbus.pubsub.watchdog import AbandonedError, Run
 from eventbus.resilience.seldom import SeldomLog
 from eventbus.service import Alarm
@@ -144,19 +147,35 @@ class Redelivery:
         try:
             await self._parked_keys.watchdog.mind(partial(self._key, lease, key, waiting), name)
         except AbandonedError as left:
-            await self._parked_keys.give_up(lease, key, waiting, left)
+            await self._parked_keys.give_up(lease, key, waiting, left.error, left.message)
 
     async def _key(self, lease: Lease, key: str, waiting: Sequence[Parked], run: Run) -> None:
         """What was tried runs alone; what only queued runs as a batch, then the key closes."""
         head = waiting[0]
         if head.failure is not None or head.attempts:
-            done = await self._parked_keys.run(lease, key, [head], run, alone=True)
+            done = await self._alone(lease, key, head, run)
             self.redelivered += done
             if not done or len(waiting) > 1 or not self.group.transactional:
                 return  # parked again; or due still, and the next round goes on
             waiting = ()
         closing = len(waiting) < CLOSING_BELOW
         self.redelivered += await self._parked_keys.run(lease, key, waiting, run, closing=closing)
+
+    async def _alone(self, lease: Lease, key: str, head: Parked, run: Run) -> int:
+        """How many are done and gone; what meets others again and again failed with that."""
+        for again in range(CONFLICTS):
+            run.called = False
+            try:
+                return await self._parked_keys.run(lease, key, [head], run, alone=True)
+            except StorageError as error:
+                if not run.called or not is_suspicious(error, run, self.group):
+                    raise
+                if error.code != MET_ANOTHER or again + 1 == CONFLICTS:
+                    await self._parked_keys.give_up(lease, key, [head], error)
+                    return 0
+            await self._parked_keys.uncount(head)  # it was unlucky, and failed in nothing
+            await asyncio.sleep(0.04 * (again + 1) * random())  # noqa: S311 - jitter
+        raise AssertionError("the last attempt returns or raises")
 
     async def _hold_lease(self) -> None:
         now = asyncio.get_running_loop().time()

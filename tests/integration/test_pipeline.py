@@ -195,6 +195,27 @@ async def test_a_group_with_too_much_parked_pauses_and_goes_on_when_it_is_worked
     assert seen == list(range(40))
 
 
+@pytest.mark.parametrize("code", ["EB5001", "EB5004", "EB5007", "EB5011"])
+async def test_a_parked_message_whose_transaction_does_not_get_through_fails_with_what_it_met(
+    code: str,
+) -> None:
+    """By the policy of its group; that its attempts never ended is said of killers only."""
+    soon = timedelta(milliseconds=10)
+
+    @subscribe(Placed, group=Group("g", retry=RetryPolicy(in_place=0, parked=(soon, soon))))
+    async def handler(event: Placed, ctx: Context) -> None:
+        if ctx.attempt == 1:
+            raise ValueError("park it")
+        raise StorageError(code, "no end", where="a lock", why="held", next="look who holds it")
+
+    bus = EventBus("memory://", storage="sqlite://", handlers=[handler])
+    async with asyncio.timeout(60), bus:
+        await bus.publish(Placed(order="A-1"))
+        while not (letters := await bus.dead_letters.list()):
+            await bus.until_idle()
+    assert [(row["attempts"], row["error"].split()[0]) for row in letters] == [(3, code)]
+
+
 @pytest.mark.parametrize("code", ["EB5004", "EB5007", "EB5011"])
 async def test_a_message_whose_transaction_never_gets_through_is_parked_and_its_neighbours_are_done(
     code: str,
