@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NEWEST := .venv-newest
 OUTSIDE := .venv-outside
+NODE := .outside-node
 STAMP := installed.stamp
 ON_NEWEST := tests/unit tests/conformance tests/examples $(wildcard tests/integration/test_[bdpr]*.py)
 
@@ -30,6 +31,12 @@ $(NEWEST)/$(STAMP): pyproject.toml
 $(OUTSIDE)/$(STAMP): tests/outside/requirements.txt
 	$$($(PYTHONS) oldest) -m venv $(OUTSIDE)
 	$(OUTSIDE)/bin/python -m pip install --quiet --requirement tests/outside/requirements.txt
+	touch $@
+
+$(NODE)/$(STAMP): tests/outside/foreign/package.json
+	npm --version > /dev/null  # Node 20 or newer, of the machine
+	mkdir -p $(NODE) && cp $< $(NODE)
+	npm install --prefix $(NODE) --silent --no-audit --no-fund --ignore-scripts
 	touch $@
 
 demo: $(VENV)/$(STAMP)  ## the order book on SQLite: no service needed
@@ -65,7 +72,7 @@ bench: $(VENV)/$(STAMP)  ## speed and memory, beside peers and raw loops
 faults: $(VENV)/$(STAMP)  ## the full tier: every crash point, every mutant, many schedules
 	EVENTBUS_FAULTS=full $(BIN)/python -m pytest tests/faults --timeout=3600
 
-outside: $(VENV)/$(STAMP) $(OUTSIDE)/$(STAMP)  ## foreign clients read what we write, and write what we read
+outside: $(VENV)/$(STAMP) $(OUTSIDE)/$(STAMP) $(NODE)/$(STAMP)  ## foreign clients read what we write, and write what we read
 	$(BIN)/python -m pytest tests/unit/words tests/unit/kafka tests/unit/rabbit -k sdk
 	$(BIN)/python -m tests.outside.tools
 	$(BIN)/python -m pytest tests/outside --eventbus-require=postgres,rabbit,kafka
@@ -74,4 +81,4 @@ docs: $(VENV)/$(STAMP)  ## links and code blocks of the documentation
 	$(BIN)/python -m pytest tests/docs
 
 clean:
-	rm -rf $(VENV) $(NEWEST) $(OUTSIDE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(NEWEST) $(OUTSIDE) $(NODE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

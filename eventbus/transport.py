@@ -1,11 +1,11 @@
 """What a broker adapter implements, and finding one by URL."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.metadata import entry_points
-from typing import Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 from eventbus.errors import ConfigurationError, Finding
 from eventbus.message import Message
@@ -260,6 +260,44 @@ class Takeable(Protocol):
             TransportError: there is no such place, or the broker does not let us.
         """
         ...
+
+
+class Addresses(Protocol):
+    """Where others find what travels, as objects of AsyncAPI 3; from the configuration alone."""
+
+    @property
+    def servers(self) -> Mapping[str, Mapping[str, Any]]:
+        """By name: host, protocol, security; no secrets."""
+        ...
+
+    @property
+    def prefix(self) -> str:
+        """Of CloudEvents attributes among the headers: `ce_`."""
+        ...
+
+    def channel(self, topic: str, types: Sequence[str]) -> Mapping[str, Any]:
+        """The address and the bindings of a topic, or of a dead topic, with these types."""
+        ...
+
+    def receiving(self, group: str) -> Mapping[str, Any]:
+        """The bindings of an operation by which a group receives."""
+        ...
+
+    def sending(self) -> Mapping[str, Any]:
+        """The bindings of an operation that sends."""
+        ...
+
+    def message(self, *, keyed: bool) -> Mapping[str, Any]:
+        """The bindings of a message with or without a key."""
+        ...
+
+
+@runtime_checkable
+class HasAddresses(Protocol):
+    """Optional: it can tell others where they would find what travels (decision 0006)."""
+
+    @property
+    def addresses(self) -> Addresses: ...
 
 
 REDRIVEN_TO = "native:eventbus-redriven-to"

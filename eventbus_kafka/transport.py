@@ -15,6 +15,7 @@ from eventbus.errors import Finding, TransportError
 from eventbus.message import Message
 from eventbus.service import end
 from eventbus.transport import Capabilities, Change, Interest, OnLost, Place
+from eventbus_kafka.addresses import KafkaAddresses
 from eventbus_kafka.config import KafkaConfig
 from eventbus_kafka.control import Control
 from eventbus_kafka.delivery import KafkaDelivery
@@ -60,6 +61,11 @@ class KafkaTransport:
     def capabilities(self) -> Capabilities:
         """Of every cluster; `max_body` by configuration."""
         return self._capabilities
+
+    @property
+    def addresses(self) -> KafkaAddresses:
+        """Where others find what travels."""
+        return KafkaAddresses(self.config)
 
     @property
     def trouble(self) -> str | None:

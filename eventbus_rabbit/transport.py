@@ -12,6 +12,7 @@ from eventbus.errors import Finding, TransportError
 from eventbus.message import Message
 from eventbus.transport import Capabilities, Change, Delivery, Interest, OnLost, Place
 from eventbus_rabbit import browsing, topology
+from eventbus_rabbit.addresses import RabbitAddresses
 from eventbus_rabbit.browsing import Seen
 from eventbus_rabbit.config import RabbitConfig
 from eventbus_rabbit.connection import Link
@@ -55,6 +56,11 @@ class RabbitTransport:
     def capabilities(self) -> Capabilities:
         """A queue begins with its group: no history; bindings filter types."""
         return self._capabilities
+
+    @property
+    def addresses(self) -> RabbitAddresses:
+        """Where others find what travels."""
+        return RabbitAddresses(self.config)
 
     @property
     def trouble(self) -> str | None:

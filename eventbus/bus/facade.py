@@ -20,6 +20,7 @@ from eventbus.bus.places import DeadLetters
 from eventbus.bus.report import (
     Description,
     Health,
+    addresses_of,
     interests_of,
     scheme_of,
 )
@@ -347,6 +348,8 @@ class EventBus:
             findings=await wiring.findings(),
             interests=interests_of(wiring.groups, wiring.storage),
             sagas=[d for each in wiring.families.values() for d in each.definitions.values()],
+            own=wiring.own,
+            addresses=addresses_of(wiring.transport),
         )
 
     @property

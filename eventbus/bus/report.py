@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from eventbus.bus.sagas import linted, without_storage
 from eventbus.codec import Registry
 from eventbus.errors import Finding, UnsafeConfigurationError
+from eventbus.event import TypedMessage
 from eventbus.pubsub.guarantees import Setting, findings_of
 from eventbus.pubsub.routes import Routes
 from eventbus.saga.definition import Definition as SagaDefinition
 from eventbus.saga.family import Family
 from eventbus.sourcing.definition import Definition
 from eventbus.storage import Storage
-from eventbus.transport import Interest, Transport
+from eventbus.transport import Addresses, HasAddresses, Interest, Transport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,8 @@ class Description:
     findings: Sequence[Finding]
     interests: Sequence[Interest] = ()  # what the broker must know of the groups
     sagas: Sequence[SagaDefinition] = ()  # every version that was handed over
+    own: frozenset[type[TypedMessage]] = frozenset()  # handed over as such, or read from its log
+    addresses: Addresses | None = None  # where others find it; None: nothing outside the process
 
 
 async def findings_about(
@@ -82,6 +85,11 @@ def lost(projections: Mapping[str, Definition], sagas: Mapping[str, Family]) -> 
             why="the log that it follows and the rows that it writes stand in the storage",
             next='EventBus(…, storage="sqlite:///app.db")',
         )
+
+
+def addresses_of(transport: Transport) -> Addresses | None:
+    """What an adapter tells others of itself; None where it does not."""
+    return transport.addresses if isinstance(transport, HasAddresses) else None
 
 
 def refuse_unsafe(findings: Iterable[Finding], *, strict: bool) -> None:

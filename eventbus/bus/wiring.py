@@ -13,13 +13,14 @@ from eventbus.bus.sagas import engines, register, register_messages, saga_groups
 from eventbus.bus.tuning import AS_WRITTEN, Tuning
 from eventbus.codec import Encoder, Registry
 from eventbus.errors import Finding, NoTransactionError, WiringError
+from eventbus.event import TypedMessage
 from eventbus.handler import Fence, Middleware, UnitOfWork
 from eventbus.instrumentation import Instrumentation
 from eventbus.keyring import Keyring, MasterKeys, keyring_for
 from eventbus.pubsub.attempt import Attempts
 from eventbus.pubsub.participant_wiring import refuse_without_storage
 from eventbus.pubsub.replay import Replay, no_group
-from eventbus.pubsub.routes import Handler, Routes, collect, group_routes
+from eventbus.pubsub.routes import Handler, Routes, collect, group_routes, reads_in
 from eventbus.pubsub.unit_of_work import Publishing, refuse_if_held
 from eventbus.pubsub.watchdog import Watchdog
 from eventbus.saga.engine import Engine
@@ -132,6 +133,13 @@ class Wiring:
                 instrumentation=self.given.instrumentation,
             )
         return self._events
+
+    @property
+    def own(self) -> frozenset[type[TypedMessage]]:
+        """Of these the app is the origin: handed over themselves, or read from its log."""
+        applied = (cls for thing in self.given.handlers for cls in reads_in(thing))
+        projected = (cls for each in self.definitions.values() for cls in each.classes)
+        return frozenset((*applied, *projected))
 
     def open_events(self) -> None:
         """The bus is entered: what reads the log may do so again."""

@@ -31,6 +31,7 @@ COMMANDS = {
     "verify": ("verify:verify", "Audit a live system: outbox, inbox, parking, read-only."),
     "db": ("db:db", "The schema of the storage: upgrade, status, check."),
     "schema": ("schema:schema", "Types that travel: list, show, snapshot, check, upcast."),
+    "asyncapi": ("asyncapi:asyncapi", "The app as an AsyncAPI document: generate, validate, diff."),
     "describe": ("describe:describe", "Groups, handlers and types of the app."),
     "guarantees": ("guarantees:guarantees", "What each group is promised, and what is unsafe."),
     "explain": ("pages:explain", "The page of an error code."),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from eventbus.cli.compatibility import Break, breaks
-from eventbus.errors import ConfigurationError, Finding, WiringError
+from eventbus.errors import ConfigurationError, Finding
 
 if TYPE_CHECKING:
     from eventbus.event import TypedMessage
@@ -32,14 +32,14 @@ def shape_of(cls: "type[TypedMessage]") -> Shape:
     Raises:
         WiringError: EB1222, a field has no JSON schema.
     """
-    from eventbus.codec import plan_of
+    from eventbus.codec import plan_of, schemas_of
 
     plan = plan_of(cls)
     return Shape(
         type=plan.wire.type,
         version=plan.wire.version,
         upcasters={start: one.__name__ for start, one in sorted(plan.upcasters.items())},
-        schemas=_schemas(cls),
+        schemas=schemas_of(cls),
     )
 
 
@@ -104,27 +104,6 @@ def findings(recorded: Recorded, shapes: Iterable[Shape], mode: Mode) -> list[Fi
         for shape in known.values()
         for finding in _of(shape, recorded.get(shape.type, {}), mode)
     ]
-
-
-def _schemas(cls: "type[TypedMessage]") -> Mapping[str, Any]:
-    from pydantic.errors import PydanticInvalidForJsonSchema
-
-    config = cls.model_config
-    by_name = config.get("validate_by_name") or config.get("populate_by_name")
-    named = bool(config.get("serialize_by_alias"))
-    try:
-        return {
-            "reads": cls.model_json_schema(by_alias=not by_name, mode="validation"),
-            "writes": cls.model_json_schema(by_alias=named, mode="serialization"),
-        }
-    except PydanticInvalidForJsonSchema as error:
-        raise WiringError(
-            "EB1222",
-            f"{cls.__qualname__} has no JSON schema",
-            where=f"{cls.__module__}.{cls.__qualname__}",
-            why=error.message.partition("\n")[0],
-            next="take a type that pydantic can describe, or give it __get_pydantic_json_schema__",
-        ) from error
 
 
 def _of(shape: Shape, versions: Mapping[int, Mapping[str, Any]], mode: Mode) -> Iterator[Finding]:

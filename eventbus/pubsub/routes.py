@@ -123,7 +123,7 @@ def collect(things: Iterable[object]) -> tuple[list[Handler], Registry]:
     registry = Registry()
     for thing in things:
         found = list(_handlers_in(thing))
-        reads = list(_reads_in(thing))
+        reads = list(reads_in(thing))
         if not found and not reads and not isinstance(thing, ModuleType):
             raise _no_handler(thing)
         for cls in reads:
@@ -296,7 +296,7 @@ def _classes_defined_in(module: ModuleType) -> Iterable[type[TypedMessage]]:
             yield value
 
 
-def _reads_in(thing: object) -> Iterable[type[TypedMessage]]:
+def reads_in(thing: object) -> Iterable[type[TypedMessage]]:
     """A message class itself; what an aggregate applies, or those that a module defines."""
     yield from reads_of(thing)
     if isinstance(thing, type) and issubclass(thing, TypedMessage):

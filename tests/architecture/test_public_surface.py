@@ -9,6 +9,7 @@ import eventbus
 from tests.architecture.source import ROOT, files, name, tree
 
 ROOMS = [
+    "eventbus.asyncapi",
     "eventbus.errors",
     "eventbus.event",
     "eventbus.handler",

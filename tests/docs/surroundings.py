@@ -10,7 +10,14 @@ import click
 from eventbus.cli.flags import global_flags, worker_flags
 from eventbus.cli.main import eventbus
 from eventbus.storage import StorageCapabilities, open_storage
-from eventbus.transport import Browsable, Capabilities, HasTopology, Takeable, open_transport
+from eventbus.transport import (
+    Browsable,
+    Capabilities,
+    HasAddresses,
+    HasTopology,
+    Takeable,
+    open_transport,
+)
 from tests.docs.pages import ROOT
 
 READ = re.compile(r"environ(?:\.get\(|\.pop\(|\[)\"([A-Z_]+)\"|\b(_?EVENTBUS_[A-Z_]*[A-Z])\b")
@@ -52,6 +59,9 @@ OPTIONAL = {
     "eventbus topology": lambda transport: isinstance(transport, HasTopology),
     "replay of what was published: `transport.replay(…)`": lambda transport: hasattr(
         transport, "replay"
+    ),
+    "servers and bindings in `eventbus asyncapi generate`": lambda transport: isinstance(
+        transport, HasAddresses
     ),
     "eventbus dead-letter list --from": lambda transport: isinstance(transport, Browsable),
     "a redriven letter leaves its queue": lambda transport: isinstance(transport, Takeable),

@@ -25,7 +25,7 @@ async def foreign(program: str, *arguments: object, given: Iterable[Line] = ()) 
     return [json.loads(line) for line in out.splitlines()]
 
 
-async def run(*command: str, given: bytes = b"") -> bytes:
+async def run(*command: str, given: bytes = b"", seconds: float = _SECONDS) -> bytes:
     """The output of a program that must end well.
 
     Raises:
@@ -38,7 +38,7 @@ async def run(*command: str, given: bytes = b"") -> bytes:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(_SECONDS):
+        async with asyncio.timeout(seconds):
             out, err = await child.communicate(given)
     finally:
         if child.returncode is None:

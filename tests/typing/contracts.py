@@ -27,6 +27,7 @@ from eventbus.testing import FaultPlan, FaultyStorage, FaultyTransport, context_
 from eventbus.testing.conformance import HandClock
 from eventbus.transport import (
     Delivery,
+    HasAddresses,
     HasHistory,
     HasTopology,
     Interest,
@@ -61,9 +62,11 @@ kafka = KafkaTransport(KafkaConfig(servers=("localhost:1",)))
 on_kafka: Transport = kafka
 kafka_topology: HasTopology = kafka
 kafka_history: HasHistory = kafka
+kafka_addresses: HasAddresses = kafka
 rabbit = RabbitTransport(RabbitConfig.from_url("amqp://localhost", "shop"))
 on_rabbit: Transport = rabbit
 rabbit_topology: HasTopology = rabbit
+rabbit_addresses: HasAddresses = rabbit
 postgres: Inspected = PostgresStorage(PostgresConfig(dsn="postgresql://localhost/shop"))
 
 tick: Service = LoopTick()
