@@ -80,7 +80,7 @@ def _module(name: str, target: str) -> ModuleType:
         raise  # the app says itself what is wrong with it
     except ModuleNotFoundError as error:
         if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
-            raise _import_failed(name, error) from error
+            raise import_failed(name, error) from error
         close = get_close_matches(name, _modules(name), n=3, cutoff=0.6)
         raise ConfigurationError(
             "EB1001",
@@ -90,22 +90,28 @@ def _module(name: str, target: str) -> ModuleType:
             next=_instead(target, name, close) or "mend the name, or change the directory",
         ) from error
     except Exception as error:  # whatever the user's module does on import
-        raise _import_failed(name, error) from error
+        raise import_failed(name, error) from error
 
 
-def _import_failed(name: str, error: Exception) -> ConfigurationError:
+def import_failed(name: str, error: Exception) -> ConfigurationError:
+    """EB1001: what the module of the user raised, and on which of its lines."""
+    return ConfigurationError(
+        "EB1001",
+        f"importing {name!r} failed: {type(error).__name__}: {error}",
+        where=place_of(error),
+        why="the module raised it while it was imported",
+        next="mend it; -v shows the traceback",
+    )
+
+
+def place_of(error: Exception) -> str:
+    """The line that raised it, from here."""
     from traceback import extract_tb
 
     frames = [f for f in extract_tb(error.__traceback__) if not f.filename.startswith("<")]
     last = frames[-1]
     path = os.path.relpath(last.filename)
-    return ConfigurationError(
-        "EB1001",
-        f"importing {name!r} failed: {type(error).__name__}: {error}",
-        where=f"{last.filename if path.startswith('..') else path}:{last.lineno} in {last.name}",
-        why="the module raised it while it was imported",
-        next="mend it; -v shows the traceback",
-    )
+    return f"{last.filename if path.startswith('..') else path}:{last.lineno} in {last.name}"
 
 
 def _modules(name: str) -> list[str]:

@@ -29,6 +29,7 @@ COMMANDS = {
     "saga": ("saga:saga", "Sagas: worker, list, show, retry, compensate, lint, explore."),
     "topology": ("topology:topology", "Topics, exchanges, queues at the broker: plan, apply."),
     "verify": ("verify:verify", "Audit a live system: outbox, inbox, parking, read-only."),
+    "crashtest": ("crashtest:crashtest", "Kill your own handlers at every crash point."),
     "db": ("db:db", "The schema of the storage: upgrade, status, check."),
     "schema": ("schema:schema", "Types that travel: list, show, snapshot, check, upcast."),
     "asyncapi": ("asyncapi:asyncapi", "The app as an AsyncAPI document: generate, validate, diff."),

@@ -1,11 +1,13 @@
 """What must hold in every state of a saga's world, and what authors may add."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import iscoroutinefunction
 from typing import Any, Literal, overload
 from uuid import UUID
 
+from eventbus.handler import UnitOfWork
 from eventbus.saga.definition import Definition, StepSpec
 from eventbus.storage.sagas import Status, StepRow
 from eventbus.testing.saga_machine import FINAL, Snapshot
@@ -121,19 +123,38 @@ class Invariant:
         return self.check(world)
 
 
+@dataclass(frozen=True, slots=True)
+class TableInvariant:
+    """A function that reads tables, and raises if something is wrong with them."""
+
+    check: Callable[[UnitOfWork], Awaitable[None]]
+
+    @property
+    def name(self) -> str:
+        """What it is called in a report."""
+        return getattr(self.check, "__name__", repr(self.check))
+
+    def __call__(self, tx: UnitOfWork) -> Awaitable[None]:
+        """Await it."""
+        return self.check(tx)
+
+
+@overload
+def invariant(check: Callable[[UnitOfWork], Awaitable[None]], /) -> TableInvariant: ...
 @overload
 def invariant(check: Check, /) -> Invariant: ...
 @overload
 def invariant(*, when: Literal["always", "quiet"] = "always") -> Callable[[Check], Invariant]: ...
 def invariant(check: Any = None, /, *, when: Literal["always", "quiet"] = "always") -> Any:
-    """Make an invariant of a function of the world.
+    """Make an invariant of a function of the world; or of a unit of work, for `eventbus crashtest`.
 
     Args:
-        check: the function, where no option is given.
+        check: the function, where no option is given; a coroutine function asserts what must hold
+            of the tables whenever everything came to rest.
         when: "quiet": only where nothing is in flight and no worker has a call.
     """
     if check is not None:
-        return Invariant(check)
+        return TableInvariant(check) if iscoroutinefunction(check) else Invariant(check)
     return lambda function: Invariant(function, when)
 
 

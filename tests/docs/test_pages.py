@@ -71,7 +71,8 @@ def test_python_blocks_import_only_what_is_public(block: Block) -> None:
     tree = compile(
         block.text, str(block), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST
     )
-    deep = {f"eventbus.testing.{room}" for room in ("conformance", "faults", "services")}
+    rooms = ("conformance", "crashtest", "faults", "services")
+    deep = {f"eventbus.testing.{room}" for room in rooms}
     for node in ast.walk(tree):
         modules = (
             [node.module or ""]
