@@ -64,7 +64,11 @@ def _head(document: Mapping[str, Any]) -> Iterator[Problem]:
     for name in ("title", "version"):
         if not isinstance(info.get(name), str):
             yield Problem(f"#/info/{name}", "it is required, and a text")
-    for name, server in _part(document, "servers").items():
+    for part in ("servers", "channels", "operations"):
+        for name, entry in _part(document, part).items():
+            if not isinstance(entry, Mapping):
+                yield Problem(f"#/{part}/{_escaped(name)}", "it is no object")
+    for name, server in _entries(document, "servers"):
         for needed in ("host", "protocol"):
             if "$ref" not in server and not isinstance(server.get(needed), str):
                 yield Problem(f"#/servers/{name}/{needed}", "it is required, and a text")
@@ -88,10 +92,13 @@ def _references(document: Mapping[str, Any], value: Any, where: str) -> Iterator
 
 def _channels(document: Mapping[str, Any]) -> Iterator[Problem]:
     seen: dict[str, str] = {}
-    for name, channel in _part(document, "channels").items():
+    for name, channel in _entries(document, "channels"):
         place = f"#/channels/{_escaped(name)}"
         address = channel.get("address")
         if address is None:
+            continue
+        if not isinstance(address, str):
+            yield Problem(f"{place}/address", "it is a text, or null")
             continue
         whole = repr((address, channel.get("servers"), channel.get("bindings")))
         other = seen.setdefault(whole, name)
@@ -106,9 +113,9 @@ def _channels(document: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def _operations(document: Mapping[str, Any]) -> Iterator[Problem]:
-    for name, operation in _part(document, "operations").items():
+    for name, operation in _entries(document, "operations"):
         place = f"#/operations/{_escaped(name)}"
-        if operation.get("action") not in {"send", "receive"}:
+        if operation.get("action") not in ("send", "receive"):
             yield Problem(f"{place}/action", "it is send or receive")
         yield from _belonging(operation, place)
         if isinstance(operation.get("reply"), Mapping):
@@ -129,13 +136,15 @@ def _belonging(operation: Mapping[str, Any], place: str) -> Iterator[Problem]:
 
 
 def _components(document: Mapping[str, Any]) -> Iterator[Problem]:
-    for part, entries in _part(document, "components").items():
+    for part, entries in _entries(document, "components"):
         for name in entries:
             if not _NAME.fullmatch(name):
                 yield Problem(f"#/components/{part}/{_escaped(name)}", "its name is not allowed")
-    for name, message in _part(_part(document, "components"), "messages").items():
+    for name, message in _entries(_part(document, "components"), "messages"):
         headers = message.get("headers", {"type": "object"})
-        if "$ref" not in headers and headers.get("type") != "object":
+        if not isinstance(headers, Mapping) or not (
+            "$ref" in headers or headers.get("type") == "object"
+        ):
             yield Problem(f"#/components/messages/{name}/headers", "they are not of type object")
 
 
@@ -144,6 +153,12 @@ def _part(value: Any, name: str) -> Mapping[str, Any]:
     if not isinstance(found, Mapping):
         return {}
     return cast("Mapping[str, Any]", found)
+
+
+def _entries(value: Any, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for key, entry in _part(value, name).items():
+        if isinstance(entry, Mapping):
+            yield key, cast("Mapping[str, Any]", entry)
 
 
 def _list(value: Mapping[str, Any], name: str) -> list[Any]:

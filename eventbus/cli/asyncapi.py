@@ -93,7 +93,10 @@ def diff(settings: Settings, old: Path, new: Path) -> int:
     """What the new document adds, removes and breaks; exit 1 if it breaks something."""
     from eventbus.cli.asyncapi_changes import changes_between
 
-    found = changes_between(_whole(old), _whole(new))
+    try:
+        found = changes_between(_whole(old), _whole(new))
+    except (KeyError, TypeError, AttributeError) as error:  # of others: a form that we do not know
+        raise _unclear(f"{old.name} and {new.name}", f"{old} {new}", str(error)) from error
     breaking = any(one.kind == "breaking" for one in found)
     facts = {"breaking": breaking, "changes": [asdict(one) for one in found]}
     lines = [f"{one.kind:<8}  {one.part:<9}  {one.name}  {one.why}".rstrip() for one in found]
@@ -108,7 +111,7 @@ def _written(document: Mapping[str, Any]) -> str:
 
 
 def _text(file: Path) -> str | None:
-    return file.read_text(encoding="utf-8") if file.exists() else None
+    return file.read_text(encoding="utf-8", errors="replace") if file.exists() else None
 
 
 def _project_version() -> str:
@@ -129,20 +132,25 @@ def _whole(file: Path) -> Mapping[str, Any]:
         ConfigurationError: EB8011, it is none; EB8012, it does not hold together.
     """
     from eventbus.asyncapi import problems_of
-    from eventbus.cli.locate import called
-    from eventbus.errors import ConfigurationError
 
     document = _read(file)
     problems = problems_of(document)
     if problems:
-        raise ConfigurationError(
-            "EB8012",
-            f"{file.name} does not hold together: {problems[0].where} {problems[0].what}",
-            where=f"{called()} {file}",
-            why=f"{len(problems)} such problems: what it says cannot be compared",
-            next=f"eventbus asyncapi validate {file} | generate it again",
-        )
+        raise _unclear(file.name, str(file), f"{problems[0].where} {problems[0].what}")
     return document
+
+
+def _unclear(name: str, file: str, why: str) -> "ConfigurationError":
+    from eventbus.cli.locate import called
+    from eventbus.errors import ConfigurationError
+
+    return ConfigurationError(
+        "EB8012",
+        f"{name} cannot be compared",
+        where=f"{called()} {file}",
+        why=f"a reference or a part of it is not what it must be: {why}",
+        next="eventbus asyncapi validate FILE | generate it again",
+    )
 
 
 def _read(file: Path) -> Mapping[str, Any]:

@@ -188,6 +188,29 @@ def test_what_is_no_document_is_said_to_be_none(wrong: Document) -> None:
     assert [one.where for one in problems_of(wrong)][:2] == ["#/asyncapi", "#/info/title"]
 
 
+def test_a_document_of_any_form_is_looked_at() -> None:
+    for found in spoilt(document(hard(TRANSPORTS["kafka"]))):
+        problems_of(found)
+
+
+def spoilt(whole: dict[str, Any]) -> Iterator[Document]:
+    """With one part after the other, three levels deep, replaced by what does not belong there."""
+    places: list[tuple[dict[str, Any], str]] = [(whole, key) for key in whole]
+    for _ in range(3):
+        places += [
+            (holder[key], inner)
+            for holder, key in places
+            if isinstance(holder[key], dict)
+            for inner in holder[key]
+        ]
+    for holder, key in places:
+        kept = holder[key]
+        for wrong in (3, None, "a", [], [3], {}, {"$ref": "other.json"}):
+            holder[key] = wrong
+            yield whole
+        holder[key] = kept
+
+
 def walked(value: Any) -> Iterator[Mapping[str, Any]]:
     if isinstance(value, Mapping):
         yield value

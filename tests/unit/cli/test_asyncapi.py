@@ -221,3 +221,12 @@ def test_a_document_of_others_is_compared_too(run: Run) -> None:
     ran = run("asyncapi", "diff", "old.json", "new.json")
     assert ran.code == 1
     assert "a: string became integer" in ran.out
+
+
+def test_what_stands_elsewhere_cannot_be_compared(run: Run) -> None:
+    file = write(run, "app", BODY, SENDS)
+    document = json.loads(Path(file).read_text(encoding="utf-8"))
+    document["channels"]["other"] = {"$ref": "other.json"}
+    Path("other.json").write_text(json.dumps(document), encoding="utf-8")
+    ran = run("asyncapi", "diff", "other.json", file, *JSON).fits("error")
+    assert (ran.code, json.loads(ran.err)["code"]) == (2, "EB8012")
