@@ -294,6 +294,8 @@ class TestAPrivateServer:
         async with private_postgres({"max_prepared_transactions": "3"}) as server:
             assert await ask(server.url, "SHOW max_prepared_transactions") == "3"
             assert await ask(server.url, "SHOW fsync") == "on"
+            if sys.platform == "linux":  # a thousand files one by one take a minute on a slow disk
+                assert await ask(server.url, "SHOW recovery_init_sync_method") == "syncfs"
             server.settings["log_line_prefix"] = "it's quoted "
             await server.restart()
             assert await ask(server.url, "SHOW log_line_prefix") == "it's quoted "
