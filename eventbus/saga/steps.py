@@ -408,6 +408,10 @@ class _Compiler:
             answer = answer_of(self.cls, member.method)
             if not (isinstance(answer, type) and issubclass(answer, Reply)):
                 raise misuse(self.cls, f"{name} returns {answer!r}", "return a class of Reply")
+            for each in rejects:
+                if not (isinstance(each, type) and issubclass(each, Exception)):
+                    said = f"{name} has rejects={getattr(each, '__name__', each)}, no exception"
+                    raise misuse(self.cls, said, "name what the call raises when it is refused")
             return replace(spec, replies=answer)
         return spec
 

@@ -16,6 +16,7 @@ from eventbus.saga.declaring import marked
 from eventbus.saga.definition import Route, StepSpec, definition_of, effect_of
 from tests.unit.saga.shop import (
     CardCharged,
+    CardDeclined,
     ChargeCard,
     CreateShipment,
     Mixed,
@@ -168,6 +169,10 @@ async def call_of_text(self: object, s: OrderState, call: object) -> str:
     return ""
 
 
+async def call_of_a_charge(self: object, s: OrderState, call: object) -> CardCharged:
+    raise AssertionError
+
+
 untyped_step: Any = step
 untyped_call_step: Any = call_step
 
@@ -182,6 +187,10 @@ untyped_call_step: Any = call_step
         ({"one": step(elsewhere)}, "cannot be read: name 'Elsewhere' is not defined"),
         ({"one": untyped_step(a_text)}, "a_text returns <class 'str'>"),
         ({"one": untyped_call_step(call_of_text)}, "one returns <class 'str'>"),
+        (
+            {"one": untyped_call_step(call_of_a_charge, rejects=(CardDeclined,))},
+            "one has rejects=CardDeclined, no exception",
+        ),
     ],
 )
 def test_a_class_that_cannot_be_read_is_refused(body: dict[str, Any], why: str) -> None:
