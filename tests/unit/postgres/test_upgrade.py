@@ -15,7 +15,7 @@ def test_every_name_stands_in_the_schema() -> None:
     for one in migrations():
         sql = re.sub(r"--.*", "", one.sql("shop"))
         assert "{schema}" not in sql
-        made = re.findall(r"(?:CREATE|ALTER) (?:TABLE|FUNCTION) (\S+?)[ (]", sql)
+        made = re.findall(r"(?:CREATE|ALTER) (?:TABLE|FUNCTION|TYPE) (\S+?)[ (]", sql)
         assert made
         assert all(name.startswith("shop.") for name in made)
         assert "search_path" not in sql

@@ -92,9 +92,9 @@ class MembershipCases:
         async def publish() -> None:
             nonlocal sent
             while sent < 30 or not gone.is_set():
+                progress.clear()  # before: they may be handled before they are confirmed
                 await transport.publish(messages[10 * sent : 10 * (sent + 2)])
                 sent += 2
-                progress.clear()
                 await progress.wait()
 
         def complete() -> bool:
