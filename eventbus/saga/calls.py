@@ -68,7 +68,8 @@ class CallWorker:
             return True
         if self._busy or self._running:
             return False
-        return not await self._turn()
+        name = f"calls:{self._engine.family.name}"  # whoever asks: it is our turn that claims
+        return not await asyncio.create_task(self._turn(), name=name)
 
     async def _turn(self) -> int:
         self._busy = True

@@ -148,10 +148,14 @@ async def crashtest(
         ledger=ledger,
         seed=seed,
     )
-    first = await explorer.trial(())
-    trials = [first]
-    if not first.violations:
-        await _deeper(explorer, (), points, max(depth, depth_of(points)), trials)
+    chance = random.getstate()  # each trial begins with the seed; the caller's goes on after it
+    try:
+        first = await explorer.trial(())
+        trials = [first]
+        if not first.violations:
+            await _deeper(explorer, (), points, max(depth, depth_of(points)), trials)
+    finally:
+        random.setstate(chance)
     failing = [] if explorer.dry is None else explorer.dry.failing
     return Report(trials=trials, failing=failing)
 

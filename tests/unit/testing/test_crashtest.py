@@ -1,5 +1,6 @@
 """The crash-point explorer on small applications: what it finds, and what it lets pass."""
 
+import random
 import sqlite3
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -270,6 +271,14 @@ async def test_what_is_broken_without_a_crash_is_said_at_once() -> None:
     (trial,) = report.trials
     assert str(trial) == "without a crash"
     assert trial.violations[0].what.startswith("LookupError: nothing is right (test_crashtest")
+
+
+async def test_the_callers_own_chance_goes_on_as_if_nothing_was() -> None:
+    random.seed(11)
+    expected = random.random()
+    random.seed(11)
+    await explored(shop(), points=["consumer.commit"])
+    assert random.random() == expected
 
 
 async def test_one_seed_passes_the_same_points_each_time() -> None:
