@@ -26,6 +26,12 @@ from eventbus.storage.leases import Lease
 from eventbus.testing.services import running
 from eventbus.testing.services.postgres import create_database, drop_database
 
+_OUTBOX = """
+SELECT part, id, message_id, type, source, topic, key, headers, payload FROM eventbus.outbox
+ WHERE (part, id) > ($1, $2::bigint) ORDER BY part, id LIMIT 2000"""
+_DONE = """
+DELETE FROM eventbus.outbox o USING unnest($1::smallint[], $2::bigint[]) d(part, id)
+ WHERE o.part = d.part AND o.id = d.id"""
 BILLS = "CREATE TABLE bills (order_id text PRIMARY KEY, cents bigint NOT NULL)"
 BILL = "INSERT INTO bills (order_id, cents) VALUES ($1, $2)"
 SEEN = "INSERT INTO seen (message) VALUES ($1) ON CONFLICT DO NOTHING"
@@ -62,20 +68,23 @@ Work = Callable[[World, int], Awaitable[Figures | None]]
 
 
 def outbox_bar() -> Bar:
-    """P1."""
+    """P1: a relay reads by 500, and by 2,000 while so many wait, which is when a rate counts."""
     return Bar(
         name="PGOUTBOX",
         what="read and settle rows of the outbox",
         ratio_of="rate",
         cases=[
             case(
-                "PGOUTBOX",
-                "batches of 500",
-                30_000,
-                _relayed(500),
-                Goal(figure="rate", at_least=50_000),
+                "PGOUTBOX", "asyncpg by hand, batches of 2,000, no lease", 30_000, _relayed_by_hand
             ),
-            case("PGOUTBOX", "batches of 2,000", 30_000, _relayed(2000)),
+            case("PGOUTBOX", "batches of 500", 30_000, _relayed(500)),
+            case(
+                "PGOUTBOX",
+                "batches of 2,000",
+                30_000,
+                _relayed(2000),
+                Goal(figure="rate", at_least=50_000, where_base=110_000),
+            ),
         ],
     )
 
@@ -229,6 +238,19 @@ def _relayed(batch: int) -> Work:
                     settled += await tx.outbox.settle(leases, rows)
 
     return work
+
+
+async def _relayed_by_hand(world: World, n: int) -> None:
+    """One reader, one partition after the other, no fence, and nothing is made of the rows."""
+    await world.fill(n)
+    part, last, left = 0, 0, n
+    async with timed(world):
+        while left:
+            rows = await world.admin.fetch(_OUTBOX, part, last)
+            places = [row["part"] for row in rows], [row["id"] for row in rows]
+            done = await world.admin.execute(_DONE, *places)
+            part, last = rows[-1]["part"], rows[-1]["id"]
+            left -= int(done.removeprefix("DELETE "))
 
 
 async def _received(world: World, n: int) -> Figures:

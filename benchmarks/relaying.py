@@ -28,7 +28,7 @@ DELETE = "DELETE FROM hand WHERE id = ANY($1::bigint[])"
 
 def bar() -> Bar:
     """Many keys, which is what the goal is about, and one."""
-    goal = Goal(figure="rate", at_least=10_000)
+    goal = Goal(figure="rate", at_least=10_000, where_base=6_600)
     return Bar(
         name="N6",
         what="relay PostgreSQL to RabbitMQ, each message confirmed",

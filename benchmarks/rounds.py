@@ -20,19 +20,31 @@ Figures = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """What our own case must reach."""
+    """What our own case must reach.
+
+    A rate depends on the machine (decision 0044). Where `where_base` is told, the rate of the base
+    case on the machine the goal was set on, a slower machine is asked for the same share of it.
+    """
 
     figure: str
     at_least: float = float("-inf")
     at_most: float = float("inf")
+    where_base: float | None = None
 
     def __str__(self) -> str:
         bound = f"<= {self.at_most:g}" if self.at_most < float("inf") else f">= {self.at_least:g}"
-        return f"{self.figure} {bound}"
+        return f"{self.figure} {bound}" + (f", or {self.share:.2f} of the base" * bool(self.share))
+
+    @property
+    def share(self) -> float:
+        """Of the base case; 0: none was told."""
+        return 0.0 if self.where_base is None else self.at_least / self.where_base
 
     def held(self, figures: Figures) -> bool:
         """Whether it is reached."""
-        return self.at_least <= figures[self.figure] <= self.at_most
+        if self.at_least <= figures[self.figure] <= self.at_most:
+            return True
+        return 0 < self.share <= figures["ratio"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

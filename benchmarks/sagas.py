@@ -107,7 +107,7 @@ class Lasting(MemoryTransport):
 
 def bar() -> Bar:
     """N12."""
-    goal = Goal(figure="rate", at_least=800)
+    goal = Goal(figure="rate", at_least=800, where_base=1_194)
     dbos = []
     if find_spec("dbos") is not None:
         dbos.append(case("N12", f"DBOS, {AT_ONCE} at once", 300, _dbos))

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from eventbus.handler import Group
-from eventbus.outbox.relay import BATCH, LONGEST_POLL_SECONDS
+from eventbus.outbox.relay import LONGEST_POLL_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +13,7 @@ class Tuning:
 
     lanes: int | None = None  # of every group
     max_in_flight: int | None = None  # of every group
-    relay_batch: int = BATCH  # rows per call
+    relay_batch: int | None = None  # rows per call; None: 500, and 2,000 while so many wait
     relay_poll: timedelta = timedelta(seconds=LONGEST_POLL_SECONDS)  # at the longest
 
     def group(self, group: Group) -> Group:

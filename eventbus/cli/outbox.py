@@ -26,7 +26,11 @@ def outbox() -> None:
 @outbox.command(cls=Command)
 @app_argument
 @worker_flags
-@option("--batch", type=click.IntRange(1), help="Rows per call.")
+@option(
+    "--batch",
+    type=click.IntRange(1),
+    help="Rows per call; 500, and 2,000 while so many wait, unless given.",
+)
 @option("--poll", type=Duration(), help="Longest wait for new rows.")
 @click.pass_obj
 def relay(settings: Settings, /, app: str | None, **flags: Any) -> int:

@@ -24,7 +24,8 @@ from eventbus.transport import Transport, Volatile
 
 log: logging.Logger = logging.getLogger("eventbus.outbox")
 
-BATCH = 500
+BATCH, BACKLOG = 500, 2000  # rows a call; and while that many came at once and are light
+LIGHT_BYTES = 4 << 20
 GIVE_BACK_SECONDS = 2.0  # less than a supervisor waits for what it cancelled
 SHORTEST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.02, 1.0
 MAX_ATTEMPTS = 10
@@ -43,7 +44,7 @@ class Relay:
         *,
         scheme: str,
         random: Random,
-        batch: int = BATCH,
+        batch: int | None = None,
         longest_poll_seconds: float = LONGEST_POLL_SECONDS,
         instrumentation: Instrumentation | None = None,
     ) -> None:
@@ -54,7 +55,8 @@ class Relay:
         self._transport = transport
         self._scheme = scheme
         self._random = random
-        self._batch = batch
+        self._batch, self._backlog = batch or BATCH, batch or BACKLOG
+        self._limit = self._batch
         self._longest = longest_poll_seconds
         self._instrumentation = instrumentation
         self._holdings = Holdings(storage)
@@ -142,7 +144,7 @@ class Relay:
                 self._notice(await tx.outbox.settle(self._holdings.leases, handled), len(handled))
             if out < MOST:
                 await tx.outbox.promote(self._holdings.leases, limit=100)
-                limit = self._batch if after or shared else self._batch + out
+                limit = self._limit if after or shared else self._limit + out
                 found = await tx.outbox.read(
                     self._holdings.leases, limit=limit, after=after, besides=besides
                 )
@@ -150,7 +152,14 @@ class Relay:
         unsettled.settled(handled)
         if out >= MOST:
             return []
-        return unsettled.unknown(rows, after=after)[: self._batch]
+        return self._sized(unsettled.unknown(rows, after=after)[: self._limit])
+
+    def _sized(self, rows: list[Outgoing]) -> list[Outgoing]:
+        """As many as were asked for: more are behind them, and a call costs less a row by more."""
+        full = len(rows) == self._limit
+        light = sum(len(row.message.payload) for row in rows) <= LIGHT_BYTES
+        self._limit = self._backlog if full and light else self._batch
+        return rows
 
     async def _publish(self, rows: list[Outgoing]) -> int:
         """Whole where the transport stops at a refusal, else in waves of one row per key."""

@@ -131,7 +131,7 @@ class PostgresOutbox:
             list(besides),
             where="outbox.read",
             limit=size,
-            per_part=_PER_PART if size <= 500 else size,
+            per_part=_PER_PART if size <= 2000 else size,
         )
         return [outgoing_of(row) for row in rows[:limit]]
 

@@ -91,7 +91,7 @@ class EventReader:
         self,
         *,
         only: Filter = EVERYTHING,
-        where: Callable[[Recorded], bool] = lambda _: True,
+        where: Callable[[Recorded], bool] | None = None,
         after: Position = START,
         upto: Position | None = None,
     ) -> AsyncGenerator[Recorded, None]:
@@ -102,9 +102,8 @@ class EventReader:
         """
         async with aclosing(self._feed.between(after, upto, only)) as pieces:
             async for events in pieces:
-                for one in events:
-                    if where(one):
-                        yield one
+                for one in events if where is None else filter(where, events):
+                    yield one
 
     async def trace(self, correlation_id: str, *, only: Filter = EVERYTHING) -> list[Recorded]:
         """What belongs to one flow, in the order in which it happened; reads the whole log."""

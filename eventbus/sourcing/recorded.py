@@ -30,9 +30,10 @@ class Recorded:
         Raises:
             CodecError: EB3103, its type was not handed to the bus; EB3101, EB3102.
         """
-        if self._event is None:
-            self._event = self.decode()
-        return self._event
+        event = self._event
+        if event is None:
+            event = self._event = self.decode()
+        return event
 
     def decode(self) -> Event:
         """The same, and nothing is kept: who goes over a long log once has no use for it.

@@ -54,6 +54,15 @@ def test_cases_take_turns_and_a_goal_says_whether_it_is_held() -> None:
     assert not Goal(figure="rate", at_most=4).held(figures(5))
 
 
+def test_a_slower_machine_is_asked_for_the_same_share_of_the_base_case() -> None:
+    goal = Goal(figure="rate", at_least=80, where_base=100)
+    assert str(goal) == "rate >= 80, or 0.80 of the base"
+    assert goal.held({"rate": 40, "ratio": 0.8})
+    assert not goal.held({"rate": 79, "ratio": 0.79})
+    assert goal.held({"rate": 80, "ratio": 0.1})
+    assert not Goal(figure="rate", at_least=80).held({"rate": 79, "ratio": 9})
+
+
 def test_the_message_has_285_bytes_whoever_encodes_it() -> None:
     assert len(orders(1)[0].model_dump_json()) == BYTES
     assert raw_orders(2)[1].model_dump_json() == orders(2)[1].model_dump_json()
