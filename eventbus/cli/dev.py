@@ -11,8 +11,8 @@ import click
 
 from eventbus.cli.flags import Command, Settings, app_argument, http_option, option
 from eventbus.cli.locate import app_of, target_of
+from eventbus.cli.logs import hear_application, write_logs
 from eventbus.cli.output import cell
-from eventbus.cli.process import write_logs
 from eventbus.cli.run import headline, watched
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ async def serve(bus: "EventBus", target: str, published: Sequence[str], http: st
     parsed = [parse(description.types, text) for text in published]
     names = [text.split()[0] for text in published]
     async with until_signal() as signalled, watched(bus, description, http), bus:
+        hear_application(target, description)
         click.echo(headline(target, description))
         for name, (what, data) in zip(names, parsed, strict=True):
             warn_of_nobody(description, name)

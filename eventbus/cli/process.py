@@ -1,4 +1,4 @@
-"""What a long-running command sets up, logs and the event loop, and how it ends."""
+"""What a long-running command sets up, signals and the event loop, and how it ends."""
 
 import asyncio
 import gc
@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from importlib import import_module
 
 from eventbus.cli.failures import DONE
-from eventbus.cli.flags import Settings
 from eventbus.errors import MissingExtraError
 
 log: logging.Logger = logging.getLogger("eventbus.cli")
@@ -57,19 +56,6 @@ def ending_early() -> Iterator[None]:
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def write_logs(settings: Settings) -> None:
-    """Logs to stderr: lines for people, JSON lines where the output is JSON."""
-    from eventbus.observability.logging import JsonFormatter, LineFormatter
-
-    handler = logging.StreamHandler()
-    handler.setFormatter(LineFormatter() if settings.output == "table" else JsonFormatter())
-    logger = logging.getLogger("eventbus")
-    logger.addHandler(handler)
-    logger.propagate = False
-    level = logging.ERROR if settings.quiet else logging.INFO
-    logger.setLevel(logging.DEBUG if settings.verbose else level)
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -14,13 +14,13 @@ import click
 from eventbus.cli.failures import DONE, PARTLY
 from eventbus.cli.flags import Command, Settings, app_argument, worker_flags
 from eventbus.cli.locate import app_of, target_of
+from eventbus.cli.logs import hear_application, write_logs
 from eventbus.cli.output import note
 from eventbus.cli.process import (
     collect_rarely,
     ending_early,
     leave_what_hangs,
     loop_factory,
-    write_logs,
 )
 from eventbus.errors import ConfigurationError
 
@@ -73,6 +73,8 @@ def _work(settings: Settings, app: str | None, worker: Worker) -> int:
     async def working() -> bool:
         description = await bus.describe()
         only = services(description, worker)
+        if not settings.quiet:
+            hear_application(target_of(settings, app) or "", description)
         report(settings, target_of(settings, app) or "", description)
         elsewhere = not_here(description, only)
         if elsewhere:

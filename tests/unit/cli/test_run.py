@@ -173,6 +173,49 @@ def test_dev_prints_a_line_per_event_and_ctrl_c_ends_it(start: Start, project: P
     assert end(process, signal.SIGINT) == (0, "")
 
 
+SPEAKING = """
+import logging
+{setup}
+from eventbus import Event, EventBus, subscribe
+
+log = logging.getLogger(__name__)
+
+
+class Heard(Event, type="shop.heard"):
+    pass
+
+
+@subscribe(Heard, group="speaking")
+async def speak(event: Heard) -> None:
+    log.info("of the app")
+    logging.getLogger("a.library").info("of a library, at length")
+    logging.getLogger("a.library").warning("of a library")
+
+
+bus = EventBus("memory://", handlers=[speak])
+"""
+
+
+def test_an_app_that_sets_no_logs_up_is_heard_in_the_form_of_ours(
+    start: Start, project: Path
+) -> None:
+    (project / "speaking_app.py").write_text(SPEAKING.format(setup=""), encoding="utf-8")
+    process = start("-o", "json", "dev", "speaking_app:bus", "--publish", "shop.heard")
+    until(process.stdout, "done")
+    code, err = end(process, signal.SIGINT)
+    first, second = [json.loads(line) for line in err.splitlines()]
+    assert (code, first["logger"], first["message"]) == (0, "speaking_app", "of the app")
+    assert (second["logger"], second["message"]) == ("a.library", "of a library")
+
+
+def test_an_app_that_has_set_its_logs_up_keeps_them(start: Start, project: Path) -> None:
+    setup = "logging.basicConfig(level=logging.WARNING, format='mine: %(message)s')"
+    (project / "speaking_app.py").write_text(SPEAKING.format(setup=setup), encoding="utf-8")
+    process = start("dev", "speaking_app:bus", "--publish", "shop.heard")
+    until(process.stdout, "done")
+    assert end(process, signal.SIGINT) == (0, "mine: of a library\n")
+
+
 def test_dev_shows_a_failure_without_a_traceback(start: Start) -> None:
     process = start("dev", "shop_app:bus", "--publish", 'shop.ordered {"order": "A-1"}')
     lines = until(process.stdout, "failed ValueError: card refused")
