@@ -28,6 +28,9 @@ BATCH, BACKLOG = 500, 2000  # rows a call; and while that many came at once and 
 LIGHT_BYTES = 4 << 20
 GIVE_BACK_SECONDS = 2.0  # less than a supervisor waits for what it cancelled
 SHORTEST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.02, 1.0
+# After a call of so many the next one comes when twice its time is over: what is read together is
+# handled together, and a busy loop would else read the rows of each commit by themselves.
+MANY, LONGEST_GATHERING_SECONDS = 50, 0.1
 MAX_ATTEMPTS = 10
 
 
@@ -57,6 +60,7 @@ class Relay:
         self._random = random
         self._batch, self._backlog = batch or BATCH, batch or BACKLOG
         self._limit = self._batch
+        self._behind = False  # more waits than the last call held
         self._longest = longest_poll_seconds
         self._instrumentation = instrumentation
         self._holdings = Holdings(storage)
@@ -76,15 +80,20 @@ class Relay:
         """
         if self._volatile and isinstance(self._transport, Volatile):
             self._transport.on_handled(self._unsettled.handled)
-        self._began = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        self._began = loop.time()
         idle = SHORTEST_POLL_SECONDS
         try:
             async with self._alarm.set(stopping):
                 while not stopping.is_set():
+                    began = loop.time()
                     moved = await self._turn(stopping)
                     idle = SHORTEST_POLL_SECONDS if moved else min(self._longest, idle * 2)
                     if not moved:
                         await self._alarm.rest(idle)
+                    elif moved >= MANY and not self._behind:
+                        rest = 2 * (loop.time() - began)
+                        await pause(stopping, min(rest, LONGEST_GATHERING_SECONDS))
         finally:
             await self._give_back()
 
@@ -159,6 +168,7 @@ class Relay:
         full = len(rows) == self._limit
         light = sum(len(row.message.payload) for row in rows) <= LIGHT_BYTES
         self._limit = self._backlog if full and light else self._batch
+        self._behind = full
         return rows
 
     async def _publish(self, rows: list[Outgoing]) -> int:

@@ -1,13 +1,17 @@
-"""What a relay says of itself while it cannot work, and afterwards."""
+"""A relay that cannot work, and afterwards; and one that has much to do."""
 
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
+from random import Random
+
+import pytest
 
 from eventbus import EventBus
 from eventbus.errors import StorageError, TransportError
 from eventbus.memory import MemoryTransport
-from eventbus.message import Message
+from eventbus.message import Message, new_id
+from eventbus.outbox import relay
 from eventbus.service import pause
 from eventbus.sqlite import SqliteStorage
 from eventbus.testing.faults import Fail, FaultPlan, FaultyStorage
@@ -42,6 +46,44 @@ async def test_a_relay_whose_rows_are_gone_does_not_wait_for_the_broker_any_more
         async with bus.transaction() as tx:
             await tx.sql.execute("DELETE FROM eventbus_outbox")
         await until_causes(bus, [])
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch", "gathers"),
+    [(relay.MANY, None, True), (relay.MANY - 1, None, False), (relay.MANY, relay.MANY, False)],
+    ids=["many", "few", "a full call"],
+)
+async def test_a_relay_that_moved_many_rows_lets_more_gather(
+    monkeypatch: pytest.MonkeyPatch, rows: int, batch: int | None, *, gathers: bool
+) -> None:
+    """Unless more waits already: then it goes on at once; and of few it never waits for more."""
+    rests: list[float] = []
+
+    async def rest(stopping: asyncio.Event, seconds: float) -> bool:
+        rests.append(seconds)
+        return await pause(stopping, seconds)
+
+    monkeypatch.setattr(relay, "pause", rest)
+    storage, transport = SqliteStorage(), MemoryTransport()
+    async with storage:
+        async with storage.transaction() as tx:
+            await tx.outbox.add([message(number) for number in range(rows)])
+        one = relay.Relay(storage, transport, scheme="memory", random=Random(1), batch=batch)
+        stopping = asyncio.Event()
+        async with asyncio.timeout(60), transport:
+            task = asyncio.create_task(one.run(stopping))
+            while one.relayed < rows or not await one.idle():
+                await pause(stopping, 0.001)
+            stopping.set()
+            await task
+    assert bool(rests) == gathers
+    assert all(0 <= seconds <= relay.LONGEST_GATHERING_SECONDS for seconds in rests)
+
+
+def message(number: int) -> Message:
+    return Message(
+        id=new_id(), type="shop.sold", source="shop", topic="shop", payload=b"{}", key=f"k{number}"
+    )
 
 
 async def until_causes(bus: EventBus, wanted: list[str]) -> None:
