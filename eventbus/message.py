@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, cast
-from uuid import NAMESPACE_URL, UUID, uuid5
+from uuid import NAMESPACE_URL, UUID
+
+from eventbus.uuids import uuid_of, uuid_of_name
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
@@ -73,15 +75,15 @@ _set_id, _set_type, _set_source, _set_topic, _set_payload, _set_key, _set_header
 def identity_of(source: str, id: str) -> UUID:
     """A UUID for an id that is unique per source (CloudEvents 1.0, "id")."""
     try:
-        return UUID(id)
+        return uuid_of(id)
     except ValueError:
-        return uuid5(NAMESPACE_URL, f"{source}\0{id}")
+        return uuid_of_name(NAMESPACE_URL, f"{source}\0{id}")
 
 
 def sent_at(id: str) -> float | None:
     """When an id of ours was made, as `time.time()` says it; None: it is no UUID of version 7."""
     try:
-        known = UUID(id)
+        known = uuid_of(id)
     except ValueError:
         return None
     return made_at(known)

@@ -128,7 +128,7 @@ class Verdicts:
         (handler,) = calls[0].route.handlers
         contexts = [self.context(call, tx) for call in calls]
         try:
-            whats = [await self.decoded(call, tx) for call in calls]
+            whats = [Untyped(call.message.type, NO_DATA) for call in calls]
             failures = await self.attempts.call_batch(handler, whats, contexts, run)
         finally:
             for context in contexts:

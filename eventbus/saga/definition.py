@@ -6,7 +6,7 @@ from datetime import timedelta
 from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal, Protocol
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import orjson
 from pydantic import BaseModel
@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from eventbus.errors import Finding
 from eventbus.event import Command, Event, Rejection, Reply, TypedMessage
 from eventbus.storage.sagas import DefinitionRow, Phase, StepRow
+from eventbus.uuids import uuid_of_name
 
 if TYPE_CHECKING:
     from eventbus.saga.draft import Draft
@@ -268,4 +269,4 @@ def wire_name(message: type[TypedMessage] | None) -> str | None:
 
 def effect_of(saga_id: UUID, step: str, occurrence: int, phase: str) -> UUID:
     """The same on every attempt; undo and resolve have their own."""
-    return uuid5(saga_id, f"{step}\x1f{occurrence}\x1f{phase}")
+    return uuid_of_name(saga_id, f"{step}\x1f{occurrence}\x1f{phase}")

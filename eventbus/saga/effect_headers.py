@@ -8,6 +8,7 @@ from uuid import UUID
 
 from eventbus.errors import DecodeError
 from eventbus.message import Message
+from eventbus.uuids import uuid_met_again
 from eventbus.values import make_quickly
 
 Phase = Literal["forward", "undo", "resolve"]
@@ -59,7 +60,7 @@ def headers_of(message: Message, *, undo: bool) -> EffectHeaders:
 
 def _uuid(message: Message, name: str) -> UUID:
     try:
-        return UUID(message.headers.get(name, ""))
+        return uuid_met_again(message.headers.get(name, ""))
     except ValueError:
         raise _broken(message, f"{name} is no UUID") from None
 

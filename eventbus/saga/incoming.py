@@ -13,6 +13,7 @@ from eventbus.saga.input import Input, Outcome, Received, Replied
 from eventbus.saga.outgoing import KeysAdded, Tools
 from eventbus.saga.tenancy import LONGEST_TENANT, with_tenant
 from eventbus.storage.sagas import Correlation
+from eventbus.uuids import uuid_met_again
 from eventbus.values import make_quickly
 
 _OUTCOMES: dict[str, Outcome] = {
@@ -162,7 +163,7 @@ def _question(course: Course, effect_id: UUID) -> UUID:
 
 def _uuid(message: Message, name: str) -> UUID:
     try:
-        return UUID(message.headers.get(name, ""))
+        return uuid_met_again(message.headers.get(name, ""))
     except ValueError:
         raise _broken(message, f"{name} is no UUID") from None
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Literal
 from uuid import UUID
@@ -16,6 +18,16 @@ Steps = Sequence[StepRow]
 Reason = Literal[
     "unknown", "undo-failed", "attempts", "input-failed", "unexpected", "contradiction"
 ]
+
+
+def text_of(moment: datetime) -> str:
+    """In ISO 8601: the sagas of a batch have the same `now`, and say it several times."""
+    return _text(moment, moment.tzinfo)
+
+
+@lru_cache(64)
+def _text(moment: datetime, zone: tzinfo | None) -> str:
+    return moment.isoformat()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

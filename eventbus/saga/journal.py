@@ -21,7 +21,7 @@ from eventbus.saga.input import (
     TimerFired,
     Verb,
 )
-from eventbus.saga.instance import Instance
+from eventbus.saga.instance import Instance, text_of
 from eventbus.storage.sagas import JournalEntry, Status
 
 Messages = Mapping[str, type[TypedMessage]]
@@ -44,7 +44,7 @@ def entry(
 ) -> JournalEntry:
     """What is written about one input; the engine adds the name of its worker."""
     kind, input_id, said = _said(input)
-    detail: dict[str, Any] = {"now": now.isoformat(), "input": said}
+    detail: dict[str, Any] = {"now": text_of(now), "input": said}
     if ignored is not None:
         detail["ignored"] = ignored
     return JournalEntry(

@@ -13,7 +13,7 @@ from eventbus.message import NO_HEADERS, Message
 from eventbus.saga.decision import Key, Send
 from eventbus.saga.tenancy import tenant_of, with_tenant
 from eventbus.storage import Transaction
-from eventbus.values import copier
+from eventbus.values import copier, make_quickly
 
 Encode = Callable[
     [TypedMessage, Mapping[str, str], Message | None, Transaction], Awaitable[Message]
@@ -111,3 +111,6 @@ class Sender:
 
     def _with(self, message: Message, headers: Mapping[str, str]) -> Message:
         return _retold(message, headers={**message.headers, **headers})
+
+
+make_quickly(Sender)

@@ -9,6 +9,7 @@ from eventbus.event import Reply
 from eventbus.saga.decision import LocalRun, Send
 from eventbus.saga.definition import PATIENT, StepSpec, effect_of
 from eventbus.saga.draft import Draft, phase_timer
+from eventbus.saga.instance import text_of
 from eventbus.saga.step_log import annotation, changed, note_of, noted
 from eventbus.storage.sagas import CallRequest, StepRow
 
@@ -64,7 +65,7 @@ def forward(draft: Draft, row: StepRow) -> None:
     attempt = row.attempt + 1
     match row.kind:
         case "command":
-            since = note_of(row).since or draft.now.isoformat()
+            since = note_of(row).since or text_of(draft.now)
             row = changed(row, attempt=attempt, error=annotation(row, since=since))
             spec = flow.spec(row)
             wait = _patience(draft, spec, attempt)
@@ -75,7 +76,7 @@ def forward(draft: Draft, row: StepRow) -> None:
                     phase="forward",
                     effect_id=row.effect_id,
                     since=since,
-                    expires=None if wait is None else (draft.now + wait).isoformat(),
+                    expires=None if wait is None else text_of(draft.now + wait),
                 )
             )
             if wait is not None:
@@ -109,7 +110,7 @@ def ask(draft: Draft, row: StepRow) -> None:
                 phase="resolve",
                 effect_id=effect_of(draft.before.saga_id, row.name, row.occurrence, "resolve"),
                 target=row.effect_id,
-                since=note.since or draft.now.isoformat(),
+                since=note.since or text_of(draft.now),
             )
         )
         draft.arm(phase_timer("resolve", row.seq), PATIENT.wait(note.asked + 1))
@@ -130,7 +131,7 @@ def undo(draft: Draft, row: StepRow) -> None:
                     phase="undo",
                     effect_id=row.effect_id,
                     target=done.effect_id,
-                    since=note_of(done).since or draft.now.isoformat(),
+                    since=note_of(done).since or text_of(draft.now),
                 )
             )
             draft.arm(phase_timer("undo", row.seq), PATIENT.wait(row.attempt))
@@ -163,7 +164,10 @@ def _patience(draft: Draft, spec: StepSpec, attempt: int) -> timedelta | None:
 
 def passed_pivot(draft: Draft) -> bool:
     """Whether the saga only goes forward."""
-    spec = draft.definition.flow.spec
+    definition = draft.definition
+    if definition.steps and not definition.has_pivot:
+        return False
+    spec = definition.flow.spec
     return any(
         row.status in {"succeeded", "skipped"} and spec(row).pivot for row in draft.log.forwards
     )

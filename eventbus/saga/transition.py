@@ -1,7 +1,7 @@
 """One locked saga in one transaction: what is fed to it, and what comes of that."""
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from time import time
 from types import TracebackType
@@ -284,13 +284,12 @@ class AllOrNone(AbstractAsyncContextManager[None]):
     def __init__(self, tx: Transaction, transitions: Sequence[Transition]) -> None:
         self._transitions = transitions
         run_sql = any(each.course.definition.has_local_steps for each in transitions)
-        self._block: AbstractAsyncContextManager[None] = (
-            tx.savepoint() if run_sql else nullcontext()
-        )
+        self._block = tx.savepoint() if run_sql else None
 
     async def __aenter__(self) -> None:
         self._marks = [each.mark() for each in self._transitions]
-        await self._block.__aenter__()
+        if self._block is not None:
+            await self._block.__aenter__()
 
     async def __aexit__(
         self,
@@ -301,7 +300,8 @@ class AllOrNone(AbstractAsyncContextManager[None]):
         if kind is not None:
             for each, mark in zip(self._transitions, self._marks, strict=True):
                 each.back(mark)
-        await self._block.__aexit__(kind, error, trace)
+        if self._block is not None:
+            await self._block.__aexit__(kind, error, trace)
 
 
 def raise_if_ours(error: Exception) -> None:
