@@ -18,7 +18,7 @@ from eventbus.transport import Capabilities
 Drive = Callable[[EventBus], Awaitable[None]]
 Judge = Callable[[EventBus, "World"], Awaitable[Sequence[Violation]]]
 
-AT_MOST = timedelta(seconds=30)  # to come to rest; it takes milliseconds
+AT_MOST = timedelta(seconds=30)  # for the scenario, and to come to rest: they take milliseconds
 MOST_DUE = 100  # due times that are gone through: retries, leases of the dead
 MOST_CANCELS = 10_000
 _DUE = "SELECT min(due_at) - eventbus_now() AS milliseconds FROM eventbus_saga_call"
@@ -90,27 +90,31 @@ class World:
         self, bus: EventBus, plan: CrashPlan, drive: Drive | None, judge: Judge
     ) -> Sequence[Violation]:
         async with bus:
-            if drive is not None:
-                plan.phase = "driving"
-                await drive(bus)
-            plan.phase = "draining"
+            missed = "the scenario does not end"
             try:
+                if drive is not None:
+                    plan.phase = "driving"
+                    await _driven(drive, bus)
+                plan.phase, missed = "draining", "it does not come to rest"
                 await self._come_to_rest(bus)
-            except TimeoutError:
+            except _TooLongError:
                 plan.phase = "over"
-                return [Violation("PROGRESS", "it does not come to rest", await _waiting(bus))]
+                return [Violation("PROGRESS", missed, await _waiting(bus))]
             plan.phase = "over"
             return await judge(bus, self)
 
     async def _come_to_rest(self, bus: EventBus) -> None:
         """Until nothing is on its way, retries and what the dead had claimed included."""
         for _ in range(MOST_DUE):
-            await bus.until_idle(at_most=AT_MOST)
+            try:
+                await bus.until_idle(at_most=AT_MOST)
+            except TimeoutError as error:
+                raise _TooLongError from error
             seconds = await self._until_due(bus)
             if seconds is None:
                 return
             await self.clock.advance(seconds=seconds + 0.001)
-        raise TimeoutError
+        raise _TooLongError
 
     async def _until_due(self, bus: EventBus) -> float | None:
         rows = await bus.parked.list(limit=1000)
@@ -120,6 +124,20 @@ class World:
         if row["milliseconds"] is not None:
             waits.append(row["milliseconds"] / 1000)
         return max(0.0, min(waits)) if waits else None
+
+
+class _TooLongError(Exception):
+    """Nothing ends; a TimeoutError may be the scenario's own."""
+
+
+async def _driven(drive: Drive, bus: EventBus) -> None:
+    try:
+        async with asyncio.timeout(AT_MOST.total_seconds()) as limit:
+            await drive(bus)
+    except TimeoutError as error:
+        if limit.expired():
+            raise _TooLongError from error
+        raise
 
 
 async def _waiting(bus: EventBus) -> list[dict[str, Any]]:

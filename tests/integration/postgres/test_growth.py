@@ -11,10 +11,14 @@ from eventbus.postgres import PostgresStorage
 from tests.conformance.postgres import database, entered
 from tests.integration.postgres.test_plans import FILL, PLANS, ROWS
 
-LARGE = 1_000_000 if os.environ.get("EVENTBUS_FAULTS") == "full" else ROWS
+FULL = os.environ.get("EVENTBUS_FAULTS") == "full"
+LONG_SECONDS = 900
+LARGE = 1_000_000 if FULL else ROWS
 SMALL = LARGE // 10
 ASKED = ("outbox.read", "inbox.look", "inbox.count", "parking.due", "parking.behind")
 DEEPER = 2  # pages more: a level of each index that a row is looked up in
+
+pytestmark = pytest.mark.timeout(2 * LONG_SECONDS if FULL else 120)
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +44,10 @@ async def _pages(storage: PostgresStorage, rows: int) -> dict[str, int]:
     schema = storage.config.schema
     fill = FILL.replace(str(ROWS), str(rows))
     async with storage.pools.connecting("control") as connection:
-        await connection.execute(f"SET search_path = {schema}; {fill}", timeout=300)
-        await connection.execute("VACUUM ANALYZE", timeout=300)
-        await connection.execute("RESET search_path")
+        patient = f"SET search_path = {schema}; SET statement_timeout = 0"
+        await connection.execute(f"{patient}; {fill}", timeout=LONG_SECONDS)
+        await connection.execute("VACUUM ANALYZE", timeout=LONG_SECONDS)
+        await connection.execute("RESET search_path; RESET statement_timeout")
         asked = {"inbox.receive": _receive(schema)}
         for name in ASKED:
             statement, limits, types, values, _, _ = PLANS[name]

@@ -73,6 +73,7 @@ async def test_a_server_that_restarts_under_load_loses_and_invents_nothing(
     assert not book.rolled_back & set(rows)
 
 
+@pytest.mark.timeout(100 * FREEZES + 60)
 async def test_a_server_that_freezes_under_load_loses_and_invents_nothing(
     own: PostgresServer,
 ) -> None:

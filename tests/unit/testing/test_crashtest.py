@@ -1,5 +1,6 @@
 """The crash-point explorer on small applications: what it finds, and what it lets pass."""
 
+import asyncio
 import random
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -23,7 +24,7 @@ from eventbus import UnitOfWork as Tx
 from eventbus.saga import CallContext, Saga, call_step, starts_on
 from eventbus.sqlite import SqliteStorage
 from eventbus.testing import invariant
-from eventbus.testing.crashtest import Report, Violation, crashtest
+from eventbus.testing.crashtest import Report, Violation, crashtest, life
 from eventbus.testing.crashtest.ledger import SCHEMA, Ledger
 
 HANDLED = "consumer:billing.savepoint"
@@ -271,6 +272,25 @@ async def test_what_is_broken_without_a_crash_is_said_at_once() -> None:
     (trial,) = report.trials
     assert str(trial) == "without a crash"
     assert trial.violations[0].what.startswith("LookupError: nothing is right (test_crashtest")
+
+
+async def test_a_scenario_that_waits_for_ever_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def wait(bus: EventBus) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(life, "AT_MOST", timedelta(milliseconds=50))
+    report = await crashtest(shop(), wait, prepare=tables, invariants=[billed_once])
+    assert report.failure is not None
+    (violation,) = report.failure.violations
+    assert (violation.invariant, violation.what) == ("PROGRESS", "the scenario does not end")
+
+
+async def test_a_time_out_of_the_scenario_is_its_own() -> None:
+    async def give_up(bus: EventBus) -> None:
+        raise TimeoutError("nobody answered")
+
+    with pytest.raises(TimeoutError, match="nobody answered"):
+        await crashtest(shop(), give_up, prepare=tables, invariants=[billed_once])
 
 
 async def test_the_callers_own_chance_goes_on_as_if_nothing_was() -> None:
