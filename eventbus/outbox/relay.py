@@ -30,7 +30,7 @@ GIVE_BACK_SECONDS = 2.0  # less than a supervisor waits for what it cancelled
 SHORTEST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.02, 1.0
 # After a call of so many the next one comes when twice its time is over: what is read together is
 # handled together, and a busy loop would else read the rows of each commit by themselves.
-MANY, LONGEST_GATHERING_SECONDS = 50, 0.1
+MANY, LONGEST_GATHERING_SECONDS = 50, 0.05
 MAX_ATTEMPTS = 10
 
 
@@ -61,6 +61,8 @@ class Relay:
         self._batch, self._backlog = batch or BATCH, batch or BACKLOG
         self._limit = self._batch
         self._behind = False  # more waits than the last call held
+        self._most = self._backlog  # rows that the link can carry in their time
+        self._late = False
         self._longest = longest_poll_seconds
         self._instrumentation = instrumentation
         self._holdings = Holdings(storage)
@@ -153,7 +155,7 @@ class Relay:
                 self._notice(await tx.outbox.settle(self._holdings.leases, handled), len(handled))
             if out < MOST:
                 await tx.outbox.promote(self._holdings.leases, limit=100)
-                limit = self._limit if after or shared else self._limit + out
+                limit = self._room if after or shared else self._room + out
                 found = await tx.outbox.read(
                     self._holdings.leases, limit=limit, after=after, besides=besides
                 )
@@ -161,11 +163,15 @@ class Relay:
         unsettled.settled(handled)
         if out >= MOST:
             return []
-        return self._sized(unsettled.unknown(rows, after=after)[: self._limit])
+        return self._sized(unsettled.unknown(rows, after=after)[: self._room])
+
+    @property
+    def _room(self) -> int:
+        return min(self._limit, self._most)
 
     def _sized(self, rows: list[Outgoing]) -> list[Outgoing]:
         """As many as were asked for: more are behind them, and a call costs less a row by more."""
-        full = len(rows) == self._limit
+        full = len(rows) == self._room
         light = sum(len(row.message.payload) for row in rows) <= LIGHT_BYTES
         self._limit = self._backlog if full and light else self._batch
         self._behind = full
@@ -178,16 +184,23 @@ class Relay:
         rejected: list[tuple[Outgoing, str]] = []
         waves = [rows] if self._transport.capabilities.stops_at_refusal else waves_of(rows)
         out: set[str] = set()
-        down = False
+        down = self._late = False
         for wave in waves:
             going = [row for row in wave if row.message.key not in out]
             if not going or down or asyncio.get_running_loop().time() >= until:
                 break
             down = await self._wave(going, confirmed, rejected, out, until)
+        self._most = self._carried(len(rows), len(confirmed))
         await self._note(confirmed, rejected)
         if down and not confirmed:
             await asyncio.sleep(self._back_off())
         return len(confirmed) + len(rejected)
+
+    def _carried(self, tried: int, confirmed: int) -> int:
+        """A slow link would never carry as many in time: a quarter, then an eighth more a turn."""
+        if self._late:
+            return max(1, tried // 4)
+        return min(self._backlog, max(self._most, confirmed + confirmed // 8 + 1))
 
     async def _wave(
         self,
@@ -223,7 +236,8 @@ class Relay:
             self._no_broker = error.what if down else None
             return down
         except (TransportError, TimeoutError) as error:
-            self._count_unknown(len(rows) if isinstance(error, TimeoutError) else 0)
+            self._late = isinstance(error, TimeoutError)
+            self._count_unknown(len(rows) if self._late else 0)
             self._no_broker = getattr(error, "what", None) or f"no answer within {TTL}"
             self._broker_lines.tell("", "the relay waits for the broker: %s", self._no_broker)
             for row in rows:

@@ -249,11 +249,13 @@ class Dispatcher:
                 messages, keys=[call.key for call in calls], group=self.group.name
             )
             counted = await tx.inbox.attempts(messages, group=self.group.name)
+        new = set(found.new)
         for started, call in enumerate(calls):
             if call.lost or (started and stop.is_set()):
                 return started
-            if call.identity not in found.new or not call.ours:
+            if call.identity not in new or not call.ours:
                 continue
+            new.discard(call.identity)  # a second copy behind it is a duplicate
             suspect = run.taking(self._suspects) if call.identity in counted else nullcontext()
             async with suspect:
                 if call.key not in found.held and not await self._count(call):
@@ -266,8 +268,9 @@ class Dispatcher:
         """Count the attempt, in a transaction of its own; False: none is left."""
         async with self._storage.transaction() as tx:
             counts = await tx.inbox.count([call.message], group=self.group.name)
-        call.attempt = counts[call.identity]
-        return call.attempt <= self._verdicts.last_attempt
+        last = self._verdicts.last_attempt
+        call.attempt = min(counts[call.identity], last + 1)  # to bury it again is no attempt
+        return call.attempt <= last
 
     async def _give_up(self, call: Call, error: Exception) -> int:
         """Park what never got through, without another start."""

@@ -71,7 +71,7 @@ async def test_a_message_whose_process_died_too_often_is_a_dead_letter_and_is_no
     transport = MemoryTransport(broker)
     bus = EventBus(transport, storage=storage, handlers=[handler])
     async with bus:
-        await transport.publish_again([killer])
+        await transport.publish_again([killer, killer])  # the second one is no further attempt
         await bus.publish(Placed(order="neighbour"))
         await bus.until_idle()
         letters = await bus.dead_letters.list()

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from eventbus import EventBus
+from eventbus import EventBus, Untyped, subscribe
 from eventbus.errors import StorageError, TransportError
 from eventbus.memory import MemoryTransport
 from eventbus.message import Message, new_id
@@ -16,6 +16,7 @@ from eventbus.service import pause
 from eventbus.sqlite import SqliteStorage
 from eventbus.testing.faults import Fail, FaultPlan, FaultyStorage
 
+CARRIED = 16
 AWAY = StorageError("EB5001", "the database is away", where="a test", why="it says so", next="wait")
 
 
@@ -84,6 +85,35 @@ def message(number: int) -> Message:
     return Message(
         id=new_id(), type="shop.sold", source="shop", topic="shop", payload=b"{}", key=f"k{number}"
     )
+
+
+class Slow(MemoryTransport):
+    """A link that carries few messages in the time that a relay has for them."""
+
+    async def publish(self, messages: Sequence[Message], *, again: bool = False) -> None:
+        """Take them, or never answer."""
+        if len(messages) > CARRIED:
+            await asyncio.Event().wait()
+        await super().publish(messages)
+
+
+async def test_over_a_slow_link_fewer_go_at_once_and_all_arrive(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relay, "TTL", timedelta(seconds=1.1))  # a second less for a call
+    handled: list[str] = []
+
+    @subscribe("shop.sold", group="counting")
+    async def count(event: Untyped) -> None:
+        handled.append(event.data["sku"])
+
+    bus = EventBus(Slow(), storage=SqliteStorage(), handlers=[count], service="shop")
+    async with asyncio.timeout(100), bus:
+        async with bus.transaction() as tx:
+            for number in range(8 * CARRIED):
+                await tx.publish("shop.sold", {"sku": str(number)})
+        await bus.until_idle(at_most=timedelta(seconds=90))
+    assert sorted(handled, key=int) == [str(number) for number in range(8 * CARRIED)]
 
 
 async def until_causes(bus: EventBus, wanted: list[str]) -> None:

@@ -152,7 +152,7 @@ def test_a_message_that_kills_its_process_is_buried_and_its_neighbours_are_done_
         deaths += 1
     assert deaths == 4  # the first time nobody knew, and did not count
     assert effects(database) == [number for number in range(5) if number != DEADLY]
-    assert asyncio.run(buried(broker, database)) == [3]
+    assert asyncio.run(buried(broker, database)) == [deaths]
 
 
 async def buried(broker: Broker, database: Path) -> list[int]:

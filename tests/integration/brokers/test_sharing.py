@@ -132,6 +132,7 @@ def one_in(random: Random, percent: float) -> Match:
 
 
 @long
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("percent", [1, 5, 20])
 @pytest.mark.parametrize("name", ["kafka", "rabbit"])
 async def test_a_link_that_loses_packets_loses_no_message(
