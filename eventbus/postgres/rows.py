@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from eventbus.storage.outbox import Outgoing, partition_of
 from eventbus.storage.parking import Failure, Parked
 
 UNDATED = date(1970, 1, 1)
+_MILLISECONDS = 86_400_000  # of a day
 _FIRST, _LAST = date(2000, 1, 1), date(2199, 12, 31)
 
 KEPT = (  # parked and discarded rows share them
@@ -155,11 +157,17 @@ def day_of(message: Message) -> date:
     identity = message.identity
     try:
         if identity.version == 7:
-            return _within(datetime.fromtimestamp((identity.int >> 80) / 1000, UTC).date())
+            return _day((identity.int >> 80) // _MILLISECONDS)
         told = datetime.fromisoformat(message.headers.get("time", ""))
         return _within(told.astimezone(UTC).date() if told.tzinfo else told.date())
     except (ValueError, OverflowError):  # no time, or one that no calendar has
         return UNDATED
+
+
+@lru_cache(64)
+def _day(number: int) -> date:
+    """By its number since 1970: messages of a batch are of one day."""
+    return _within(date.fromordinal(UNDATED.toordinal() + number))
 
 
 def _within(day: date) -> date:
