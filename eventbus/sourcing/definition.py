@@ -13,9 +13,9 @@ from zlib import crc32
 
 from eventbus.errors import WiringError
 from eventbus.event import Event
-from eventbus.sourcing.folding import Step
+from eventbus.sourcing.folding import Change, Step
 from eventbus.sourcing.projection import Declared, Fold, Projection, declared, is_recorded
-from eventbus.sourcing.read_model import Rows
+from eventbus.sourcing.read_model import Key, Rows
 from eventbus.storage.projections import Runs, live_of
 
 MOST_LETTERS = 50  # of a table: with the number of a version it is still a name
@@ -73,11 +73,23 @@ class Definition:
                 Step(fitting(key(event)), change, event, place, number)
                 for number, (key, change) in enumerate(changes)
             ]
-        keyed = ((key, change) for keys, change in changes for key in keys(event))
         return [
-            Step(fitting(key), change, event, place, number)
-            for number, (key, change) in enumerate(keyed)
+            Step(key, change, event, place, number)
+            for number, (key, change) in enumerate(self.keyed(event))
         ]
+
+    def keyed(self, event: Event) -> Sequence[tuple[Key, Change]]:
+        """The same for who folds it at once: keys of rows, and what changes them.
+
+        Raises:
+            Exception: as `steps`.
+        """
+        assert self.rows is not None  # noqa: S101 - asked of folding projections
+        kind, fitting = type(event), self.rows.key
+        changes = self._changes.get(kind, ())
+        if kind not in self._of_several:  # nearly all of them
+            return [(fitting(key(event)), change) for key, change in changes]
+        return [(fitting(key), change) for keys, change in changes for key in keys(event)]
 
 
 def shard_of(text: str, shards: int) -> int:

@@ -14,7 +14,7 @@ from eventbus.storage import Storage
 from eventbus.storage.projections import ProjectionVersion
 
 BEGIN_SECONDS = 30.0  # so long it is waited for that the rebuild begins
-LOOK_SECONDS = 0.2
+LOOK_SECONDS = 0.05  # who leads works alone meanwhile
 
 
 async def assist(

@@ -99,8 +99,8 @@ class Scan:
             async for page in pages:
                 for event in await self._events(page):
                     rows.take(event)
-                report(page.read_to, len(rows.models))
-                if len(rows.models) > self._options.most_rows:
+                report(page.read_to, len(rows))
+                if len(rows) > self._options.most_rows:
                     raise _TooManyError
         return rows
 
