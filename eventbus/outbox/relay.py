@@ -14,6 +14,7 @@ from eventbus.errors import Rejected as RejectedResult
 from eventbus.errors import Unknown as UnknownResult
 from eventbus.instrumentation import Instrumentation, count_unknown, handing_over
 from eventbus.outbox.holdings import TTL, Holdings
+from eventbus.outbox.pace import Pace
 from eventbus.outbox.refusals import Refusals
 from eventbus.outbox.unsettled import MOST, Unsettled
 from eventbus.resilience.seldom import SeldomLog
@@ -24,13 +25,8 @@ from eventbus.transport import Transport, Volatile
 
 log: logging.Logger = logging.getLogger("eventbus.outbox")
 
-BATCH, BACKLOG = 500, 2000  # rows a call; and while that many came at once and are light
-LIGHT_BYTES = 4 << 20
 GIVE_BACK_SECONDS = 2.0  # less than a supervisor waits for what it cancelled
 SHORTEST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.02, 1.0
-# After a call of so many the next one comes when twice its time is over: what is read together is
-# handled together, and a busy loop would else read the rows of each commit by themselves.
-MANY, LONGEST_GATHERING_SECONDS = 50, 0.05
 MAX_ATTEMPTS = 10
 
 
@@ -58,11 +54,7 @@ class Relay:
         self._transport = transport
         self._scheme = scheme
         self._random = random
-        self._batch, self._backlog = batch or BATCH, batch or BACKLOG
-        self._limit = self._batch
-        self._behind = False  # more waits than the last call held
-        self._most = self._backlog  # rows that the link can carry in their time
-        self._late = False
+        self._pace = Pace(batch)
         self._longest = longest_poll_seconds
         self._instrumentation = instrumentation
         self._holdings = Holdings(storage)
@@ -93,9 +85,8 @@ class Relay:
                     idle = SHORTEST_POLL_SECONDS if moved else min(self._longest, idle * 2)
                     if not moved:
                         await self._alarm.rest(idle)
-                    elif moved >= MANY and not self._behind:
-                        rest = 2 * (loop.time() - began)
-                        await pause(stopping, min(rest, LONGEST_GATHERING_SECONDS))
+                    elif rest := self._pace.gathering_seconds(moved, loop.time() - began):
+                        await pause(stopping, rest)
         finally:
             await self._give_back()
 
@@ -155,7 +146,7 @@ class Relay:
                 self._notice(await tx.outbox.settle(self._holdings.leases, handled), len(handled))
             if out < MOST:
                 await tx.outbox.promote(self._holdings.leases, limit=100)
-                limit = self._room if after or shared else self._room + out
+                limit = self._pace.rows if after or shared else self._pace.rows + out
                 found = await tx.outbox.read(
                     self._holdings.leases, limit=limit, after=after, besides=besides
                 )
@@ -163,18 +154,8 @@ class Relay:
         unsettled.settled(handled)
         if out >= MOST:
             return []
-        return self._sized(unsettled.unknown(rows, after=after)[: self._room])
-
-    @property
-    def _room(self) -> int:
-        return min(self._limit, self._most)
-
-    def _sized(self, rows: list[Outgoing]) -> list[Outgoing]:
-        """As many as were asked for: more are behind them, and a call costs less a row by more."""
-        full = len(rows) == self._room
-        light = sum(len(row.message.payload) for row in rows) <= LIGHT_BYTES
-        self._limit = self._backlog if full and light else self._batch
-        self._behind = full
+        rows = unsettled.unknown(rows, after=after)[: self._pace.rows]
+        self._pace.came(rows)
         return rows
 
     async def _publish(self, rows: list[Outgoing]) -> int:
@@ -184,23 +165,18 @@ class Relay:
         rejected: list[tuple[Outgoing, str]] = []
         waves = [rows] if self._transport.capabilities.stops_at_refusal else waves_of(rows)
         out: set[str] = set()
-        down = self._late = False
+        down = False
         for wave in waves:
             going = [row for row in wave if row.message.key not in out]
             if not going or down or asyncio.get_running_loop().time() >= until:
                 break
             down = await self._wave(going, confirmed, rejected, out, until)
-        self._most = self._carried(len(rows), len(confirmed))
+        if not down:
+            self._pace.went(len(confirmed))
         await self._note(confirmed, rejected)
         if down and not confirmed:
             await asyncio.sleep(self._back_off())
         return len(confirmed) + len(rejected)
-
-    def _carried(self, tried: int, confirmed: int) -> int:
-        """A slow link would never carry as many in time: a quarter, then an eighth more a turn."""
-        if self._late:
-            return max(1, tried // 4)
-        return min(self._backlog, max(self._most, confirmed + confirmed // 8 + 1))
 
     async def _wave(
         self,
@@ -236,8 +212,9 @@ class Relay:
             self._no_broker = error.what if down else None
             return down
         except (TransportError, TimeoutError) as error:
-            self._late = isinstance(error, TimeoutError)
-            self._count_unknown(len(rows) if self._late else 0)
+            if isinstance(error, TimeoutError):
+                self._count_unknown(len(rows))
+                self._pace.late(len(confirmed) + len(rows))
             self._no_broker = getattr(error, "what", None) or f"no answer within {TTL}"
             self._broker_lines.tell("", "the relay waits for the broker: %s", self._no_broker)
             for row in rows:

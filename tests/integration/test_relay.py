@@ -12,6 +12,7 @@ from eventbus.errors import StorageError, TransportError
 from eventbus.memory import MemoryTransport
 from eventbus.message import Message, new_id
 from eventbus.outbox import relay
+from eventbus.outbox.pace import LONGEST_GATHERING_SECONDS, MANY
 from eventbus.service import pause
 from eventbus.sqlite import SqliteStorage
 from eventbus.testing.faults import Fail, FaultPlan, FaultyStorage
@@ -51,7 +52,7 @@ async def test_a_relay_whose_rows_are_gone_does_not_wait_for_the_broker_any_more
 
 @pytest.mark.parametrize(
     ("rows", "batch", "gathers"),
-    [(relay.MANY, None, True), (relay.MANY - 1, None, False), (relay.MANY, relay.MANY, False)],
+    [(MANY, None, True), (MANY - 1, None, False), (MANY, MANY, False)],
     ids=["many", "few", "a full call"],
 )
 async def test_a_relay_that_moved_many_rows_lets_more_gather(
@@ -78,7 +79,7 @@ async def test_a_relay_that_moved_many_rows_lets_more_gather(
             stopping.set()
             await task
     assert bool(rests) == gathers
-    assert all(0 <= seconds <= relay.LONGEST_GATHERING_SECONDS for seconds in rests)
+    assert all(0 <= seconds <= LONGEST_GATHERING_SECONDS for seconds in rests)
 
 
 def message(number: int) -> Message:
