@@ -3,6 +3,7 @@
 import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from types import new_class
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.unit.sourcing.declarations import Placed, Withdrawn
 
 COUNTRIES = ("UK", "FR", "DE", "IT", "ES", "PT", "NL", "BE")
 ENOUGH_SECONDS = 20.0
+LONG = timedelta(seconds=60)  # a loaded machine, and the one before may hold the lease
 
 
 class Sum:

@@ -13,7 +13,15 @@ from eventbus.sourcing.redelivery import ForgottenEventError
 from eventbus.storage.events import Position
 from eventbus.testing import assert_rebuild_equals_live
 from eventbus.testing.conformance.samples import unique
-from tests.integration.sourcing.read_models import Journal, Sum, sell, sell_many, stream_of, until
+from tests.integration.sourcing.read_models import (
+    LONG,
+    Journal,
+    Sum,
+    sell,
+    sell_many,
+    stream_of,
+    until,
+)
 from tests.unit.sourcing.declarations import Placed, Withdrawn
 
 
@@ -27,7 +35,7 @@ async def test_what_is_recorded_is_in_the_read_model(url: str) -> None:
     revenue = Sum()
     async with await bus_of(url, revenue.projection()) as bus:
         position = await sell(bus, ("UK", 5), ("FR", 7), ("UK", 1))
-        await bus.projections.wait(revenue.name, position)
+        await bus.projections.wait(revenue.name, position, at_most=LONG)
         assert await revenue.rows(bus) == {"UK": (2, 6), "FR": (1, 7)}
         row = await bus.projections.get(revenue.name, "UK")
         assert row is not None
@@ -88,7 +96,7 @@ async def test_a_failing_event_parks_its_row_and_the_others_go_on(url: str) -> N
         standing = await bus.projections.status(revenue.name)
         assert standing.parked == 1
         assert "row:UK" in str(standing.cause)
-        await bus.projections.wait(revenue.name, last)
+        await bus.projections.wait(revenue.name, last, at_most=LONG)
         with pytest.raises(ProjectionError) as caught:
             await bus.projections.wait(revenue.name, Position(last - 1))
         assert caught.value.code == "EB6006"

@@ -9,7 +9,7 @@ import pytest
 
 from eventbus import Event, EventBus
 from eventbus.errors import StorageError
-from tests.integration.sourcing.read_models import COUNTRIES, Sum, sell, stream_of
+from tests.integration.sourcing.read_models import COUNTRIES, LONG, Sum, sell, stream_of
 from tests.unit.sourcing.declarations import Placed
 
 ROWS = 4000
@@ -41,7 +41,7 @@ async def test_a_full_disk_during_the_copy_leaves_what_serves_and_is_gone_on_wit
         assert await revenue.rows(bus, f"{revenue.name}__v2") == {}
         await _room(bus, 1_000_000)
         position = await sell(bus, ("XX", 1))
-        await bus.projections.wait(revenue.name, position)
+        await bus.projections.wait(revenue.name, position, at_most=LONG)
         rebuilt = await bus.projections.rebuild(revenue.name)
         assert (rebuilt.new, rebuilt.switched, rebuilt.difference.differ) == (2, True, 0)
         assert await revenue.rows(bus) == before | {"XX": (1, 1)}

@@ -141,7 +141,7 @@ async def test_a_position_ahead_of_the_log_is_refused(bus: EventBus) -> None:
 async def test_a_subscription_catches_up_and_goes_on(
     bus: EventBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "PAGE", 3)
+    monkeypatch.setattr(feed, "LONG_PAGE", 3)
     for number in range(10):
         await bus.events.append("order-A-1", lines(f"{number}"), expected=number)
     seen: list[str] = []
@@ -322,7 +322,7 @@ async def test_a_stream_that_cannot_be_cut_or_closed_like_that_says_why(bus: Eve
 async def test_however_long_the_log_is_no_more_than_two_pages_of_it_are_kept(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "PAGE", 50)
+    monkeypatch.setattr(feed, "LONG_PAGE", 50)
     bus = EventBus("memory://", storage=url, handlers=[orders])
     await bus.upgrade()
     kept: list[tuple[int, int]] = []

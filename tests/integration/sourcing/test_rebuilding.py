@@ -15,6 +15,7 @@ from eventbus.storage.events import Position
 from eventbus.storage.projections import Difference
 from eventbus.testing import assert_rebuild_equals_live
 from tests.integration.sourcing.read_models import (
+    LONG,
     Sum,
     sell,
     sell_many,
@@ -68,7 +69,7 @@ async def test_the_new_version_follows_and_the_old_one_writes_nothing_more(
     await busy.projections.rebuild(revenue.name)
     before = await revenue.rows(busy, f"{revenue.name}__v1")
     position = await sell(busy, ("XX", 5))
-    await busy.projections.wait(revenue.name, position)
+    await busy.projections.wait(revenue.name, position, at_most=LONG)
     assert (await revenue.rows(busy)).get("XX") == (1, 5)
     assert await revenue.rows(busy, f"{revenue.name}__v1") == before
 
@@ -152,7 +153,7 @@ async def test_a_rollback_lets_the_old_rows_serve_and_catch_up(
     revenue.factor = 1
     assert await busy.projections.rollback(revenue.name) == (2, 1)
     position = await sell(busy, ("XX", 5))
-    await busy.projections.wait(revenue.name, position)
+    await busy.projections.wait(revenue.name, position, at_most=LONG)
     assert await revenue.rows(busy) == before | {"XX": (1, 5)}
 
 
@@ -260,7 +261,7 @@ async def test_a_rebuild_that_was_cut_off_in_a_phase_is_gone_on_with(
         await busy.projections.rebuild(revenue.name, options=Options(parts=2), beat=cut)
     assert await revenue.rows(busy) == before
     position = await sell(busy, ("XX", 1))
-    await busy.projections.wait(revenue.name, position)
+    await busy.projections.wait(revenue.name, position, at_most=LONG)
     rebuilt = await busy.projections.rebuild(revenue.name)
     assert rebuilt.switched
     assert (rebuilt.difference.differ, rebuilt.difference.gone) == (0, 0)
@@ -450,7 +451,7 @@ async def test_a_projection_with_shards_is_rebuilt_with_another_number_of_them(u
         rebuilt = await bus.projections.rebuild(revenue.name)
         assert rebuilt.switched
         position = await sell(bus, ("XX", 1))
-        await bus.projections.wait(revenue.name, position)
+        await bus.projections.wait(revenue.name, position, at_most=LONG)
         assert await revenue.rows(bus) == sums | {"XX": (1, 1)}
 
 

@@ -15,7 +15,7 @@ from eventbus.sourcing.rebuild.replay import Replay
 from eventbus.storage.projections import Difference
 from eventbus.testing import assert_rebuild_equals_live
 from eventbus.testing.conformance.samples import unique
-from tests.integration.sourcing.read_models import COUNTRIES, sell, sell_many
+from tests.integration.sourcing.read_models import COUNTRIES, LONG, sell, sell_many
 from tests.unit.sourcing.declarations import Placed, Withdrawn
 
 MANY = 600
@@ -142,7 +142,7 @@ async def test_a_rebuild_gives_the_same_rows_in_every_table(busy: EventBus, sale
     assert await sales.rows(busy) == before == await sales.rows(busy, "__v1")
     assert await _statuses(busy, sales.name) == {1: "retired", 2: "active"}
     position = await sell(busy, ("XX", 5))
-    await busy.projections.wait(sales.name, position)
+    await busy.projections.wait(sales.name, position, at_most=LONG)
     assert (await sales.rows(busy))[1]["XX"] == (1, 5)
     assert await sales.rows(busy, "__v1") == before
 
@@ -173,7 +173,7 @@ async def test_a_rollback_lets_every_table_of_before_serve(busy: EventBus, sales
     sales.factor = 1
     position = await sell(busy, ("XX", 5))
     assert await busy.projections.rollback(sales.name) == (2, 1)
-    await busy.projections.wait(sales.name, position)
+    await busy.projections.wait(sales.name, position, at_most=LONG)
     orders, sums = await sales.rows(busy)
     assert orders == before[0] | {position: 5}
     assert sums == before[1] | {"XX": (1, 5)}
@@ -277,7 +277,7 @@ async def test_code_that_writes_past_the_view_is_stopped_and_changed_nothing(
     assert sales.sums in caught.value.what
     assert await sales.rows(busy) == before
     position = await sell(busy, ("XX", 5))
-    await busy.projections.wait(sales.name, position)
+    await busy.projections.wait(sales.name, position, at_most=LONG)
     assert (await sales.rows(busy))[1]["XX"] == (1, 5), "it serves on"
 
 
