@@ -39,6 +39,7 @@ def dev(
         from eventbus.cli.reload import reload
 
         return reload()
+    hear = not settings.quiet
     settings.quiet = settings.quiet or not settings.verbose  # its lines are the output
     write_logs(settings)
     bus = app_of(settings, app)
@@ -48,11 +49,13 @@ def dev(
 
         instrumentation = instrumentation_of(bus)
     bus = bus.replace(middleware=[line_per_event], instrumentation=instrumentation)
-    asyncio.run(serve(bus, target_of(settings, app) or "", published, http))
+    asyncio.run(serve(bus, target_of(settings, app) or "", published, http, hear=hear))
     return 0
 
 
-async def serve(bus: "EventBus", target: str, published: Sequence[str], http: str | None) -> None:
+async def serve(
+    bus: "EventBus", target: str, published: Sequence[str], http: str | None, *, hear: bool
+) -> None:
     """Enter, publish, and work until a signal.
 
     Raises:
@@ -64,7 +67,8 @@ async def serve(bus: "EventBus", target: str, published: Sequence[str], http: st
     parsed = [parse(description.types, text) for text in published]
     names = [text.split()[0] for text in published]
     async with until_signal() as signalled, watched(bus, description, http), bus:
-        hear_application(target, description)
+        if hear:
+            hear_application(target, description)
         click.echo(headline(target, description))
         for name, (what, data) in zip(names, parsed, strict=True):
             warn_of_nobody(description, name)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def write_logs(settings: Settings) -> None:
     """Lines for people, JSON lines where the output is JSON.
 
-    What nobody else writes stands there too, whoever logged it: it had been a line of another form.
+    In this form stands too what others log and nobody writes: Python's last resort has no form.
     """
     from eventbus.observability.logging import JsonFormatter, LineFormatter
 

@@ -59,7 +59,7 @@ class Pools:
         self.begin: str = _begin(config)
         self._pools: dict[Role, asyncpg.Pool[Any]] = {}
         self._opening = asyncio.Lock()
-        self._types = KnownTypes(config.schema)
+        self._connection_class = connection_class(KnownTypes(config.schema))
         self._appending = KeptConnections(self._for_append, is_gone=is_gone, cut=cut)
 
     async def acquire(self, role: Role) -> Connection:
@@ -221,7 +221,7 @@ class Pools:
             "timeout": self.config.connect_seconds,
             "command_timeout": self.config.command_seconds,
             "server_settings": settings,
-            "connection_class": connection_class(self._types),
+            "connection_class": self._connection_class,
             "statement_cache_size": 0 if self.config.pgbouncer else 200,
         }
         if self.config.several_hosts:

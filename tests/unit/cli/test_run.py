@@ -188,8 +188,8 @@ class Heard(Event, type="shop.heard"):
 @subscribe(Heard, group="speaking")
 async def speak(event: Heard) -> None:
     log.info("of the app")
-    logging.getLogger("a.library").info("of a library, at length")
-    logging.getLogger("a.library").warning("of a library")
+    logging.getLogger("some.client").info("of a client, at length")
+    logging.getLogger("some.client").warning("of a client")
 
 
 bus = EventBus("memory://", handlers=[speak])
@@ -205,7 +205,15 @@ def test_an_app_that_sets_no_logs_up_is_heard_in_the_form_of_ours(
     code, err = end(process, signal.SIGINT)
     first, second = [json.loads(line) for line in err.splitlines()]
     assert (code, first["logger"], first["message"]) == (0, "speaking_app", "of the app")
-    assert (second["logger"], second["message"]) == ("a.library", "of a library")
+    assert (second["logger"], second["message"]) == ("some.client", "of a client")
+
+
+def test_who_asks_for_quiet_hears_warnings_alone(start: Start, project: Path) -> None:
+    (project / "speaking_app.py").write_text(SPEAKING.format(setup=""), encoding="utf-8")
+    process = start("-q", "-o", "json", "dev", "speaking_app:bus", "--publish", "shop.heard")
+    until(process.stdout, "done")
+    _, err = end(process, signal.SIGINT)
+    assert [json.loads(line)["message"] for line in err.splitlines()] == ["of a client"]
 
 
 def test_an_app_that_has_set_its_logs_up_keeps_them(start: Start, project: Path) -> None:
@@ -213,7 +221,7 @@ def test_an_app_that_has_set_its_logs_up_keeps_them(start: Start, project: Path)
     (project / "speaking_app.py").write_text(SPEAKING.format(setup=setup), encoding="utf-8")
     process = start("dev", "speaking_app:bus", "--publish", "shop.heard")
     until(process.stdout, "done")
-    assert end(process, signal.SIGINT) == (0, "mine: of a library\n")
+    assert end(process, signal.SIGINT) == (0, "mine: of a client\n")
 
 
 def test_dev_shows_a_failure_without_a_traceback(start: Start) -> None:
