@@ -47,7 +47,10 @@ async def test_a_dependency_that_is_down_pauses_the_group_instead_of_burying_its
     assert len(letters) == 20, "the failures that opened it, and no more"
 
 
-async def test_a_message_whose_process_died_too_often_is_a_dead_letter_and_is_not_started() -> None:
+@pytest.mark.parametrize("counted", [2, 4], ids=["its starts", "and that it could not be buried"])
+async def test_a_message_whose_process_died_too_often_is_a_dead_letter_and_is_not_started(
+    counted: int,
+) -> None:
     started: list[str] = []
 
     @subscribe(Placed, group=Group("g", retry=RetryPolicy(parked=(timedelta(seconds=1),))))
@@ -64,7 +67,7 @@ async def test_a_message_whose_process_died_too_often_is_a_dead_letter_and_is_no
         key="killer",
     )
     async with storage:
-        for _ in range(2):  # two starts of processes that died in it
+        for _ in range(counted):  # by processes that died in it, or before it was buried
             async with storage.transaction() as tx:
                 await tx.inbox.count([killer], group="g")
     broker = MemoryBroker()
