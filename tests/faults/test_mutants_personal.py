@@ -9,6 +9,7 @@ import pytest
 from eventbus import keyring, personal
 from eventbus.keyring import Keyring
 from eventbus.personal import Opening
+from tests.faults.seen import seen
 from tests.faults.test_mutants_storage import SEEN
 from tests.integration.personal import test_keys
 from tests.unit.words import test_personal
@@ -71,7 +72,7 @@ async def test_the_test_sees_the_mutant(
 ) -> None:
     await _run(test)
     monkeypatch.setattr(owner, name, mutant)
-    with pytest.raises(SEEN):
+    with seen(*SEEN):
         await _run(test)
 
 
