@@ -213,7 +213,9 @@ class Running:
             for name, each in self._sagas.items():
                 services |= {f"timers:{name}": each.timers, f"calls:{name}": each.calls}
             if self._sagas or parts.fence is not None:
-                services["archive:0"] = housekeeping(parts.storage, parts.instrumentation)
+                services["archive:0"] = housekeeping(
+                    parts.engines, parts.storage, parts.instrumentation
+                )
         return services
 
     def _follow(self) -> Mapping[str, Following]:

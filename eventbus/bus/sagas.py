@@ -145,11 +145,14 @@ def saga_services(made: Mapping[str, Engine], storage: Storage) -> dict[str, Sag
     }
 
 
-def housekeeping(storage: Storage, instrumentation: Instrumentation | None) -> Service:
+def housekeeping(
+    made: Mapping[str, Engine], storage: Storage, instrumentation: Instrumentation | None
+) -> Service:
     """What forgets: beside sagas, and beside participants."""
     from eventbus.saga.archive import Archive
 
-    return Archive(storage, instrumentation=instrumentation)
+    families = {name: engine.family for name, engine in made.items()}
+    return Archive(storage, families=families, instrumentation=instrumentation)
 
 
 async def register(families: Mapping[str, Family], storage: Storage) -> None:

@@ -179,7 +179,11 @@ def rebuild(settings: Settings, /, name: str, app: str | None, **flags: Any) -> 
             return asdict(await projector.status(name))
         collect_rarely()
         options = _options(flags, switch=switch)
-        async with helpers(settings, name, app, options, processes - 1):
+        others = processes - 1
+        if others and not projector.definition(name).is_shared:
+            note(settings, "  one process replays it: by_stream is not declared")
+            others = 0
+        async with helpers(settings, name, app, options, others):
             return asdict(
                 await projector.rebuild(
                     name,

@@ -1,5 +1,6 @@
 """Whether a build can go on with sagas that are open: what `eventbus saga check` asks."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ import orjson
 from eventbus.saga.definition import Definition
 from eventbus.saga.family import Family
 from eventbus.saga.migration import name_since
-from eventbus.storage.sagas import DefinitionRow
+from eventbus.storage.sagas import DefinitionRow, InFlight
 
 INITIAL = "initial"
 
@@ -33,6 +34,32 @@ class Standing:
         return DefinitionRow(
             saga=self.saga, version=self.version, digest=self.digest, graph=self.graph
         )
+
+
+def left_alone(open_ones: Iterable[InFlight], families: Mapping[str, Family]) -> Iterable[str]:
+    """What a worker with these families should know of open sagas that it cannot go on with.
+
+    Sagas of a name that it lacks are others' business.
+    """
+    found = Counter[tuple[str, int, str]]()
+    for one in open_ones:
+        family = families.get(one.saga)
+        why = None if family is None else stranded(_standing(one), family)
+        if why is not None:
+            found[one.saga, one.definition, why] += one.count
+    for (saga, version, why), count in sorted(found.items()):
+        yield f"{count:,} open of {saga} v{version} wait for a worker that knows them: {why}"
+
+
+def _standing(one: InFlight) -> Standing:
+    return Standing(
+        saga=one.saga,
+        version=one.definition,
+        digest=one.digest,
+        graph=one.graph,
+        state=one.state,
+        step=one.step,
+    )
 
 
 def stranded(one: Standing, family: Family | None) -> str | None:

@@ -60,6 +60,11 @@ class Definition:
         self.fingerprint: bytes = _fingerprint(self, folding)
         self.code_hash: bytes = _code_hash(self)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether several may replay it, each a part of the streams."""
+        return self.rows is not None or self.by_stream
+
     def steps(self, event: Event, place: int) -> Sequence[Step]:
         """What an event does to which rows.
 

@@ -38,7 +38,7 @@ async def assist(
         ProjectionError: EB6010, nobody rebuilds this with this code; EB6009, the log cannot be
             read by it.
     """
-    if definition.rows is None and not definition.by_stream:
+    if not definition.is_shared:
         raise refusals.nothing(definition.name, "one process replays it: by_stream is not declared")
     try:
         async with asyncio.timeout(BEGIN_SECONDS):

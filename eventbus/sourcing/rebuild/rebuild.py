@@ -120,8 +120,7 @@ class Rebuild:
             options=options,
         )
         parts = Parts(self._storage, scan, self._far)
-        alone = self._definition.rows is None and not self._definition.by_stream
-        await parts.begin(1 if alone else options.parts)
+        await parts.begin(options.parts if self._definition.is_shared else 1)
         rows = await self._owner.while_owned(parts.work(to_the_end=True))
         async with self._storage.transaction() as tx:
             for number in range(version.shards):

@@ -198,6 +198,23 @@ async def test_an_answer_at_a_worker_without_the_version_is_taken_by_one_that_ha
         assert (await old.show("A-1", "trip")).summary.step == "ask"
 
 
+async def test_a_worker_says_at_its_start_which_open_sagas_wait_for_another_one(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, new = make(OldTrip), make(NewTrip)
+    await begun(old, "A-1")
+    await begun(old, "A-2")
+    async with old.bus:
+        pass
+    assert "wait for a worker" not in caplog.text
+    async with new.bus:
+        pass
+    assert (
+        "2 open of trip v1 wait for a worker that knows them: no class has this version,"
+        " and no @migrates leads from it; `eventbus saga check` tells more"
+    ) in caplog.messages
+
+
 async def test_events_that_are_handed_over_keep_their_order(make: Make) -> None:
     old, new = make(OldTrip), make(NewTrip)
     await begun(old)

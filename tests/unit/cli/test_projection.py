@@ -52,6 +52,35 @@ class Revenues(FoldingProjection[Revenue], name="revenue"):
 bus = EventBus("memory://", storage="sqlite:///app.db", handlers=[sys.modules[__name__]])
 nowhere = EventBus("memory://", handlers=[])
 """
+LEDGER_APP = """
+from collections.abc import Sequence
+
+from eventbus import Event, EventBus
+from eventbus.sourcing import RecordedEvent, View
+
+
+
+class Ordered(Event, type="shop.ordered", key="order"):
+    order: str
+    cents: int
+
+
+class Ledger:
+    name = "ledger"
+    handles = (Ordered,)
+    tables = ("ledger",)
+
+    async def apply(self, events: Sequence[RecordedEvent], view: View) -> None:
+        for one in events:
+            await view.sql.execute(
+                f"INSERT INTO {view.table('ledger')} (place, cents) VALUES ($1, $2)",
+                one.recorded.position,
+                one.event.cents,
+            )
+
+
+bus = EventBus("memory://", storage="sqlite:///ledger.db", handlers=[Ledger()])
+"""
 
 
 @pytest.fixture
@@ -152,6 +181,17 @@ async def _cut_off_at_the_scan(app: Any) -> None:
             await bus.projections.rebuild("revenue", options=Options(parts=3), beat=cut)
 
 
+async def _filled(ledger: Any) -> None:
+    """Four orders, in a table that the app made."""
+    async with ledger.bus as bus:
+        async with bus.transaction() as tx:
+            await tx.sql.execute("CREATE TABLE ledger (place INTEGER PRIMARY KEY, cents INTEGER)")
+        for number in range(4):
+            event = ledger.Ordered(order=str(number), cents=number)
+            await bus.events.append(f"order-{number}", [event], expected="absent")
+        await bus.until_idle()
+
+
 def test_processes_share_a_scan(
     app: Any, run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +207,20 @@ def test_processes_share_a_scan(
         assert [one["name"] for one in shards] == [f"{number}/4" for number in range(4)]
         assert {one["phase"] for one in shards} <= {"waiting", "replay", "done"}
         assert all(0 <= one["done"] <= one["total"] for one in shards)
+
+
+def test_what_one_process_must_replay_is_replayed_by_one(
+    run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No process is started that could but say that it has nothing to do."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(project), *sys.path]))
+    (project / "ledger_app.py").write_text(LEDGER_APP, encoding="utf-8")
+    asyncio.run(_filled(import_module("ledger_app")))
+    ran = run("projection", "rebuild", "ledger", "ledger_app:bus", "--processes", "2", *YES, *JSON)
+    assert ran.result["rows"] == 4
+    assert "one process replays it: by_stream is not declared" in ran.err
+    assert "EB6010" not in ran.err
+    assert "a process that helped" not in ran.err
 
 
 def test_who_assists_is_told_the_same_and_no_password_on_its_command_line() -> None:

@@ -22,7 +22,8 @@ from eventbus.saga import (
 from eventbus.saga import undo as undoing
 from eventbus.saga.definition import definition_of
 from eventbus.saga.family import families
-from eventbus.saga.stranding import Standing, stranded
+from eventbus.saga.stranding import Standing, left_alone, stranded
+from eventbus.storage.sagas import InFlight
 from tests.unit.saga.shop import (
     MINUTE,
     CardCharged,
@@ -153,3 +154,32 @@ def test_a_process_needs_its_states_what_they_take_and_its_undos() -> None:
     )
     assert why(replace(here, graph=None), Shorter) is None
     assert why(replace(here, state="initial", graph=None), Shorter) is None
+
+
+def in_flight(cls: type[Any], step: str | None, count: int, **other: Any) -> InFlight:
+    row = definition_of(cls).row
+    one = InFlight(
+        saga=row.saga,
+        definition=row.version,
+        digest=row.digest,
+        graph=row.graph,
+        state=None,
+        step=step,
+        status="running",
+        count=count,
+    )
+    return replace(one, **other)
+
+
+def test_a_worker_is_told_once_of_each_reason_and_of_its_own_sagas_only() -> None:
+    known = families([PlaceOrder])
+    open_ones = [
+        in_flight(PlaceOrder, "reserve", 7),
+        in_flight(PlaceOrder, "reserve", 2_000, definition=9),
+        in_flight(PlaceOrder, "ship", 3, definition=9),
+        in_flight(PlaceOrder, "ship", 1, saga="somebody-elses"),
+    ]
+    assert list(left_alone(open_ones, known)) == [
+        "2,003 open of place-order v9 wait for a worker that knows them:"
+        " no class has this version, and no @migrates leads from it"
+    ]
