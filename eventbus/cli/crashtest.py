@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from eventbus.cli.crashtest_on_services import (
+    explored_on_services,
+    fails_by_itself,
+    refuse_others,
+)
 from eventbus.cli.failures import DONE, FOUND
 from eventbus.cli.flags import Command, Settings, option
 from eventbus.cli.output import note, show_facts, table
@@ -39,17 +44,22 @@ _COLUMNS = ("call", "points", "runs", "broken", "not_reached")
     help="Crashes in a row; 2: one more during recovery.",
 )
 @option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the broker.")
+@click.option("--real", is_flag=True, help="Processes, SIGKILL, PostgreSQL and a broker for tests.")
 @click.pass_obj
-def crashtest(settings: Settings, what: str, points: str, depth: int, seed: int) -> int:
+def crashtest(
+    settings: Settings, what: str, points: str, depth: int, seed: int, *, real: bool
+) -> int:
     """Run a scenario on copies of the app in memory, and kill it at every crash point.
 
     FILE holds `async def SCENARIO(bus)`, its `@invariant`s, and `prepare(bus)` for tables. Exit 1
-    with the shortest way to break one of them.
+    with the shortest way to break one of them. With --real each run is a process, on a database
+    and at a broker of its own: --storage and --transport say where those are made, else they are
+    found as tests find them.
     """
     from eventbus.cli.locate import app_of, target_of
     from eventbus.cli.scenario_file import scenario_in
 
-    _refuse_services(settings)
+    refuse_others(settings) if real else _refuse_services(settings)
     app = app_of(settings)
     found = scenario_in(what)
     if app.storage is None:
@@ -57,11 +67,16 @@ def crashtest(settings: Settings, what: str, points: str, depth: int, seed: int)
     if not settings.verbose:
         logging.getLogger("eventbus").setLevel(logging.CRITICAL)  # the dead complain
     patterns = [each.strip() for each in points.split(",") if each.strip()]
-    report = asyncio.run(_explored(app, found, patterns, depth, seed))
+    if real:
+        report = explored_on_services(settings, app, what, patterns, depth)
+    else:
+        report = asyncio.run(_explored(app, found, patterns, depth, seed))
     if not report.hit and report.failure is None:
         raise _nothing_hit(what, points)
     again = ["eventbus", "crashtest", what, "--app", str(target_of(settings))]
-    again += ["--transport", settings.transport] if settings.transport else []
+    again += ["--real"] if real else []
+    at = settings.transport  # one with a user may have a password: it is typed again
+    again += ["--transport", at] if at and "@" not in at else []
     again += ["--seed", str(seed)] if seed else []
     facts = _facts(report, what, seed, again)
     for each in report.failing:
@@ -74,9 +89,13 @@ def _refuse_services(settings: Settings) -> None:
     """Nothing is run on a service that somebody else may use."""
     transport, storage = settings.transport, settings.storage
     if transport and not transport.startswith("memory:"):
-        raise click.UsageError("crash tests run on memory://: say --transport memory://")
+        raise click.UsageError(
+            "without --real crash tests run on memory://: say --transport memory://"
+        )
     if storage and storage != "sqlite://":
-        raise click.UsageError("crash tests run on sqlite:// in memory: say --storage sqlite://")
+        raise click.UsageError(
+            "without --real crash tests run on sqlite://: say --storage sqlite://"
+        )
 
 
 async def _explored(
@@ -97,15 +116,10 @@ async def _explored(
     except EventBusError:
         raise
     except Exception as error:  # whatever the user's scenario does
-        from eventbus.cli.locate import called, place_of
+        from eventbus.cli.locate import place_of
 
-        raise ConfigurationError(
-            "EB8014",
-            f"the scenario fails without a crash: {type(error).__name__}: {error}",
-            where=f"{place_of(error)}, {called()} {found.name}",
-            why="what fails by itself says nothing about crashes",
-            next="mend it; -v shows the traceback",
-        ) from error
+        said = f"the scenario fails without a crash: {type(error).__name__}: {error}"
+        raise fails_by_itself(said, f"{place_of(error)}, ", found.name) from error
 
 
 def _nothing_hit(what: str, points: str) -> ConfigurationError:

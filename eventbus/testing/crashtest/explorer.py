@@ -1,20 +1,15 @@
-"""crashtest: a dry run that counts the points, then a run for each, and those in its recovery."""
+"""A dry run that counts the points, then a run for each of them, and for those in its recovery."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from eventbus.bus import EventBus
-from eventbus.testing.crashtest.ledger import (
-    Check,
-    Ledger,
-    Standing,
-    Violation,
-    judged_by_user,
-)
-from eventbus.testing.crashtest.life import Drive, World
-from eventbus.testing.crashtest.points import CrashPlan, Point, chosen, depth_of
+from eventbus.testing.crashtest.in_memory import InMemory
+from eventbus.testing.crashtest.ledger import Check, Ledger, Standing, Violation
+from eventbus.testing.crashtest.life import Drive, Life, Orders, Subject
+from eventbus.testing.crashtest.points import Point, chosen, depth_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,48 +63,81 @@ class Report:
             raise AssertionError("no crash point was hit: nothing was tested")
 
 
+class World(Protocol):
+    """What outlives the processes of one trial."""
+
+    async def prepare(self) -> None:
+        """Make what they need; nobody dies here."""
+        ...
+
+    async def live(self, orders: Orders) -> Life:
+        """One process, to its kill or its end."""
+        ...
+
+    async def close(self) -> None:
+        """Take away what was made."""
+        ...
+
+
 @dataclass(slots=True, kw_only=True)
 class _Explorer:
-    app: EventBus
-    scenario: Drive
-    prepare: Drive | None
-    checks: Sequence[Check]
-    ledger: Ledger
-    seed: int
+    begin: Callable[[], World]
+    told: Callable[[Trial], None]
     dry: Standing | None = None
-    recovery: list[Point] = field(default_factory=list)  # of the last process of the last trial
+    recovery: Sequence[Point] = ()  # of the last process of the last trial
+    trials: list[Trial] = field(default_factory=list)
 
     async def trial(self, kills: tuple[Point, ...]) -> Trial:
         """A process for each kill, and one that finishes."""
-        random.seed(self.seed)
-        world = World(self.app, self.ledger, seed=self.seed)
-        calls: list[Sequence[str]] = []
-        cut = False
-
-        async def judge(bus: EventBus, world: World) -> Sequence[Violation]:
-            async with world.storage.transaction() as tx:
-                found = await self.ledger.judge(tx, dry=self.dry, cut=cut)
-                if self.dry is None:
-                    self.dry = await self.ledger.standing(tx)
-            return [*found, *await judged_by_user(bus, self.checks)]
-
+        world = self.begin()
         try:
-            await world.prepare(self.prepare)
-            drive: Drive | None = self.scenario
-            for kill in kills:
-                plan = CrashPlan(kill)
-                await world.live(plan, drive, judge)
-                if not plan.frozen:
-                    return Trial(kills=kills, hit=False, calls=calls)
-                cut = cut or (drive is not None and plan.phase != "draining")
-                calls.append(plan.calls_made)
-                drive = None
-            plan = CrashPlan(None)
-            violations = await world.live(plan, drive, judge)
+            await world.prepare()
+            found = await self._lives(world, kills)
         finally:
-            world.storage.close()
-        self.recovery = plan.points
-        return Trial(kills=kills, hit=True, calls=calls, violations=violations)
+            await world.close()
+        self.trials.append(found)
+        self.told(found)
+        return found
+
+    async def _lives(self, world: World, kills: tuple[Point, ...]) -> Trial:
+        calls: list[Sequence[str]] = []
+        cut, drives = False, True
+        for kill in kills:
+            orders = Orders(kill=kill, drives=drives, cut=cut, dry=self.dry)
+            life = await world.live(orders)
+            if not life.killed:
+                return Trial(kills=kills, hit=False, calls=calls)
+            cut = cut or (drives and life.phase != "draining")
+            calls.append(life.calls)
+            drives = False
+        last = await world.live(Orders(drives=drives, cut=cut, dry=self.dry))
+        if self.dry is None:
+            self.dry = last.standing
+        self.recovery = last.points
+        return Trial(kills=kills, hit=True, calls=calls, violations=last.violations)
+
+
+async def explored(
+    begin: Callable[[], World],
+    *,
+    points: Sequence[str] = ("*",),
+    depth: int = 1,
+    told: Callable[[Trial], None] = lambda _: None,
+) -> Report:
+    """A run without a crash, and one for every point of it, in worlds of their own.
+
+    Args:
+        begin: makes a world.
+        points: patterns of crash points.
+        depth: so many crashes in a row.
+        told: of every run.
+    """
+    explorer = _Explorer(begin=begin, told=told)
+    first = await explorer.trial(())
+    if not first.violations:
+        await _deeper(explorer, (), points, max(depth, depth_of(points)))
+    failing = [] if explorer.dry is None else explorer.dry.failing
+    return Report(trials=explorer.trials, failing=failing)
 
 
 async def crashtest(
@@ -139,33 +167,22 @@ async def crashtest(
 
     Raises what scenario and prepare raise without a crash.
     """
-    ledger = Ledger(await app.replace(transport="memory://", storage="sqlite://").describe())
-    explorer = _Explorer(
+    subject = Subject(
         app=app,
         scenario=scenario,
         prepare=prepare,
         checks=invariants,
-        ledger=ledger,
-        seed=seed,
+        ledger=await Ledger.of(app),
     )
-    chance = random.getstate()  # each trial begins with the seed; the caller's goes on after it
+    chance = random.getstate()  # each world begins with the seed; the caller's goes on after it
     try:
-        first = await explorer.trial(())
-        trials = [first]
-        if not first.violations:
-            await _deeper(explorer, (), points, max(depth, depth_of(points)), trials)
+        return await explored(lambda: InMemory(subject, seed=seed), points=points, depth=depth)
     finally:
         random.setstate(chance)
-    failing = [] if explorer.dry is None else explorer.dry.failing
-    return Report(trials=trials, failing=failing)
 
 
 async def _deeper(
-    explorer: _Explorer,
-    kills: tuple[Point, ...],
-    patterns: Sequence[str],
-    left: int,
-    trials: list[Trial],
+    explorer: _Explorer, kills: tuple[Point, ...], patterns: Sequence[str], left: int
 ) -> None:
     """Each point that the last trial's last process passed, as a further kill."""
     for point in explorer.recovery:
@@ -173,6 +190,5 @@ async def _deeper(
         if not chosen(row, patterns):
             continue
         trial = await explorer.trial(row)
-        trials.append(trial)
         if left > 1 and trial.hit:
-            await _deeper(explorer, row, patterns, left - 1, trials)
+            await _deeper(explorer, row, patterns, left - 1)

@@ -14,29 +14,20 @@ from eventbus.bus import Description, EventBus
 from eventbus.handler import Invocation, UnitOfWork
 from eventbus.message import identity_of
 from eventbus.pubsub.routes import Routes
-from eventbus.storage import Transaction
+from eventbus.storage.sql import Sql
 from eventbus.testing.crashtest.points import aside
 from eventbus.testing.saga_invariants import TableInvariant
 
 Row = Mapping[str, Any]
 Check = Callable[[UnitOfWork], Awaitable[None]]
 
-SCHEMA = (
-    "CREATE TABLE crashtest_sent (place INTEGER PRIMARY KEY, id TEXT, source TEXT, type TEXT,"
-    " topic TEXT, key TEXT, UNIQUE (source, id))",
-    "CREATE TRIGGER crashtest_sends AFTER INSERT ON eventbus_outbox BEGIN"
-    " INSERT OR IGNORE INTO crashtest_sent (id, source, type, topic, key)"
-    " VALUES (NEW.message_id, NEW.source, NEW.type, NEW.topic, NEW.key); END",
-    "CREATE TABLE crashtest_effects (place INTEGER PRIMARY KEY, grp TEXT, handler TEXT,"
-    " identity TEXT, id TEXT, source TEXT, type TEXT)",
-)
 _EFFECT = (
     "INSERT INTO crashtest_effects (grp, handler, identity, id, source, type)"
     " VALUES ($1, $2, $3, $4, $5, $6)"
 )
 _DOUBLED = """
 SELECT grp AS "group", handler, type, id, count(*) AS effects FROM crashtest_effects
- GROUP BY grp, handler, identity HAVING count(*) > 1"""
+ GROUP BY grp, handler, identity, type, id HAVING count(*) > 1"""
 _TORN = """
 SELECT e.grp AS "group", e.handler, e.type, e.id FROM crashtest_effects e WHERE NOT EXISTS
  (SELECT 1 FROM eventbus_inbox i WHERE i.group_name = e.grp AND i.message = e.identity)"""
@@ -50,7 +41,7 @@ SELECT group_name, message FROM eventbus_parked
  UNION SELECT group_name, message FROM eventbus_discarded"""
 _EFFECTS = "SELECT DISTINCT grp AS group_name, identity AS message FROM crashtest_effects"
 _SENT = "SELECT id, source, type, topic, key FROM crashtest_sent ORDER BY place"
-_UNSENT = "SELECT message_id AS id, type, key, error FROM eventbus_outbox"
+_UNSENT = "SELECT message_id AS id, type, topic, key, error FROM eventbus_outbox"
 _GIVEN_UP = """
 SELECT group_name AS "group", type, message_key AS key, error_type, error FROM eventbus_parked
  WHERE reason IS NOT NULL"""
@@ -89,6 +80,11 @@ class Ledger:
     def __init__(self, told: Description) -> None:
         self._groups = told.groups
 
+    @classmethod
+    async def of(cls, app: EventBus) -> "Ledger":
+        """That of an app, whatever it runs on; nothing is connected to."""
+        return cls(await app.replace(transport="memory://", storage="sqlite://").describe())
+
     async def note(
         self, call: Invocation, call_next: Callable[[Invocation], Awaitable[None]]
     ) -> None:
@@ -107,17 +103,17 @@ class Ledger:
         finally:
             aside.reset(before)
 
-    async def judge(self, tx: Transaction, *, dry: Standing | None, cut: bool) -> list[Violation]:
+    async def judge(self, sql: Sql, *, dry: Standing | None, cut: bool) -> list[Violation]:
         """What does not hold of the built-in invariants, once everything has come to rest.
 
         Args:
-            tx: of the storage.
+            sql: in a transaction of the storage.
             dry: how it ends without a crash; None: this is it.
             cut: the scenario did not come to its end.
         """
-        fetch = tx.sql.fetch
-        done = await _pairs(tx, _EFFECTS)
-        settled, held = await _pairs(tx, _SETTLED), await _pairs(tx, _HELD)
+        fetch = sql.fetch
+        done = await _pairs(sql, _EFFECTS)
+        settled, held = await _pairs(sql, _SETTLED), await _pairs(sql, _HELD)
         wanted = list(self._wanted(await fetch(_SENT)))
         lost = [row for pair, row in wanted if pair not in settled | held]
         idle = [row for pair, row in wanted if pair in settled - held - done]
@@ -125,14 +121,14 @@ class Ledger:
             Violation(
                 "NOTHING_LOST",
                 "a committed message was not handled, nor is it parked",
-                [*await fetch(_UNSENT), *lost],
+                [*self._unsent(await fetch(_UNSENT)), *lost],
             ),
             Violation("NO_DUPLICATE_EFFECT", "a message took effect twice", await fetch(_DOUBLED)),
             Violation("KEY_ORDER", "one overtook another", self._late(await fetch(_ORDER))),
             Violation("ATOMIC", "an effect stands without its inbox row", await fetch(_TORN)),
         ]
         if dry is not None:
-            now = await self.standing(tx)
+            now = await self.standing(sql)
             torn = [row for row in idle if (row["group"], row["type"]) in dry.effective]
             found += [
                 Violation("ATOMIC", "an inbox row stands without its effect", torn),
@@ -145,12 +141,12 @@ class Ledger:
             ]
         return [each for each in found if each.rows]
 
-    async def standing(self, tx: Transaction) -> Standing:
+    async def standing(self, sql: Sql) -> Standing:
         """What failed, what took effect, and where the sagas are."""
-        given_up = await tx.sql.fetch(_GIVEN_UP)
-        sagas = await tx.sql.fetch(_SAGAS)
-        done = await _pairs(tx, _EFFECTS)
-        wanted = list(self._wanted(await tx.sql.fetch(_SENT)))
+        given_up = await sql.fetch(_GIVEN_UP)
+        sagas = await sql.fetch(_SAGAS)
+        done = await _pairs(sql, _EFFECTS)
+        wanted = list(self._wanted(await sql.fetch(_SENT)))
         kinds = {(row["group"], row["type"]) for _, row in wanted}
         return Standing(
             given_up=Counter(
@@ -169,6 +165,12 @@ class Ledger:
                 if _wants(routes, row):
                     yield (name, identity), {"group": name, **row}
 
+    def _unsent(self, rows: Sequence[Row]) -> Iterator[Row]:
+        """What a broker refuses since nobody here subscribes to it waits for another service."""
+        for row in rows:
+            if row["error"] is None or any(_wants(one, row) for one in self._groups.values()):
+                yield row
+
     def _late(self, effects: Sequence[Row]) -> list[Row]:
         """First effects in an order other than that of the outbox."""
         last: dict[tuple[str, str, str], int] = {}
@@ -186,9 +188,9 @@ class Ledger:
         return late
 
 
-async def _pairs(tx: Transaction, query: str) -> set[tuple[str, str]]:
+async def _pairs(sql: Sql, query: str) -> set[tuple[str, str]]:
     """Groups and identities."""
-    return {(row["group_name"], row["message"]) for row in await tx.sql.fetch(query)}
+    return {(row["group_name"], row["message"]) for row in await sql.fetch(query)}
 
 
 async def judged_by_user(bus: EventBus, checks: Sequence[Check]) -> list[Violation]:

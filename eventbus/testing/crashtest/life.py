@@ -1,133 +1,104 @@
-"""What outlives a process, and a process from its start to its kill or its end."""
+"""A process of a crash test, from its start to its kill or its end."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from eventbus.bus import EventBus
-from eventbus.memory import MemoryBroker, MemoryTransport
-from eventbus.sqlite import SqliteStorage
-from eventbus.testing.crashtest.ledger import SCHEMA, Ledger, Violation
-from eventbus.testing.crashtest.points import CrashPlan
-from eventbus.testing.faults import FaultyStorage, FaultyTransport
-from eventbus.testing.harness import Clock
-from eventbus.transport import Capabilities
+from eventbus.testing.crashtest.ledger import (
+    Check,
+    Ledger,
+    Standing,
+    Violation,
+    judged_by_user,
+)
+from eventbus.testing.crashtest.points import CrashPlan, Phase, Point
 
 Drive = Callable[[EventBus], Awaitable[None]]
-Judge = Callable[[EventBus, "World"], Awaitable[Sequence[Violation]]]
 
 AT_MOST = timedelta(seconds=30)  # for the scenario, and to come to rest: they take milliseconds
 MOST_DUE = 100  # due times that are gone through: retries, leases of the dead
-MOST_CANCELS = 10_000
-_DUE = "SELECT min(due_at) - eventbus_now() AS milliseconds FROM eventbus_saga_call"
 
 
-class Memory(MemoryTransport):  # reports go by the name of the class: memory
-    """As a broker of its own: what it confirmed outlives the process that published."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What is tested, and by what it is judged."""
 
-    @property
-    def capabilities(self) -> Capabilities:
-        """Durable."""
-        return replace(super().capabilities, durable=True)
+    app: EventBus  # whose copies live; it is not entered itself
+    scenario: Drive
+    prepare: Drive | None
+    checks: Sequence[Check]
+    ledger: Ledger
 
 
-class World:
-    """Database, broker and clock of one trial.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orders:
+    """What a process is to do."""
 
-    Args:
-        app: whose copies live in it.
-        ledger: around its handlers.
-        seed: of every choice of the broker.
+    kill: Point | None = None  # where it dies
+    drives: bool = True  # it runs the scenario; else it goes on after one that died
+    cut: bool = False  # the scenario did not come to its end
+    dry: Standing | None = None  # how it ends without a crash; None: this is it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Life:
+    """What became of a process."""
+
+    killed: bool
+    phase: Phase = "over"
+    points: Sequence[Point] = ()
+    calls: Sequence[str] = ()
+    violations: Sequence[Violation] = ()
+    standing: Standing | None = None
+
+
+class Time(Protocol):
+    """Brings nearer what is due later."""
+
+    async def call_due(self) -> float | None:
+        """In how many seconds the next call of a saga is due; None: there is none."""
+        ...
+
+    async def advance(self, seconds: float) -> None:
+        """Let so much time pass."""
+        ...
+
+
+async def lived(
+    subject: Subject, bus: EventBus, plan: CrashPlan, orders: Orders, time: Time
+) -> Life:
+    """Drive, come to rest, judge; whoever runs it sees to the kill of the plan.
+
+    Raises what the scenario raises.
     """
-
-    def __init__(self, app: EventBus, ledger: Ledger, *, seed: int) -> None:
-        self.clock: Clock = Clock()
-        self.storage: SqliteStorage = SqliteStorage(now=self.clock)
-        self._app = app
-        self._ledger = ledger
-        given = app.transport  # --transport 'memory://?style=queue' says how the broker behaves
-        broker = given.broker if isinstance(given, MemoryTransport) else MemoryBroker()
-        self._broker = MemoryBroker(style=broker.style, partitions=broker.partitions, seed=seed)
-
-    async def prepare(self, drive: Drive | None) -> None:
-        """The tables of the ledger, then those of the application: nobody dies here."""
-        async with self.storage, self.storage.transaction() as tx:
-            for statement in SCHEMA:
-                await tx.sql.execute(statement)
-        if drive is not None:
-            transport = Memory(self._broker)
-            async with self._app.replace(transport=transport, storage=self.storage).client() as bus:
-                await drive(bus)
-
-    async def live(self, plan: CrashPlan, drive: Drive | None, judge: Judge) -> Sequence[Violation]:
-        """One process: drive, come to rest, judge; a kill on the way leaves what it left.
-
-        Raises what `drive` raises.
-        """
-        transport = Memory(self._broker)
-        bus = self._app.replace(
-            transport=FaultyTransport(transport, plan),
-            storage=FaultyStorage(self.storage, plan),
-            middleware=[self._ledger.note],
-        )
-        killed = asyncio.Event()
-        plan.on_kill = killed.set
-        others = asyncio.all_tasks()
-        work = asyncio.create_task(self._process(bus, plan, drive, judge), name="scenario:0")
-        dying = asyncio.create_task(killed.wait(), name="scenario:killer")
-        await asyncio.wait({work, dying}, return_when=asyncio.FIRST_COMPLETED)
-        if not plan.frozen:
-            dying.cancel()
-            return work.result()
-        await _end(others)
-        transport.abandon()
-        await self.storage.__aexit__(None, None, None)  # as a file: who opens it next is alone
-        return ()
-
-    async def _process(
-        self, bus: EventBus, plan: CrashPlan, drive: Drive | None, judge: Judge
-    ) -> Sequence[Violation]:
-        async with bus:
-            missed = "the scenario does not end"
-            try:
-                if drive is not None:
-                    plan.phase = "driving"
-                    await _driven(drive, bus)
-                plan.phase, missed = "draining", "it does not come to rest"
-                await self._come_to_rest(bus)
-            except _TooLongError:
-                plan.phase = "over"
-                return [Violation("PROGRESS", missed, await _waiting(bus))]
+    async with bus:
+        missed = "the scenario does not end"
+        try:
+            if orders.drives:
+                plan.phase = "driving"
+                await _driven(subject.scenario, bus)
+            plan.phase, missed = "draining", "it does not come to rest"
+            await _come_to_rest(bus, time)
+        except _TooLongError:
             plan.phase = "over"
-            return await judge(bus, self)
-
-    async def _come_to_rest(self, bus: EventBus) -> None:
-        """Until nothing is on its way, retries and what the dead had claimed included."""
-        for _ in range(MOST_DUE):
-            try:
-                await bus.until_idle(at_most=AT_MOST)
-            except TimeoutError as error:
-                raise _TooLongError from error
-            seconds = await self._until_due(bus)
-            if seconds is None:
-                return
-            await self.clock.advance(seconds=seconds + 0.001)
-        raise _TooLongError
-
-    async def _until_due(self, bus: EventBus) -> float | None:
-        rows = await bus.parked.list(limit=1000)
-        waits = [row["due_in_seconds"] for row in rows if row["due_in_seconds"] is not None]
-        async with self.storage.transaction() as tx:
-            (row,) = await tx.sql.fetch(_DUE)
-        if row["milliseconds"] is not None:
-            waits.append(row["milliseconds"] / 1000)
-        return max(0.0, min(waits)) if waits else None
+            waiting = Violation("PROGRESS", missed, await _waiting(bus))
+            return told(plan, killed=False, violations=[waiting])
+        plan.phase = "over"
+        async with bus.transaction() as tx:
+            violations = await subject.ledger.judge(tx.sql, dry=orders.dry, cut=orders.cut)
+            standing = await subject.ledger.standing(tx.sql)
+        violations += await judged_by_user(bus, subject.checks)
+        return told(plan, killed=False, violations=violations, standing=standing)
 
 
-class _TooLongError(Exception):
-    """Nothing ends; a TimeoutError may be the scenario's own."""
+def told(plan: CrashPlan, *, killed: bool, **judged: Any) -> Life:
+    """What a plan saw of a life."""
+    return Life(
+        killed=killed, phase=plan.phase, points=plan.points, calls=plan.calls_made, **judged
+    )
 
 
 async def _driven(drive: Drive, bus: EventBus) -> None:
@@ -140,28 +111,33 @@ async def _driven(drive: Drive, bus: EventBus) -> None:
         raise
 
 
+async def _come_to_rest(bus: EventBus, time: Time) -> None:
+    """Until nothing is on its way, retries and what the dead had claimed included."""
+    for _ in range(MOST_DUE):
+        try:
+            await bus.until_idle(at_most=AT_MOST)
+        except TimeoutError as error:
+            raise _TooLongError from error
+        seconds = await _until_due(bus, time)
+        if seconds is None:
+            return
+        await time.advance(seconds + 0.001)
+    raise _TooLongError
+
+
+async def _until_due(bus: EventBus, time: Time) -> float | None:
+    rows = await bus.parked.list(limit=1000)
+    waits = [row["due_in_seconds"] for row in rows if row["due_in_seconds"] is not None]
+    call = await time.call_due()
+    if call is not None:
+        waits.append(call)
+    return max(0.0, min(waits)) if waits else None
+
+
+class _TooLongError(Exception):
+    """Nothing ends; a TimeoutError may be the scenario's own."""
+
+
 async def _waiting(bus: EventBus) -> list[dict[str, Any]]:
     health = await bus.health()
     return [{"service": name, "state": state} for name, state in health.services.items()]
-
-
-async def _end(others: set[asyncio.Task[Any]]) -> None:
-    """Cancel what a process ran; what it still tries is refused by its frozen plan."""
-    seen: set[asyncio.Task[Any]] = set()
-    for _ in range(MOST_CANCELS):
-        left = {
-            task
-            for task in asyncio.all_tasks() - others
-            if not task.get_name().startswith("rebalance:")  # the broker's own
-        }
-        if not left:
-            break
-        seen |= left
-        for task in left:
-            task.cancel()
-        await asyncio.wait(left, timeout=0.001)
-    else:
-        raise RuntimeError(f"tasks that do not end: {sorted(task.get_name() for task in left)}")
-    for task in seen:
-        if not task.cancelled():
-            task.exception()  # seen: the dead may have fallen over anything

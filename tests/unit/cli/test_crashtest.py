@@ -2,8 +2,12 @@
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from eventbus.testing.crashtest import Point, Report, Trial, Violation, on_services
+from eventbus.testing.crashtest.on_services import Process, Services
 
 from .conftest import Run
 
@@ -173,3 +177,75 @@ def test_a_file_that_the_app_is_in_is_imported_once(run: Run, project: Path) -> 
     (project / "both.py").write_text(text, encoding="utf-8")
     ran = run("crashtest", "both.py:place_order", "--app", "both:bus", "--points", "consumer.ack")
     assert (ran.code, ran.err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ((), "memory:// dies with its process: name a broker for tests"),
+        (("--storage", "sqlite:///shop.db"), "real crash tests run on PostgreSQL"),
+    ],
+)
+def test_what_dies_with_its_process_is_not_tested_for_real(
+    run: Run, flags: tuple[str, ...], said: str
+) -> None:
+    ran = run("crashtest", SCENARIO, "--real", *flags)
+    assert ran.code == 2
+    assert said in ran.err
+
+
+KILL = Point("relay", "", "publish", 1, "after", ("relay.confirmed",))
+BROKEN = Trial(
+    kills=(KILL,),
+    hit=True,
+    calls=[["relay.publish"]],
+    violations=[Violation("KEY_ORDER", "one overtook another")],
+)
+
+
+@pytest.mark.parametrize(
+    ("transport", "again"),
+    [
+        ("kafka://127.0.0.1:9092", " --transport kafka://127.0.0.1:9092"),
+        ("amqp://me:secret@127.0.0.1", ""),
+    ],
+)
+def test_for_real_each_run_is_told_and_no_password_is(
+    run: Run, monkeypatch: pytest.MonkeyPatch, transport: str, again: str
+) -> None:
+    async def explored(there: Services, process: Process, **asked: Any) -> Report:
+        assert there.broker_url == transport
+        assert (process.app, process.scenario) == ("billing_app:bus", SCENARIO)
+        asked["told"](BROKEN)
+        return Report(trials=[BROKEN])
+
+    monkeypatch.setattr(on_services, "crashtest_on", explored)
+    flags = ("--real", "--transport", transport, "--storage", "postgresql://127.0.0.1/x")
+    ran = run("crashtest", SCENARIO, *flags)
+    assert ran.code == 1
+    assert "  relay.publish/1/after  broken" in ran.err.splitlines()
+    assert ran.out.splitlines()[-1] == (
+        f"  again: eventbus crashtest {SCENARIO} --app billing_app:bus --real{again}"
+        " --points relay.publish/1/after"
+    )
+
+
+def test_for_real_a_process_that_fails_by_itself_is_an_error(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def explored(there: Services, process: Process, **asked: Any) -> Report:
+        raise on_services.ProcessError("LookupError: no such order")
+
+    monkeypatch.setattr(on_services, "crashtest_on", explored)
+    flags = (
+        "--real",
+        "--transport",
+        "kafka://127.0.0.1:9092",
+        "--storage",
+        "postgresql://127.0.0.1/x",
+    )
+    ran = run("crashtest", SCENARIO, *flags)
+    assert (ran.code, ran.err.splitlines()[1]) == (
+        2,
+        "EB8014 a process fails by itself: LookupError: no such order",
+    )

@@ -25,7 +25,8 @@ from eventbus.saga import CallContext, Saga, call_step, starts_on
 from eventbus.sqlite import SqliteStorage
 from eventbus.testing import invariant
 from eventbus.testing.crashtest import Report, Violation, crashtest, life
-from eventbus.testing.crashtest.ledger import SCHEMA, Ledger
+from eventbus.testing.crashtest.ledger import Ledger
+from eventbus.testing.crashtest.tables import ON_SQLITE
 
 HANDLED = "consumer:billing.savepoint"
 COMMITTED = "consumer:billing.commit"
@@ -359,9 +360,9 @@ async def judged(*statements: str) -> list[Violation]:
     told = await shop().replace(transport="memory://", storage="sqlite://").describe()
     storage = SqliteStorage()
     async with storage, storage.transaction() as tx:
-        for statement in (*SCHEMA, *statements):
+        for statement in (*ON_SQLITE, *statements):
             await tx.sql.execute(statement)
-        found = await Ledger(told).judge(tx, dry=None, cut=False)
+        found = await Ledger(told).judge(tx.sql, dry=None, cut=False)
     storage.close()
     return found
 
