@@ -7,7 +7,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from eventbus import Event, EventBus, subscribe
+from eventbus.message import identity_of
+from eventbus.postgres import PostgresConfig, PostgresStorage
 from eventbus.testing.crashtest import on_services
+from eventbus.testing.crashtest.ledger import Ledger
 from eventbus.testing.crashtest.life import Orders
 from eventbus.testing.crashtest.on_services import (
     Broker,
@@ -17,6 +21,7 @@ from eventbus.testing.crashtest.on_services import (
     Services,
     crashtest_on,
 )
+from eventbus.testing.crashtest.tables import ON_POSTGRES
 
 APP = """
 from pathlib import Path
@@ -160,3 +165,58 @@ async def test_what_was_made_for_a_trial_is_gone_after_it(there: Services, tmp_p
         assert await admin.fetchval(known, name) == 0
     finally:
         admin.terminate()
+
+
+class OrderPlaced(Event, type="shop.order-placed", key="order_id"):
+    order_id: str
+
+
+@subscribe(OrderPlaced, group="billing")
+async def bill(event: OrderPlaced) -> None: ...
+
+
+def sent(number: int) -> str:
+    """It was in the outbox, and is not any more: a relay took it."""
+    return (
+        "INSERT INTO eventbus.outbox"
+        " (part, message_id, type, source, topic, key, headers, payload)"
+        f" VALUES (0, '{number}', 'shop.order-placed', '/s', 'shop', 'A', '', '')"
+    )
+
+
+def effect(number: int) -> str:
+    identity = identity_of("/s", str(number))
+    return (
+        "INSERT INTO crashtest_effects (grp, handler, identity, id, source, type)"
+        f" VALUES ('billing', 'bill', '{identity}', '{number}', '/s', 'shop.order-placed')"
+    )
+
+
+def inbox(number: int) -> str:
+    return (
+        "INSERT INTO eventbus.inbox (group_name, message, day)"
+        f" VALUES ('billing', '{identity_of('/s', str(number))}', current_date)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("statements", "broken"),
+    [
+        ((sent(1), inbox(1), effect(1), sent(2), inbox(2), effect(2)), []),
+        ((sent(1), inbox(1), effect(1), effect(1)), ["NO_DUPLICATE_EFFECT"]),
+        ((sent(1), sent(2), inbox(1), inbox(2), effect(2), effect(1)), ["KEY_ORDER"]),
+        ((sent(1), effect(1)), ["NOTHING_LOST", "ATOMIC"]),
+        ((sent(1),), ["NOTHING_LOST"]),
+    ],
+)
+async def test_the_ledger_says_the_same_on_postgresql(
+    postgres_url: str, statements: tuple[str, ...], broken: list[str]
+) -> None:
+    storage = PostgresStorage(PostgresConfig(dsn=postgres_url, service="shop"))
+    app = EventBus("memory://", storage=storage, service="shop", handlers=[bill])
+    await app.upgrade()
+    async with app.client() as bus, bus.transaction() as tx:
+        for statement in (*ON_POSTGRES, *statements, "DELETE FROM eventbus.outbox"):
+            await tx.sql.execute(statement)
+        found = await (await Ledger.of(app)).judge(tx.sql, dry=None, cut=False)
+    assert [each.invariant for each in found] == broken
