@@ -2,8 +2,8 @@
 
 import asyncio
 import gc
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from difflib import get_close_matches
@@ -107,16 +107,21 @@ async def announce(settings: Settings, bus: "EventBus") -> None:
     note(settings, "  ready; SIGTERM or Ctrl-C drains")
 
 
-def watched(
+@asynccontextmanager
+async def watched(
     bus: "EventBus", description: "Description", http: str | None
-) -> AbstractAsyncContextManager[object]:
-    """Serves the probes while the block runs, if they were asked for."""
-    if http is None:
-        return nullcontext()
-    from eventbus.cli.health import serving
+) -> AsyncIterator[None]:
+    """Tells of a loop that stands still while the block runs; serves the probes, if asked to."""
+    from eventbus.observability.loop_watch import LoopWatch
 
-    host, port = address(http)
-    return serving(bus, host, port, info=facts(description))
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(LoopWatch())
+        if http is not None:
+            from eventbus.cli.health import serving
+
+            host, port = address(http)
+            await stack.enter_async_context(serving(bus, host, port, info=facts(description)))
+        yield
 
 
 def tuned(bus: "EventBus", worker: Worker) -> "EventBus":

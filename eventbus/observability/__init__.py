@@ -5,6 +5,7 @@ from eventbus.observability.logging import JsonFormatter as JsonFormatter
 from eventbus.observability.logging import LineFormatter as LineFormatter
 from eventbus.observability.logging import LogContext as LogContext
 from eventbus.observability.logging import logging_middleware as logging_middleware
+from eventbus.observability.loop_watch import LoopWatch as LoopWatch
 from eventbus.observability.opentelemetry import (
     OpenTelemetryInstrumentation as OpenTelemetryInstrumentation,
 )

@@ -10,6 +10,7 @@ from functools import lru_cache
 from hashlib import blake2s
 from random import Random
 from traceback import walk_tb
+from types import FrameType
 from typing import Literal
 
 from eventbus.errors import CodecError, HandlerTimeoutError
@@ -213,10 +214,18 @@ def _application_frame(error: Exception) -> str:
     """
     found = ""
     for frame, _ in walk_tb(error.__traceback__):
-        module = str(frame.f_globals.get("__name__", ""))
-        if not module.startswith(_OURS) and not _is_library(frame.f_code.co_filename):
-            found = f"{module}:{frame.f_code.co_qualname}"
+        if is_application(frame):
+            found = f"{_module_of(frame)}:{frame.f_code.co_qualname}"
     return found
+
+
+def is_application(frame: FrameType) -> bool:
+    """Whether its code is neither ours, a library's nor Python's."""
+    return not _module_of(frame).startswith(_OURS) and not _is_library(frame.f_code.co_filename)
+
+
+def _module_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
 
 
 _OURS = ("eventbus.", "eventbus_kafka.", "eventbus_rabbit.")

@@ -1,4 +1,4 @@
-"""Handlers that raise for ever, hang, or block the loop: rows 29, 33, 36 and 37 of the matrix."""
+"""Handlers that raise for ever, or hang: rows 29, 33 and 36 of the matrix."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
