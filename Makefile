@@ -69,8 +69,10 @@ house: $(VENV)/$(STAMP)  ## proportion: the longest files and functions
 bench: $(VENV)/$(STAMP)  ## speed and memory, beside peers and raw loops
 	$(BIN)/python -m benchmarks
 
-faults: $(VENV)/$(STAMP)  ## the full tier: every crash point, every mutant, many schedules
-	EVENTBUS_FAULTS=full $(BIN)/python -m pytest tests/faults --timeout=3600
+MATRIX := build/fault-matrix.json
+faults: $(VENV)/$(STAMP)  ## the full tier: every row of the fault matrix, every crash point and mutant; hours
+	EVENTBUS_FAULTS=full $(BIN)/python -m pytest --eventbus-require=postgres,rabbit,kafka --timeout=3600 \
+	  --fault-matrix=$(MATRIX) tests/faults $$($(BIN)/python -m tests.faults.matrix)
 
 outside: $(VENV)/$(STAMP) $(OUTSIDE)/$(STAMP) $(NODE)/$(STAMP)  ## foreign clients read what we write, and write what we read
 	$(BIN)/python -m pytest tests/unit/words tests/unit/kafka tests/unit/rabbit -k sdk

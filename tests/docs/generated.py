@@ -10,6 +10,7 @@ from eventbus.cli.flags import global_flags
 from eventbus.cli.main import eventbus
 from tests.docs.pages import ROOT
 from tests.docs.surroundings import capabilities_page, environment_page
+from tests.faults.matrix import ROWS, SUITES
 
 EXPLAIN = ROOT / "eventbus" / "cli" / "explain"
 HINT = "<!-- made from the code: python -m tests.docs.generated -->"
@@ -134,9 +135,32 @@ def codes_in_the_source() -> set[str]:
     return {code for file in files for code in re.findall(r"\bEB\d{4}\b", file.read_text("utf-8"))}
 
 
+def matrix_page() -> str:
+    """What is broken on purpose, and by which tests."""
+    told = (
+        "What can go wrong, and the tests that make it go wrong on purpose. `make faults` runs all "
+        "in their full form and writes `build/fault-matrix.json`: of each row what became of it, "
+        "how long it took, tests, tier and seed. A row that nothing ran for fails the run. "
+        "`make test` runs most of them in a short form. What each is to leave as it was: "
+        "[guarantees](../guarantees.md)."
+    )
+    rows = [
+        f"| {row.number} | {row.fault} | {'<br>'.join(map(linked, row.tests))} |" for row in ROWS
+    ]
+    table = "\n".join(["| | what breaks | tests |", "| --- | --- | --- |", *rows])
+    return "\n\n".join(["# Fault matrix", HINT, told, table]) + "\n"
+
+
+def linked(test: str) -> str:
+    file, _, name = test.partition("::")
+    there = "eventbus/testing/conformance" if file == SUITES else file
+    return f"[{name.removeprefix('test_').replace('_', ' ')}](../../{there})"
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "cli.md": cli_page,
     "errors.md": errors_page,
+    "fault-matrix.md": matrix_page,
     "environment.md": lambda: environment_page(HINT),
     "capabilities.md": lambda: capabilities_page(HINT),
 }
