@@ -19,7 +19,7 @@ from tests.faults.saga_dying import NAMED
 
 ALL = os.environ.get("EVENTBUS_FAULTS") == "full"
 STRIDES = {"sqlite": 1 if ALL else 23, "postgres": 1 if ALL else 89}
-LEAST = {"consumer": 90, "timers": 40, "calls": 40}
+LEAST = {"consumer": 90, "timers": 20, "calls": 40}
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="capability: processes are forked"),
