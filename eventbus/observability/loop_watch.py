@@ -37,7 +37,7 @@ class LoopWatch(AbstractAsyncContextManager["LoopWatch"]):
     def __init__(
         self, *, limit_seconds: float = LIMIT_SECONDS, look_seconds: float = LOOK_SECONDS
     ) -> None:
-        self._standstill = Standstill(limit_seconds)
+        self._standstill = Standstill(limit_seconds, look_seconds)
         self._look_seconds = look_seconds
         self._left = threading.Event()
         self._ticked = 0.0
@@ -112,10 +112,13 @@ class Standstill:
 
     Args:
         limit_seconds: what is shorter is no standstill.
+        look_seconds: how long a look waits for its turn, if the process gets all it wants.
     """
 
-    def __init__(self, limit_seconds: float) -> None:
+    def __init__(self, limit_seconds: float, look_seconds: float) -> None:
         self._limit = limit_seconds
+        self._look = look_seconds
+        self._away = 0.0  # since the loop had a turn: the process as a whole had none
         self._longest = 0.0  # of the standstill that was told
 
     def seen(self, age: float, *, gap: float, cpu: float) -> Still | Over | None:
@@ -124,11 +127,15 @@ class Standstill:
         Args:
             age: seconds since the loop had a turn.
             gap: seconds since the look before.
-            cpu: seconds of CPU time that the process had since then. Hardly any in a long gap: it
-                was stopped as a whole, and its loop is not to blame.
+            cpu: seconds of CPU time that the process had since then. Hardly any in a look that
+                comes late: others had the processor, or it was stopped, and its loop is not to
+                blame for that. All of it: native code that lets no thread in.
         """
-        if gap > self._limit and cpu < gap / 2:
-            return None
+        if age < gap:
+            self._away = 0.0
+        if cpu < gap / 2:
+            self._away += max(0.0, gap - self._look)
+        age -= self._away
         if age > self._limit:
             told, self._longest = self._longest, age
             return None if told else Still(age)

@@ -63,7 +63,7 @@ async def test_left_it_watches_no_more(ear: Ear) -> None:
 
 
 def seen(*looks: tuple[float, float, float]) -> list[Still | Over | None]:
-    standstill = Standstill(0.7)
+    standstill = Standstill(0.7, 0.2)
     return [standstill.seen(age, gap=gap, cpu=cpu) for age, gap, cpu in looks]
 
 
@@ -77,7 +77,8 @@ def seen(*looks: tuple[float, float, float]) -> list[Still | Over | None]:
         ),
         ([(9.0, 9.0, 0.0), (0.1, 0.2, 0.0)], [None, None]),  # the process was stopped as a whole
         ([(9.0, 9.0, 8.9)], [Still(9.0)]),  # native code that lets no thread in
-        ([(0.8, 0.2, 0.0), (9.0, 9.0, 0.0), (0.1, 0.2, 0.0)], [Still(0.8), None, Over(0.8)]),
+        ([(0.7, 0.6, 0.1), (1.3, 0.6, 0.1)], [None, None]),  # others have the processor
+        ([(0.7, 0.6, 0.1), (0.1, 0.2, 0.0), (0.8, 0.2, 0.0)], [None, None, Still(0.8)]),
     ],
 )
 def test_what_is_told_of_a_loop(
